@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* One request on its way through the service, from the last byte read to the reply. */
+
+#include "log.h"
+#include "request.h"
+
+typedef struct Site Site;
+
+typedef struct Call Call;
+struct Call {
+        Request request; /* its strings live as long as the call */
+        LogCaller caller;
+        RequestStatus status;
+        RequestCounts counts;
+        Site *site; /* add and send_site, once they are known to be eligible */
+        Call *next; /* in the one list it waits in */
+};

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* One of Postfix's commands as a child process: input in, output out, without blocking. */
+
+#include <stddef.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+typedef struct Child Child;
+
+typedef struct ChildResult {
+        int status;   /* exit status, or 128 + signal number */
+        char *output; /* standard output, ends in NUL; belongs to the Child */
+        char *errors; /* standard error, likewise */
+} ChildResult;
+
+/**
+ * child_done_t - called once, when the command has ended
+ * @result:  valid during the call only
+ */
+typedef void (*child_done_t)(Child *child, const ChildResult *result, void *userdata);
+
+/**
+ * child_start() - run a command
+ * @event:         the loop that tells of its end; SIGCHLD must be blocked
+ * @argv:          absolute path and arguments, ends in NULL
+ * @input:         its standard input, @n_input bytes
+ * @timeout_usec:  after this time it is killed, and has ended with status 128 + SIGKILL
+ * @ret:           receives the child; child_free() it from @done or later
+ *
+ * The environment is reduced to what Postfix's commands use.
+ *
+ * Return: 0, or a negative errno; a command that cannot be executed ends with status 127.
+ */
+int child_start(sd_event *event, const char *const argv[], const char *input, size_t n_input,
+                uint64_t timeout_usec, child_done_t done, void *userdata, Child **ret);
+
+/** child_free() - forget the child; one that still runs is killed. Returns NULL. */
+Child *child_free(Child *child);
+
+/**
+ * child_run() - run a command and wait for it; only for use before the daemon serves
+ * @ret:  receives the result; free its output and errors
+ */
+int child_run(const char *const argv[], uint64_t timeout_usec, ChildResult *ret);

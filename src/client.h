@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* The client's end of a connection, for fflushctl(8): one request, one reply, blocking. */
+
+#include <stdint.h>
+
+#include "request.h"
+
+/**
+ * client_connect() - connect to the socket of a flush service
+ * @path:  of the socket, of any length
+ *
+ * Return: a descriptor, -ENOENT (no such socket), -ECONNREFUSED (nobody listens), -EACCES (the
+ *         directory is not for you), or another negative errno.
+ */
+int client_connect(const char *path);
+
+/**
+ * client_ask() - send a request and read the reply, of either dialect
+ * @fd:            connected
+ * @timeout_usec:  for the whole of the work, 0 for none
+ * @ret_counts:    all 0 if the server has no counts to tell (flush(8))
+ *
+ * Return: 0, -EBADMSG (not a reply), -ECONNRESET (closed without one), -ETIMEDOUT, or another
+ *         negative errno.
+ * Source: spec 1.4, 2.
+ */
+int client_ask(int fd, const Request *request, uint64_t timeout_usec, RequestStatus *ret,
+               RequestCounts *ret_counts);
+
+/**
+ * client_wait() - wait until the server hangs up: refresh and purge answer first, work then
+ * Return: 0, -ETIMEDOUT, or another negative errno.
+ */
+int client_wait(int fd, uint64_t timeout_usec);

@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "domains.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "site.h"
+#include "util.h"
+
+#define HASH_NONFATAL_OOM 1
+#define uthash_nonfatal_oom(entry) (oom = true)
+#include <uthash.h>
+
+#define FILE_DEPTH_MAX 10
+#define FILE_SIZE_MAX  (64 * 1024 * 1024)
+#define SEPARATORS     " \t\r\n,"
+
+/* Names are found by hash, however many there are; @index is their place in the list. */
+typedef struct Literal {
+        UT_hash_handle hh;
+        unsigned index;
+        bool excluded;
+        char name[];
+} Literal;
+
+/* All else is gone through one by one, in the order of the list. */
+typedef struct Item {
+        enum {
+                ITEM_ANY,   /* static: */
+                ITEM_TABLE,
+                ITEM_ERROR,
+        } kind;
+        unsigned index;
+        bool excluded;
+        Table *table;
+        char *error;
+} Item;
+
+struct Domains {
+        bool subdomains;
+        const char *const *postmap;
+        Literal *literals;
+        Item *items;
+        size_t n_items, n_allocated;
+        unsigned n; /* items of both kinds so far */
+        char why[512];
+};
+
+static int parse(Domains *d, char *text, bool excluded, unsigned depth);
+
+static int add_item(Domains *d, Item item) {
+        if (d->n_items == d->n_allocated) {
+                size_t n = d->n_allocated ? 2 * d->n_allocated : 8;
+                Item *items = reallocarray(d->items, n, sizeof *items);
+
+                if (!items)
+                        return -ENOMEM;
+                d->items = items;
+                d->n_allocated = n;
+        }
+        item.index = d->n++;
+        d->items[d->n_items++] = item;
+        return 0;
+}
+
+static int add_error(Domains *d, const char *format, const char *what, const char *why) {
+        Item item = {.kind = ITEM_ERROR};
+        int r;
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        if (asprintf(&item.error, format, what, why) < 0)
+                return -ENOMEM;
+#pragma GCC diagnostic pop
+        r = add_item(d, item);
+        if (r < 0)
+                free(item.error);
+        return r;
+}
+
+static int add_literal(Domains *d, const char *text, bool excluded) {
+        _cleanup_free_ char *folded = NULL;
+        bool oom = false;
+        Literal *l;
+        size_t n;
+        int r;
+
+        r = site_fold(text, &folded);
+        if (r < 0)
+                return r;
+        HASH_FIND_STR(d->literals, folded, l);
+        if (l) /* the first one decides */
+                return 0;
+        n = strlen(folded);
+        l = malloc(sizeof *l + n + 1);
+        if (!l)
+                return -ENOMEM;
+        l->index = d->n++;
+        l->excluded = excluded;
+        memcpy(l->name, folded, n + 1);
+        HASH_ADD_STR(d->literals, name, l);
+        if (oom) {
+                free(l);
+                return -ENOMEM;
+        }
+        return 0;
+}
+
+static int add_table(Domains *d, const char *name, bool excluded) {
+        Item item = {.kind = ITEM_TABLE, .excluded = excluded};
+        int r;
+
+        if (strncmp(name, "static:", strlen("static:")) == 0) {
+                item.kind = ITEM_ANY;
+                return add_item(d, item);
+        }
+        r = table_new(name, d->subdomains, d->postmap, &item.table);
+        if (r < 0)
+                return r;
+        r = add_item(d, item);
+        if (r < 0)
+                table_free(item.table);
+        return r;
+}
+
+/* A comment goes to the end of its line; turning it into blanks leaves the patterns. */
+static void blank_comments(char *text) {
+        char *p = text;
+
+        while ((p = strchr(p, '#'))) {
+                size_t n = strcspn(p, "\n");
+
+                if (p == text || strchr(SEPARATORS, p[-1]))
+                        memset(p, ' ', n);
+                p += n ? n : 1;
+        }
+}
+
+static int read_file(const char *path, char **ret) {
+        _cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+        _cleanup_free_ char *text = NULL;
+        struct stat st;
+        ssize_t n;
+
+        if (fd < 0 || fstat(fd, &st) < 0)
+                return -errno;
+        if (!S_ISREG(st.st_mode))
+                return S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
+        if (st.st_size > FILE_SIZE_MAX)
+                return -EFBIG;
+        text = malloc((size_t) st.st_size + 1);
+        if (!text)
+                return -ENOMEM;
+        n = read(fd, text, (size_t) st.st_size);
+        if (n < 0)
+                return -errno;
+        text[n] = '\0';
+        *ret = TAKE_PTR(text);
+        return 0;
+}
+
+static int add_file(Domains *d, const char *path, bool excluded, unsigned depth) {
+        _cleanup_free_ char *text = NULL;
+        int r;
+
+        if (depth >= FILE_DEPTH_MAX)
+                return add_error(d, "%s: %s", path, "files name each other in a circle");
+        r = read_file(path, &text);
+        if (r < 0)
+                return r == -ENOMEM ? r : add_error(d, "%s: %s", path, strerror(-r));
+        blank_comments(text);
+        return parse(d, text, excluded, depth + 1);
+}
+
+static int add_pattern(Domains *d, const char *pattern, bool excluded, unsigned depth) {
+        for (; *pattern == '!'; pattern++)
+                excluded = !excluded;
+        if (*pattern == '\0')
+                return add_error(d, "%s%s", "no pattern after '!'", "");
+        if (*pattern == '/')
+                return add_file(d, pattern, excluded, depth);
+        if (*pattern != '[' && strchr(pattern, ':'))
+                return add_table(d, pattern, excluded);
+        return add_literal(d, pattern, excluded);
+}
+
+/* Takes one pattern off @text: up to a separator that stands outside of braces. */
+static char *next_pattern(char **text) {
+        char *p = *text + strspn(*text, SEPARATORS), *start = p;
+        unsigned braces = 0;
+
+        for (; *p && (braces > 0 || !strchr(SEPARATORS, *p)); p++) {
+                if (*p == '{')
+                        braces++;
+                else if (*p == '}' && braces > 0)
+                        braces--;
+        }
+        if (p == start)
+                return NULL;
+        if (*p)
+                *p++ = '\0';
+        *text = p;
+        return start;
+}
+
+static int parse(Domains *d, char *text, bool excluded, unsigned depth) {
+        char *pattern;
+        int r = 0;
+
+        while (r == 0 && (pattern = next_pattern(&text)))
+                r = add_pattern(d, pattern, excluded, depth);
+        return r;
+}
+
+static const Item *first_error(const Domains *d) {
+        for (size_t i = 0; i < d->n_items; i++)
+                if (d->items[i].kind == ITEM_ERROR)
+                        return &d->items[i];
+        return NULL;
+}
+
+int domains_new(const char *text, bool subdomains, const char *const *postmap, Domains **ret,
+                char **ret_problem) {
+        _cleanup_free_ char *copy = strdup(text), *problem = NULL;
+        Domains *d = calloc(1, sizeof *d);
+        int r = copy && d ? 0 : -ENOMEM;
+
+        if (r == 0) {
+                const Item *error;
+
+                d->subdomains = subdomains;
+                d->postmap = postmap;
+                r = parse(d, copy, false, 0);
+                error = first_error(d);
+                if (r == 0 && error && !(problem = strdup(error->error)))
+                        r = -ENOMEM;
+        }
+        if (r < 0) {
+                domains_free(d);
+                return r;
+        }
+        *ret = d;
+        *ret_problem = TAKE_PTR(problem);
+        return 0;
+}
+
+Domains *domains_free(Domains *d) {
+        Literal *l, *tmp;
+
+        if (!d)
+                return NULL;
+        HASH_ITER(hh, d->literals, l, tmp) {
+                HASH_DEL(d->literals, l);
+                free(l);
+        }
+        for (size_t i = 0; i < d->n_items; i++) {
+                table_free(d->items[i].table);
+                free(d->items[i].error);
+        }
+        free(d->items);
+        free(d);
+        return NULL;
+}
+
+/* In parent mode a.b.c is matched by "a.b.c", "b.c" and "c"; else by "a.b.c", ".b.c" and ".c". */
+static const Literal *match_literal(const Domains *d, const char *site) {
+        const Literal *best = NULL, *l;
+
+        for (const char *key = site;;) {
+                const char *dot;
+
+                HASH_FIND_STR(d->literals, key, l);
+                if (l && (!best || l->index < best->index))
+                        best = l;
+                dot = strchr(key + (!d->subdomains && key[0] == '.'), '.');
+                if (!dot)
+                        return best;
+                key = d->subdomains ? dot + 1 : dot;
+        }
+}
+
+static bool is_lookup_text(const char *site) {
+        if (*site == '\0' || strlen(site) > SITE_TEXT_MAX)
+                return false;
+        for (; *site; site++)
+                if ((unsigned char) *site <= ' ' || *site == 0x7f)
+                        return false;
+        return true;
+}
+
+static DomainsAnswer decided(bool excluded) {
+        return excluded ? DOMAINS_NO : DOMAINS_YES;
+}
+
+static DomainsAnswer match_item(Domains *d, const Item *item, const char *site) {
+        switch (item->kind) {
+        case ITEM_ANY:
+                return DOMAINS_YES;
+        case ITEM_TABLE:
+                switch (table_lookup(item->table, site)) {
+                case TABLE_HIT:
+                        return DOMAINS_YES;
+                case TABLE_PENDING:
+                        return DOMAINS_PENDING;
+                case TABLE_MISS:
+                        return DOMAINS_NO;
+                default:
+                        (void) snprintf(d->why, sizeof d->why, "table %s: %s",
+                                        table_name(item->table), table_error(item->table));
+                        return DOMAINS_ERROR;
+                }
+        default:
+                (void) snprintf(d->why, sizeof d->why, "%s", item->error);
+                return DOMAINS_ERROR;
+        }
+}
+
+DomainsAnswer domains_match(Domains *d, const char *site, const char **ret_why) {
+        const Literal *literal;
+
+        if (!is_lookup_text(site))
+                return DOMAINS_NO;
+        literal = match_literal(d, site);
+        for (size_t i = 0; i < d->n_items; i++) {
+                const Item *item = &d->items[i];
+                DomainsAnswer answer;
+
+                if (literal && literal->index < item->index)
+                        break;
+                answer = match_item(d, item, site);
+                if (answer == DOMAINS_YES)
+                        return decided(item->excluded);
+                if (answer == DOMAINS_ERROR)
+                        *ret_why = d->why;
+                if (answer != DOMAINS_NO)
+                        return answer;
+        }
+        return literal ? decided(literal->excluded) : DOMAINS_NO;
+}
+
+int domains_start(Domains *d, sd_event *event, table_done_t done, void *userdata) {
+        int r = 0;
+
+        for (size_t i = 0; i < d->n_items; i++)
+                if (d->items[i].kind == ITEM_TABLE) {
+                        int k = table_start(d->items[i].table, event, done, userdata);
+
+                        if (k < 0)
+                                r = k;
+                }
+        return r;
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT */
+
+/* fflushd(8): options, configuration, the sockets that systemd passed; no logic. */
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <systemd/sd-daemon.h>
+#include <systemd/sd-event.h>
+
+#include "log.h"
+#include "server.h"
+#include "util.h"
+
+#define LISTEN_FDS_MAX 16
+
+static const char *arg_config;
+static bool arg_check_config;
+
+static void print_help(void) {
+        puts("Usage: fflushd [--config FILE] [--check-config]\n"
+             "\n"
+             "Fast flush service for Postfix. Serves the sockets that systemd passes.\n"
+             "\n"
+             "  -c, --config FILE   configuration file (" SETTINGS_FILE ")\n"
+             "      --check-config  check the configuration, print what would be used, exit\n"
+             "      --version       print the version, exit\n"
+             "  -h, --help          print this, exit\n"
+             "\n"
+             "See fflushd(8), fflushd.conf(5).");
+}
+
+/* Return: -1 (go on), or an exit status. */
+static int parse_options(int argc, char *argv[]) {
+        static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                                {"check-config", no_argument, NULL, 'k'},
+                                                {"version", no_argument, NULL, 'v'},
+                                                {"help", no_argument, NULL, 'h'},
+                                                {0}};
+        int c;
+
+        while ((c = getopt_long(argc, argv, "c:h", options, NULL)) >= 0)
+                switch (c) {
+                case 'c':
+                        arg_config = optarg;
+                        break;
+                case 'k':
+                        arg_check_config = true;
+                        break;
+                case 'v':
+                        puts(PACKAGE_STRING);
+                        return EX_OK;
+                case 'h':
+                        print_help();
+                        return EX_OK;
+                default:
+                        return EX_USAGE;
+                }
+        if (optind < argc) {
+                (void) fprintf(stderr, "fflushd: no arguments are expected: %s\n", argv[optind]);
+                return EX_USAGE;
+        }
+        return -1;
+}
+
+static int check_config(const Settings *settings) {
+        settings_print(settings, stdout);
+        if (!settings->problems)
+                return EX_OK;
+        (void) fprintf(stderr, "%s\n", settings->problems);
+        return EX_CONFIG;
+}
+
+static void log_problems(const Settings *settings) {
+        const char *line = settings->problems;
+
+        while (line && *line) {
+                size_t n = strcspn(line, "\n");
+
+                log_event(LOG_ERR, &(LogEvent){.message_id = LOG_ID_CONFIG}, "%.*s", (int) n, line);
+                line += n + (line[n] == '\n');
+        }
+}
+
+/* Return: how many, or a negative errno. */
+static int take_listen_fds(int fds[static LISTEN_FDS_MAX]) {
+        int n = sd_listen_fds(true); /* children are not to find the variables */
+
+        if (n > LISTEN_FDS_MAX)
+                return -E2BIG;
+        for (int i = 0; i < n; i++) {
+                int flags;
+
+                fds[i] = SD_LISTEN_FDS_START + i;
+                if (sd_is_socket(fds[i], AF_UNIX, SOCK_STREAM, 1) <= 0)
+                        return -EPROTOTYPE;
+                /* systemd does it with NonBlocking=yes only, systemd-socket-activate never. */
+                flags = fcntl(fds[i], F_GETFL);
+                if (flags < 0 || fcntl(fds[i], F_SETFL, flags | O_NONBLOCK) < 0)
+                        return -errno;
+        }
+        return n;
+}
+
+static int serve(const Settings *settings, const int *fds, unsigned n_fds) {
+        _cleanup_(sd_event_unrefp) sd_event *event = NULL;
+        Server *server = NULL;
+        sigset_t mask;
+        int r;
+
+        (void) sigemptyset(&mask);
+        (void) sigaddset(&mask, SIGTERM);
+        (void) sigaddset(&mask, SIGINT);
+        (void) sigaddset(&mask, SIGCHLD);
+        if (sigprocmask(SIG_BLOCK, &mask, NULL) < 0)
+                return -errno;
+        r = sd_event_default(&event);
+        if (r >= 0)
+                r = server_new(event, settings, fds, n_fds, &server);
+        if (r >= 0)
+                r = server_run(server);
+        server_free(server);
+        return r;
+}
+
+int main(int argc, char *argv[]) {
+        int fds[LISTEN_FDS_MAX], n_fds, r;
+        Settings settings;
+
+        r = parse_options(argc, argv);
+        if (r >= 0)
+                return r;
+        log_open();
+        (void) umask(077);
+        (void) signal(SIGPIPE, SIG_IGN);
+
+        r = settings_load(arg_config, &settings);
+        if (r < 0) {
+                log_message(LOG_ERR, "cannot load the configuration: %s", strerror(-r));
+                return EX_OSERR;
+        }
+        if (arg_check_config) {
+                r = check_config(&settings);
+                settings_free(&settings);
+                return r;
+        }
+        log_problems(&settings);
+        n_fds = take_listen_fds(fds);
+        if (n_fds <= 0) {
+                log_message(LOG_ERR, "no listening stream sockets were passed%s%s; start "
+                                     "fflush.socket, or use systemd-socket-activate(1)",
+                            n_fds < 0 ? ": " : "", n_fds < 0 ? strerror(-n_fds) : "");
+                settings_free(&settings);
+                return EX_USAGE;
+        }
+        r = serve(&settings, fds, (unsigned) n_fds);
+        if (r < 0)
+                log_event(LOG_ERR, &(LogEvent){.message_id = LOG_ID_FAILED, .error = r},
+                          "cannot serve %s: %s", settings.queue_directory, strerror(-r));
+        settings_free(&settings);
+        return r < 0 ? EX_OSERR : EX_OK;
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "job.h"
+
+#include <utlist.h>
+
+#include "util.h"
+
+static void pause_job(Jobs *jobs, Job *job) {
+        job->not_before_usec = now_usec() + JOB_PAUSE_USEC;
+        if (!jobs->paused) { /* all pauses are of one length: the first one paused is the first due */
+                (void) sd_event_source_set_time(jobs->wake, job->not_before_usec);
+                (void) sd_event_source_set_enabled(jobs->wake, SD_EVENT_ONESHOT);
+        }
+        DL_APPEND(jobs->paused, job);
+}
+
+static int on_run(sd_event_source *source, void *userdata) {
+        Jobs *jobs = userdata;
+        Job *job = jobs->ready;
+
+        if (job) {
+                DL_DELETE(jobs->ready, job);
+                switch (job->step(job, now_usec() + JOB_SLICE_USEC)) {
+                case JOB_MORE:
+                        DL_APPEND(jobs->ready, job);
+                        break;
+                case JOB_PAUSE:
+                        pause_job(jobs, job);
+                        break;
+                case JOB_PARKED:
+                        break;
+                case JOB_DONE:
+                        job->done(job, false);
+                }
+        }
+        if (!jobs->ready)
+                (void) sd_event_source_set_enabled(source, SD_EVENT_OFF);
+        return 0;
+}
+
+static int on_wake(sd_event_source *source, uint64_t usec, void *userdata) {
+        Jobs *jobs = userdata;
+        uint64_t now = now_usec();
+        Job *job, *tmp;
+
+        (void) usec;
+        DL_FOREACH_SAFE(jobs->paused, job, tmp) {
+                if (job->not_before_usec > now)
+                        break;
+                DL_DELETE(jobs->paused, job);
+                jobs_start(jobs, job);
+        }
+        if (jobs->paused) {
+                (void) sd_event_source_set_time(source, jobs->paused->not_before_usec);
+                (void) sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+        }
+        return 0;
+}
+
+int jobs_init(Jobs *jobs, sd_event *event) {
+        int r;
+
+        *jobs = (Jobs){0};
+        r = sd_event_add_defer(event, &jobs->run, on_run, jobs);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(jobs->run, SD_EVENT_OFF);
+        if (r >= 0)
+                r = sd_event_add_time(event, &jobs->wake, CLOCK_MONOTONIC, 0, 1000, on_wake, jobs);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(jobs->wake, SD_EVENT_OFF);
+        return r < 0 ? r : 0;
+}
+
+void jobs_free(Jobs *jobs) {
+        sd_event_source_disable_unref(jobs->run);
+        sd_event_source_disable_unref(jobs->wake);
+}
+
+void jobs_start(Jobs *jobs, Job *job) {
+        DL_APPEND(jobs->ready, job);
+        (void) sd_event_source_set_enabled(jobs->run, SD_EVENT_ON);
+}
+
+bool jobs_busy(const Jobs *jobs) {
+        return jobs->ready;
+}
+
+void jobs_cancel(Jobs *jobs) {
+        Job *job;
+
+        DL_CONCAT(jobs->ready, jobs->paused);
+        jobs->paused = NULL;
+        while ((job = jobs->ready)) {
+                DL_DELETE(jobs->ready, job);
+                job->done(job, true);
+        }
+}

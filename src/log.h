@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* The journal: one structured entry for each decision an operator may ask about. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+#include <syslog.h>
+
+#include "request.h"
+
+/* Message IDs, for journalctl MESSAGE_ID=... and the catalog; described in fflushd(8). */
+#define LOG_ID_SENT     "a16c399870c142f9ae1ad0f5f4030f8a" /* a site was flushed */
+#define LOG_ID_DELIVER  "68ff69bf85cf474aa086cdf806fc1d4d" /* one message was expedited */
+#define LOG_ID_REFRESH  "5c5abc135c074f42940ec08d1a21e450" /* a refresh or purge has ended */
+#define LOG_ID_REFUSED  "43971ed0ab454917ba3d72bbea977d8d" /* malformed or not eligible */
+#define LOG_ID_FAILED   "1a5ba857d9324f299a74de5b17e7eddf" /* could not be done, FAIL */
+#define LOG_ID_FILE     "4ca3ee00178c4d46917945cf35da46cd" /* one bad file or record */
+#define LOG_ID_TABLE    "2751156ae50b4770a7086d6ccf689c35" /* an eligibility table failed */
+#define LOG_ID_TRIGGER  "69ef0bdb94e24005b7d8754ba25febbe" /* qmgr was not woken */
+#define LOG_ID_CONFIG   "08f737cf37cd45e1bee4a1c68aaf7a27" /* configuration trouble */
+#define LOG_ID_ADDED    "5087cdea05314de0bd6ca476bd35f780" /* a record (debug level) */
+
+/* Who sent a request, by SO_PEERCRED. */
+typedef struct LogCaller {
+        pid_t pid; /* 0: unknown */
+        uid_t uid;
+} LogCaller;
+
+/* What an entry is about; unset members leave their field out. */
+typedef struct LogEvent {
+        const char *message_id;
+        const char *request; /* FFLUSHD_REQUEST */
+        const char *site;    /* FFLUSHD_SITE; valid, or escaped by log_escape() */
+        const char *queue_id;
+        const char *file; /* FFLUSHD_FILE, below the queue directory */
+        const RequestStatus *status;
+        const RequestCounts *counts;
+        const LogCaller *caller;
+        int error; /* ERRNO; negative errno, as functions return it */
+} LogEvent;
+
+/**
+ * log_open() - find out where messages go: to the journal if standard error does, else there
+ *
+ * With $SYSTEMD_LOG_LEVEL (a name or number as in systemd(1)) other levels than "info" and more
+ * severe ones are shown.
+ */
+void log_open(void);
+
+/** log_wanted() - are messages of this level shown? Ask before costly preparations. */
+bool log_wanted(int level);
+
+/**
+ * log_event() - write one entry
+ * @level:  LOG_ERR ... LOG_DEBUG
+ * @event:  NULL for a plain message
+ */
+void log_event(int level, const LogEvent *event, const char *format, ...)
+        __attribute__((format(printf, 3, 4)));
+
+#define log_message(level, ...) log_event((level), NULL, __VA_ARGS__)
+
+#define LOG_TEXT_MAX    30u /* bytes of a client's or file's text that are shown (spec 5.3) */
+#define LOG_ESCAPE_SIZE (4 * LOG_TEXT_MAX + sizeof "...")
+
+/**
+ * log_escape() - make bytes from outside printable
+ * @ret:  receives at most LOG_TEXT_MAX of them, with \xNN for all but printable ASCII, and
+ *        "..." if some were cut off
+ * Return: @ret
+ */
+const char *log_escape(const char *text, size_t n, char ret[static LOG_ESCAPE_SIZE]);

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "queue.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "util.h"
+
+#define MODE_READY      0700
+#define MODE_UNTHROTTLE 0040
+#define MODE_DIRECTORY  0700
+
+static const char *const names[_QUEUE_NAME_MAX] = {
+        [QUEUE_INCOMING] = "incoming", [QUEUE_ACTIVE] = "active", [QUEUE_DEFERRED] = "deferred",
+        [QUEUE_HOLD] = "hold",         [QUEUE_FLUSH] = "flush",
+};
+
+const char *queue_name(QueueName name) {
+        return names[name];
+}
+
+void queue_path(const Queue *q, QueueName name, const char *id, char ret[static QUEUE_PATH_SIZE]) {
+        char forest[QUEUEID_FOREST_SIZE] = "";
+        char *p = ret;
+
+        if (q->hashed[name])
+                queueid_forest(id, q->hash_depth, forest);
+        p = stpcpy(p, names[name]);
+        *p++ = '/';
+        p = stpcpy(p, forest);
+        (void) strcpy(p, id);
+}
+
+int queue_make_dirs(const Queue *q, const char *path) {
+        char dir[QUEUE_PATH_SIZE];
+        struct stat st;
+
+        (void) strcpy(dir, path);
+        for (char *slash = strchr(dir, '/'); slash; slash = strchr(slash + 1, '/')) {
+                *slash = '\0';
+                if (mkdirat(q->fd, dir, MODE_DIRECTORY) == 0) {
+                        /* A parent with BSD group semantics gives its own group away. */
+                        if (fstatat(q->fd, dir, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+                            st.st_gid != getegid())
+                                (void) fchownat(q->fd, dir, (uid_t) -1, getegid(),
+                                                AT_SYMLINK_NOFOLLOW);
+                } else if (errno != EEXIST)
+                        return -errno;
+                *slash = '/';
+        }
+        return 0;
+}
+
+static int touch(const Queue *q, const char *path) {
+        return RET_NERRNO(utimensat(q->fd, path, NULL, AT_SYMLINK_NOFOLLOW));
+}
+
+/* What NFS reports for a rename may be wrong: the reply to the first try can get lost. */
+static bool has_moved(const Queue *q, const char *from, const char *to) {
+        struct stat st;
+
+        return fstatat(q->fd, from, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT &&
+               fstatat(q->fd, to, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static int move_to_incoming(const Queue *q, const char *from, const char *id) {
+        char to[QUEUE_PATH_SIZE];
+        int r;
+
+        queue_path(q, QUEUE_INCOMING, id, to);
+        r = RET_NERRNO(renameat(q->fd, from, q->fd, to));
+        if (r < 0 && q->hashed[QUEUE_INCOMING]) {
+                int made = queue_make_dirs(q, to);
+
+                if (made < 0)
+                        return made;
+                r = RET_NERRNO(renameat(q->fd, from, q->fd, to));
+        }
+        if (r < 0 && has_moved(q, from, to))
+                return 0;
+        return r;
+}
+
+static bool exists(const Queue *q, QueueName name, const char *id) {
+        char path[QUEUE_PATH_SIZE];
+
+        queue_path(q, name, id, path);
+        return faccessat(q->fd, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+typedef int (*find_t)(const Queue *q, const char *path, QueueResult *ret);
+
+/* Calls @make_due where the message is, in the order in which messages travel, so that one that
+ * moves on meanwhile is met in its next queue. From active it may go back to deferred: hence a
+ * second look there before it counts as gone. */
+static int expedite(const Queue *q, const char *id, find_t make_due, QueueResult *ret) {
+        char path[QUEUE_PATH_SIZE];
+        int r;
+
+        for (int look = 0; look < 2; look++) {
+                *ret = QUEUE_MOVED;
+                queue_path(q, QUEUE_DEFERRED, id, path);
+                r = make_due(q, path, ret);
+                if (r == 0 && *ret == QUEUE_MOVED)
+                        r = move_to_incoming(q, path, id);
+                if (r != -ENOENT)
+                        return r;
+                if (look > 0)
+                        break;
+
+                queue_path(q, QUEUE_INCOMING, id, path);
+                r = make_due(q, path, ret);
+                if (r != -ENOENT)
+                        return r;
+                if (exists(q, QUEUE_ACTIVE, id) || exists(q, QUEUE_HOLD, id)) {
+                        *ret = QUEUE_BUSY;
+                        return 0;
+                }
+        }
+        *ret = QUEUE_GONE;
+        return 0;
+}
+
+static int make_due(const Queue *q, const char *path, QueueResult *ret) {
+        (void) ret;
+        return touch(q, path);
+}
+
+/*
+ * Only through a descriptor, and only if it is a plain queue file of ours: with chmod(2) and
+ * utimes(2) on a path, whoever can swap the file between two calls has us change another one's
+ * permissions.
+ */
+static int make_due_unthrottled(const Queue *q, const char *path, QueueResult *ret) {
+        _cleanup_close_ int fd = -EBADF;
+        struct stat st;
+
+        fd = openat(q->fd, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+        if (fd < 0 || fstat(fd, &st) < 0)
+                return -errno;
+        if (S_ISDIR(st.st_mode))
+                return -EISDIR;
+        if (!S_ISREG(st.st_mode))
+                return -EPROTOTYPE;
+        if (st.st_nlink != 1)
+                return -EMLINK;
+        if (st.st_uid != geteuid())
+                return -EPERM;
+        if ((st.st_mode & MODE_READY) != MODE_READY) {
+                *ret = QUEUE_NOT_READY;
+                return 0;
+        }
+        if (fchmod(fd, (st.st_mode & 07777) | MODE_UNTHROTTLE) < 0 || futimens(fd, NULL) < 0)
+                return -errno;
+        return 0;
+}
+
+int queue_move(const Queue *q, const char *id, QueueResult *ret) {
+        return expedite(q, id, make_due, ret);
+}
+
+int queue_unthrottle(const Queue *q, const char *id, QueueResult *ret) {
+        return expedite(q, id, make_due_unthrottled, ret);
+}

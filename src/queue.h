@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* The queue directory: where a message is, and how to make it due now. Does not log. */
+
+#include <stdbool.h>
+
+#include "queueid.h"
+
+typedef enum QueueName {
+        QUEUE_INCOMING,
+        QUEUE_ACTIVE,
+        QUEUE_DEFERRED,
+        QUEUE_HOLD,
+        QUEUE_FLUSH, /* the logs */
+        _QUEUE_NAME_MAX,
+} QueueName;
+
+typedef struct Queue {
+        int fd;              /* queue_directory; owned by whoever opened it */
+        unsigned hash_depth; /* hash_queue_depth, 1 to QUEUEID_FOREST_MAX */
+        bool hashed[_QUEUE_NAME_MAX];
+} Queue;
+
+/* The longest name of a queue, the hash directories, the ID. */
+#define QUEUE_PATH_SIZE (sizeof "incoming/" + QUEUEID_FOREST_SIZE + QUEUEID_MAX)
+
+const char *queue_name(QueueName name);
+
+/**
+ * queue_path() - path of a file, below the queue directory
+ * @id:  a valid name (queueid_valid())
+ */
+void queue_path(const Queue *q, QueueName name, const char *id, char ret[static QUEUE_PATH_SIZE]);
+
+/**
+ * queue_make_dirs() - make the directories above @path that are missing, mode 0700
+ * Return: 0, or a negative errno.
+ * Source: spec 3.4.
+ */
+int queue_make_dirs(const Queue *q, const char *path);
+
+typedef enum QueueResult {
+        QUEUE_MOVED,     /* it is in incoming, and due */
+        QUEUE_GONE,      /* in none of the queues: delivered, bounced or deleted */
+        QUEUE_BUSY,      /* in active or on hold: left alone */
+        QUEUE_NOT_READY, /* still being written (mode below 0700): left alone */
+} QueueResult;
+
+/**
+ * queue_move() - move a message from deferred to incoming and make it due
+ * @ret:  receives what became of it
+ *
+ * A message that is in incoming already is made due. Symbolic links are not followed. Its mode
+ * stays: this is for destinations that qmgr was told about by QMGR_FLUSH_DEAD.
+ *
+ * Return: 0, or a negative errno: it is there but could not be moved.
+ * Source: spec 5.4, 9.2, 9.3.
+ */
+int queue_move(const Queue *q, const char *id, QueueResult *ret);
+
+/**
+ * queue_unthrottle() - queue_move() for one message, with the mark that makes qmgr forget its
+ * destinations' troubles (mode bit 0040)
+ *
+ * Return: 0, -ELOOP (a symbolic link), -EISDIR, -EMLINK (has other hard links), -EPERM (not
+ *         ours), or another negative errno. A message that is refused is not touched.
+ * Source: spec 5.4; flush(8) changes the time stamp of what it then refuses (spec 9.18).
+ */
+int queue_unthrottle(const Queue *q, const char *id, QueueResult *ret);

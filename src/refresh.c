@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "refresh.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <assert.h>
+
+#include "util.h"
+
+#define CLOCK_EVERY 16u
+/* A log below this size is not worth a look: reading and rewriting would cost more than a few
+ * hundred duplicates do. */
+#define COMPACT_SIZE_MIN 4096
+
+struct Refresh {
+        Job job;
+        const SendContext *context;
+        uint64_t max_age, max_empty_age;
+        refresh_done_t done;
+        void *userdata;
+        const Site *waiting_for; /* its send has to end first */
+        unsigned depth;          /* open directories; the last one is being read */
+        DIR *dirs[QUEUEID_FOREST_MAX + 1];
+        RefreshResult result;
+};
+
+static void log_file(const char *name, int error, const char *what) {
+        log_event(LOG_WARNING,
+                  &(LogEvent){.message_id = LOG_ID_FILE, .file = name, .error = error},
+                  "flush/%s: %s: %s", name, what, strerror(-error));
+}
+
+static int open_dir(Refresh *r, int parent_fd, const char *name) {
+        int fd;
+
+        if (r->depth == ARRAY_SIZE(r->dirs))
+                return -ELOOP;
+        fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0)
+                return -errno;
+        r->dirs[r->depth] = fdopendir(fd);
+        if (!r->dirs[r->depth]) {
+                closep(&fd);
+                return -ENOMEM;
+        }
+        r->depth++;
+        return 0;
+}
+
+/* Older than so many microseconds? As in flush(8), whole seconds count, and "as old" is not. */
+static bool is_older(time_t then, uint64_t usec) {
+        return then + (time_t) (usec / USEC_PER_SEC) < time(NULL);
+}
+
+static void remove_empty(Refresh *r, const char *name) {
+        _cleanup_(sitelog_close) SiteLog log = SITELOG_INIT;
+        int k = sitelog_open(r->context->sites->queue, name, false, &log);
+
+        if (k == 0 && is_older(log.st.st_mtime, r->max_empty_age))
+                k = sitelog_remove_if_empty(r->context->sites->queue, name, &log);
+        else if (k == 0)
+                return;
+        if (k == 0)
+                r->result.removed++;
+        else if (k != -EAGAIN && k != -ENOENT && k != -ENOTEMPTY) /* in use is no trouble */
+                log_file(name, k, "cannot remove");
+}
+
+static JobResult send(Refresh *r, const char *name, SendKind kind) {
+        Site *site = sites_get(r->context->sites, name);
+        int k = site ? 0 : -ENOMEM;
+
+        if (site && site->send)
+                return JOB_MORE;
+        if (site)
+                k = send_start(r->context, site, kind);
+        if (k < 0) {
+                r->result.failed++;
+                log_file(name, k, "cannot flush");
+                return JOB_MORE;
+        }
+        r->waiting_for = site;
+        return JOB_PARKED;
+}
+
+static JobResult work_log(Refresh *r, const char *name) {
+        char path[QUEUE_PATH_SIZE];
+        struct stat st;
+
+        /* Where the log belongs, not where it was found: after a change of hash_queue_names it
+         * stays out of sight until postsuper(1) has moved it. */
+        queue_path(r->context->sites->queue, QUEUE_FLUSH, name, path);
+        if (fstatat(r->context->sites->queue->fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+                if (errno != ENOENT)
+                        log_file(name, -errno, "cannot look at");
+                return JOB_MORE;
+        }
+        r->result.logs++;
+        if (st.st_size == 0) {
+                if (is_older(st.st_mtime, r->max_empty_age))
+                        remove_empty(r, name);
+                return JOB_MORE;
+        }
+        if (is_older(st.st_atime, r->max_age))
+                return send(r, name, SEND_REFRESH);
+        if (st.st_size >= COMPACT_SIZE_MIN)
+                return send(r, name, SEND_COMPACT);
+        return JOB_MORE;
+}
+
+static JobResult work_entry(Refresh *r, const char *name) {
+        int k;
+
+        if (name[0] == '.' || !queueid_valid(name, strlen(name)))
+                return JOB_MORE;
+        if (name[1] != '\0')
+                return work_log(r, name);
+        k = open_dir(r, dirfd(r->dirs[r->depth - 1]), name);
+        if (k < 0)
+                log_file(name, k, "not a hash directory, passed over");
+        return JOB_MORE;
+}
+
+static JobResult step(Job *job, uint64_t until_usec) {
+        Refresh *r = (Refresh *) (void *) job;
+
+        for (unsigned i = 1; r->depth > 0; i++) {
+                const struct dirent *e = readdir(r->dirs[r->depth - 1]);
+                JobResult result = JOB_MORE;
+
+                if (e)
+                        result = work_entry(r, e->d_name);
+                else
+                        (void) closedir(r->dirs[--r->depth]);
+                if (result != JOB_MORE || (i % CLOCK_EVERY == 0 && now_usec() >= until_usec))
+                        return result;
+        }
+        return JOB_DONE;
+}
+
+static void done(Job *job, bool cancelled) {
+        Refresh *r = (Refresh *) (void *) job;
+
+        if (cancelled)
+                r->result.error = -ECANCELED;
+        while (r->depth > 0)
+                (void) closedir(r->dirs[--r->depth]);
+        r->done(&r->result, r->userdata);
+        free(r);
+}
+
+static void add_counts(RequestCounts *sum, const RequestCounts *c) {
+        sum->found += c->found;
+        sum->moved += c->moved;
+        sum->gone += c->gone;
+        sum->busy += c->busy;
+        sum->failed += c->failed;
+        sum->duplicate += c->duplicate;
+        sum->invalid += c->invalid;
+}
+
+void refresh_sent(Refresh *r, const Site *site, const SendResult *result) {
+        if (r->waiting_for != site)
+                return;
+        r->waiting_for = NULL;
+        if (result->error < 0) {
+                r->result.failed++;
+                if (result->error != -ECANCELED)
+                        log_file(site->log, result->error, "cannot flush");
+        } else if (result->kind == SEND_COMPACT)
+                r->result.compacted += result->counts.duplicate > 0;
+        else {
+                r->result.flushed++;
+                r->result.had_lines |= result->had_lines;
+                add_counts(&r->result.counts, &result->counts);
+        }
+        jobs_start(r->context->jobs, &r->job);
+}
+
+int refresh_start(const SendContext *context, uint64_t max_age, uint64_t max_empty_age,
+                  refresh_done_t done_callback, void *userdata, Refresh **ret) {
+        Refresh *r = calloc(1, sizeof *r);
+
+        static_assert(offsetof(Refresh, job) == 0, "a Refresh is a Job");
+
+        if (!r)
+                return -ENOMEM;
+        r->job = (Job){.step = step, .done = done};
+        r->context = context;
+        r->max_age = max_age;
+        r->max_empty_age = max_empty_age;
+        r->done = done_callback;
+        r->userdata = userdata;
+        /* No directory yet: nothing has been recorded. */
+        r->result.error = open_dir(r, context->sites->queue->fd, queue_name(QUEUE_FLUSH));
+        if (r->result.error == -ENOENT)
+                r->result.error = 0;
+        *ret = r;
+        jobs_start(context->jobs, &r->job);
+        return 0;
+}

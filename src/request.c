@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "request.h"
+
+#include <assert.h>
+#include <stdint.h>
+
+#include "queueid.h"
+#include "util.h"
+
+#define WAKE_UP        "W"
+#define WAKE_UP_LENGTH 1
+
+#define ATTR_REQUEST "request"
+#define ATTR_SITE    "site"
+#define ATTR_ID      "queue_id"
+#define ATTR_DETAIL  "detail"
+#define ATTR_STATUS  "status"
+
+static const struct {
+        const char *wire, *name;
+        bool has_site, has_id;
+} kinds[_REQUEST_KIND_MAX] = {
+        [REQUEST_ADD] = {"add", "add", true, true},
+        [REQUEST_SEND_SITE] = {"send_site", "send_site", true, false},
+        [REQUEST_SEND_FILE] = {"send_file", "send_file", false, true},
+        [REQUEST_REFRESH] = {"rfrsh", "refresh", false, false},
+        [REQUEST_PURGE] = {"purge", "purge", false, false},
+};
+
+static const struct {
+        const char *name;
+        size_t offset;
+} count_attrs[] = {
+        {"found", offsetof(RequestCounts, found)},
+        {"moved", offsetof(RequestCounts, moved)},
+        {"gone", offsetof(RequestCounts, gone)},
+        {"busy", offsetof(RequestCounts, busy)},
+        {"failed", offsetof(RequestCounts, failed)},
+        {"duplicate", offsetof(RequestCounts, duplicate)},
+        {"invalid", offsetof(RequestCounts, invalid)},
+};
+
+/* What the next string is. */
+enum {
+        WANT_FIRST,
+        WANT_REQUEST,
+        WANT_SITE_NAME,
+        WANT_SITE,
+        WANT_ID_NAME,
+        WANT_ID,
+        WANT_MORE_NAME,
+        WANT_MORE_VALUE,
+        DECODED,
+};
+
+const char *request_name(RequestKind kind) {
+        return kinds[kind].name;
+}
+
+static int malformed(RequestDecoder *d, const char *why) {
+        d->error = why;
+        return -EBADMSG;
+}
+
+static unsigned state_after_site(const RequestDecoder *d) {
+        return kinds[d->kind].has_id ? WANT_ID_NAME : WANT_MORE_NAME;
+}
+
+static int decode_first(RequestDecoder *d, const char *s) {
+        if (strlen(s) <= WAKE_UP_LENGTH) {
+                if (!streq(s, WAKE_UP))
+                        return malformed(d, "unknown wake-up request");
+                d->kind = REQUEST_REFRESH;
+                d->state = DECODED;
+                return 1;
+        }
+        if (!streq(s, ATTR_REQUEST))
+                return malformed(d, "no attribute \"request\" at the start");
+        d->state = WANT_REQUEST;
+        return 0;
+}
+
+static int decode_kind(RequestDecoder *d, const char *s) {
+        RequestKind kind;
+
+        for (kind = 0; kind < _REQUEST_KIND_MAX; kind++)
+                if (streq(s, kinds[kind].wire))
+                        break;
+        if (kind == _REQUEST_KIND_MAX)
+                return malformed(d, "unknown request");
+        d->kind = kind;
+        if (kinds[kind].has_site)
+                d->state = WANT_SITE_NAME;
+        else if (kinds[kind].has_id)
+                d->state = WANT_ID_NAME;
+        else {
+                /* As in flush(8), these are complete without the end of their list. */
+                d->state = DECODED;
+                return 1;
+        }
+        return 0;
+}
+
+static int decode_more(RequestDecoder *d, const char *name) {
+        if (name[0] == '\0') {
+                d->state = DECODED;
+                return 1;
+        }
+        d->detail_name = streq(name, ATTR_DETAIL);
+        if (!d->detail_name)
+                d->n_unknown++;
+        d->state = WANT_MORE_VALUE;
+        return 0;
+}
+
+static int decode_string(RequestDecoder *d, size_t offset) {
+        const char *s = attr_reader_string(&d->in, offset);
+
+        switch (d->state) {
+        case WANT_FIRST:
+                return decode_first(d, s);
+        case WANT_REQUEST:
+                return decode_kind(d, s);
+        case WANT_SITE_NAME:
+                if (!streq(s, ATTR_SITE))
+                        return malformed(d, "no attribute \"site\" where it belongs");
+                d->state = WANT_SITE;
+                return 0;
+        case WANT_SITE:
+                d->site = offset;
+                d->state = state_after_site(d);
+                return 0;
+        case WANT_ID_NAME:
+                if (!streq(s, ATTR_ID))
+                        return malformed(d, "no attribute \"queue_id\" where it belongs");
+                d->state = WANT_ID;
+                return 0;
+        case WANT_ID:
+                d->queue_id = offset;
+                d->state = WANT_MORE_NAME;
+                return 0;
+        case WANT_MORE_NAME:
+                return decode_more(d, s);
+        case WANT_MORE_VALUE:
+                if (d->detail_name)
+                        d->detail = streq(s, "1");
+                d->state = WANT_MORE_NAME;
+                return 0;
+        default:
+                assert(false);
+                return -EBADMSG;
+        }
+}
+
+/* A wake-up may come without its NUL: postkick(1) sends one byte and closes. */
+static int decode_eof(RequestDecoder *d) {
+        const char *rest;
+        size_t n;
+
+        rest = attr_reader_rest(&d->in, &n);
+        if (d->state == WANT_FIRST && n == 0)
+                return -ENODATA;
+        if (d->state == WANT_FIRST && n == WAKE_UP_LENGTH && rest[0] == WAKE_UP[0]) {
+                d->kind = REQUEST_REFRESH;
+                return 1;
+        }
+        return malformed(d, "closed in the middle of a request");
+}
+
+int request_decode(RequestDecoder *d, bool eof, Request *ret) {
+        size_t offset;
+        int r = 0;
+
+        while (r == 0 && attr_reader_next(&d->in, &offset))
+                r = decode_string(d, offset);
+        if (r == 0 && eof)
+                r = decode_eof(d);
+        if (r <= 0)
+                return r;
+
+        *ret = (Request){.kind = d->kind, .detail = d->detail, .n_unknown = d->n_unknown};
+        if (kinds[d->kind].has_site)
+                ret->site = attr_reader_string(&d->in, d->site);
+        if (kinds[d->kind].has_id) {
+                ret->queue_id = attr_reader_string(&d->in, d->queue_id);
+                if (!queueid_valid(ret->queue_id, strlen(ret->queue_id)))
+                        return malformed(d, "invalid queue ID");
+        }
+        return 1;
+}
+
+void request_decoder_free(RequestDecoder *d) {
+        attr_reader_free(&d->in);
+}
+
+static unsigned long *count_at(RequestCounts *counts, size_t i) {
+        return (unsigned long *) (void *) ((char *) counts + count_attrs[i].offset);
+}
+
+size_t request_encode_reply(RequestStatus status, const RequestCounts *counts,
+                            char ret[static REQUEST_REPLY_SIZE]) {
+        AttrWriter w = {.data = ret, .size = REQUEST_REPLY_SIZE};
+        RequestCounts values = counts ? *counts : (RequestCounts){0};
+
+        attr_put_int(&w, ATTR_STATUS, status);
+        for (size_t i = 0; counts && i < ARRAY_SIZE(count_attrs); i++)
+                attr_put_int(&w, count_attrs[i].name, (long) *count_at(&values, i));
+        attr_end(&w);
+        return w.n;
+}
+
+size_t request_encode(const Request *request, char *ret, size_t size) {
+        AttrWriter w = {.data = ret, .size = size};
+
+        attr_put(&w, ATTR_REQUEST, kinds[request->kind].wire);
+        if (kinds[request->kind].has_site)
+                attr_put(&w, ATTR_SITE, request->site);
+        if (kinds[request->kind].has_id)
+                attr_put(&w, ATTR_ID, request->queue_id);
+        if (request->detail)
+                attr_put(&w, ATTR_DETAIL, "1");
+        attr_end(&w);
+        return w.n;
+}
+
+static int parse_number(const char *s, unsigned long *ret) {
+        char *end;
+
+        errno = 0;
+        *ret = strtoul(s, &end, 10);
+        return errno != 0 || end == s || *end ? -EBADMSG : 0;
+}
+
+/* The announcement of newer servers is a list of its own before the reply. */
+static int skip_announcement(AttrReader *in, size_t *name) {
+        size_t offset;
+
+        if (!attr_reader_next(in, name))
+                return 0;
+        if (!streq(attr_reader_string(in, *name), "protocol"))
+                return 1;
+        for (int i = 0; i < 2; i++) /* its value, the end of the list */
+                if (!attr_reader_next(in, &offset))
+                        return 0;
+        if (attr_reader_string(in, offset)[0] != '\0')
+                return -EBADMSG;
+        return attr_reader_next(in, name);
+}
+
+int request_decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_counts) {
+        RequestCounts counts = {0};
+        unsigned long status, number;
+        size_t name, value;
+        int r;
+
+        in->cursor = in->searched = 0;
+        r = skip_announcement(in, &name);
+        if (r <= 0)
+                return r;
+        if (!attr_reader_next(in, &value))
+                return 0;
+        if (!streq(attr_reader_string(in, name), ATTR_STATUS) ||
+            parse_number(attr_reader_string(in, value), &status) < 0)
+                return -EBADMSG;
+        for (;;) {
+                if (!attr_reader_next(in, &name))
+                        return 0;
+                if (attr_reader_string(in, name)[0] == '\0')
+                        break;
+                if (!attr_reader_next(in, &value))
+                        return 0;
+                for (size_t i = 0; i < ARRAY_SIZE(count_attrs); i++)
+                        if (streq(attr_reader_string(in, name), count_attrs[i].name)) {
+                                if (parse_number(attr_reader_string(in, value), &number) < 0)
+                                        return -EBADMSG;
+                                *count_at(&counts, i) = number;
+                        }
+        }
+        *ret = (RequestStatus) (int32_t) status;
+        *ret_counts = counts;
+        return 1;
+}

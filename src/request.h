@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* The five requests on the wire and their replies: bytes in, request or error out; request or
+ * result in, bytes out. No descriptor, no policy. */
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "attr.h"
+
+typedef enum RequestKind {
+        REQUEST_ADD,
+        REQUEST_SEND_SITE,
+        REQUEST_SEND_FILE,
+        REQUEST_REFRESH,
+        REQUEST_PURGE,
+        _REQUEST_KIND_MAX,
+} RequestKind;
+
+/* The numbers of the wire (spec 2.3). */
+typedef enum RequestStatus {
+        REQUEST_OK = 0,
+        REQUEST_FAIL = -1, /* could not be done or decided; may work later */
+        REQUEST_BAD = 3,   /* malformed */
+        REQUEST_DENY = 4,  /* destination not eligible */
+} RequestStatus;
+
+typedef struct Request {
+        RequestKind kind;
+        const char *site;     /* add, send_site; as sent */
+        const char *queue_id; /* add, send_file; checked with queueid_valid() */
+        bool detail;          /* the client asked for counts in the reply (ours) */
+        unsigned n_unknown;   /* attributes behind the last expected one, which are ignored */
+} Request;
+
+/* What became of the records of a send. found = moved + gone + busy + failed + duplicate. */
+typedef struct RequestCounts {
+        unsigned long found;     /* records with a valid queue ID */
+        unsigned long moved;     /* now in incoming and due */
+        unsigned long gone;      /* no such message any more: delivered, bounced, deleted */
+        unsigned long busy;      /* in active or on hold; the record is kept */
+        unsigned long failed;    /* could not be moved; the record is kept */
+        unsigned long duplicate; /* same ID as an earlier record */
+        unsigned long invalid;   /* lines that are no queue ID; dropped, not part of @found */
+} RequestCounts;
+
+/* Zero-initialise; request_decoder_free() when done. Bytes go into @in (attr_reader_space(),
+ * attr_reader_commit()). */
+typedef struct RequestDecoder {
+        AttrReader in;
+        unsigned state;
+        RequestKind kind;
+        size_t site, queue_id; /* places in @in */
+        bool detail, detail_name;
+        unsigned n_unknown;
+        const char *error; /* after -EBADMSG: why, for people; static */
+} RequestDecoder;
+
+/**
+ * request_decode() - go on with what has arrived
+ * @d:    its result depends on the bytes so far only, never on the pieces they came in
+ * @eof:  nothing will follow
+ * @ret:  receives the request; its strings live in @d until request_decoder_free()
+ *
+ * Return: 1 (a request), 0 (more is needed), -EBADMSG (malformed; @d->error says why),
+ *         -ENODATA (closed without a word).
+ * Source: spec 2.5 and 2.6, but the first string alone decides about the form: of at most one
+ *         character it is a wake-up, which ends there (ours; flush(8) goes by how many bytes
+ *         have arrived).
+ */
+int request_decode(RequestDecoder *d, bool eof, Request *ret);
+void request_decoder_free(RequestDecoder *d);
+
+#define REQUEST_ANNOUNCEMENT      "protocol\0queue_flush_protocol\0"
+#define REQUEST_ANNOUNCEMENT_SIZE sizeof REQUEST_ANNOUNCEMENT /* both NULs belong to it */
+
+#define REQUEST_REPLY_SIZE 256u
+
+/**
+ * request_encode_reply() - bytes of a reply
+ * @counts:  NULL without detail
+ *
+ * Return: how many bytes of @ret are used.
+ * Source: spec 2.3; the counts are ours.
+ */
+size_t request_encode_reply(RequestStatus status, const RequestCounts *counts,
+                            char ret[static REQUEST_REPLY_SIZE]);
+
+/**
+ * request_encode() - bytes of a request
+ * @ret, @size:  receives them; room for the strings of @request and 128 bytes is enough
+ */
+size_t request_encode(const Request *request, char *ret, size_t size);
+
+/**
+ * request_decode_reply() - the other end of request_encode_reply()
+ * @in:          what has arrived, with or without announcement; parsed anew at each call
+ * @ret_counts:  receives what the reply has of them, 0 for the rest
+ *
+ * Return: 1, 0 (more is needed), -EBADMSG.
+ * Source: spec 1.4.
+ */
+int request_decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_counts);
+
+/** request_name() - "add", "send_site", ...; as on the wire, but "refresh" for "rfrsh" */
+const char *request_name(RequestKind kind);

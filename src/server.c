@@ -1,0 +1,609 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "server.h"
+
+#include <assert.h>
+#include <poll.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <systemd/sd-daemon.h>
+#include <utlist.h>
+
+#include "service.h"
+#include "util.h"
+
+#define EVENTS_MAX        256  /* taken from the kernel at a time */
+#define ACCEPTS_MAX       64   /* per look at a listening socket */
+#define CONNECTIONS_MAX   16384
+#define FDS_RESERVED      64   /* for logs, children, the journal, triggers */
+#define SPIN_USEC         20u  /* how long to look again before sleeping: a wake-up costs more */
+#define TURN_USEC         5000u /* then signals, timers and jobs have their turn */
+#define ACCEPT_PAUSE_USEC (100 * USEC_PER_MSEC) /* when accept(2) fails */
+#define STOP_USEC         (2 * USEC_PER_SEC)    /* what is quick may finish after SIGTERM */
+#define IDLE_USEC_MIN     (5 * USEC_PER_SEC)    /* under systemd, whose limits count starts */
+#define LINGER_MAX        (4u * 1024 * 1024)    /* bytes read off a client that was refused */
+
+typedef enum ConnectionState {
+        CONNECTION_READING,
+        CONNECTION_WORKING,   /* the service has its call */
+        CONNECTION_LINGERING, /* refused; what it still sends is read, so that it sees why */
+} ConnectionState;
+
+typedef struct Connection {
+        Call call; /* first: a Call of ours is a Connection */
+        Server *server;
+        int fd;
+        ConnectionState state;
+        uint64_t accepted_usec, read_usec;
+        size_t lingered;
+        struct Connection *prev_open, *next_open;
+        RequestDecoder decoder;
+} Connection;
+
+struct Server {
+        sd_event *event;
+        const Settings *settings;
+        Service *service;
+        const int *listen_fds;
+        unsigned n_listen_fds;
+        bool listening;
+        int epoll_fd;
+        sd_event_source *turn, *idle, *deadlines, *accept_again, *stop;
+        Connection *connections, *spare;
+        unsigned n_connections, connections_max;
+        uint64_t n_requests;
+        uint64_t active_usec; /* when something last happened */
+        uint64_t max_idle;
+        bool deadlines_armed, accept_paused, stopping;
+};
+
+static void update_listening(Server *server);
+
+/* ------------------------------------------------------------------------------ connections */
+
+static Connection *connection_of(Call *call) {
+        static_assert(offsetof(Connection, call) == 0, "a Call is a Connection");
+        return (Connection *) (void *) call;
+}
+
+/* One spare is kept: a client that comes again and again costs no allocation. */
+static void connection_close(Connection *c) {
+        Server *server = c->server;
+
+        DL_DELETE2(server->connections, c, prev_open, next_open);
+        server->n_connections--;
+        closep(&c->fd); /* takes it out of the epoll set as well */
+        request_decoder_free(&c->decoder);
+        if (server->spare)
+                free(c);
+        else
+                server->spare = c;
+}
+
+static Connection *connection_new(Server *server, int fd) {
+        Connection *c = server->spare;
+
+        server->spare = NULL;
+        if (!c)
+                c = malloc(sizeof *c);
+        if (!c)
+                return NULL;
+        /* All but the buffer at the end, which is large and needs no zeros. */
+        memset(c, 0, offsetof(Connection, decoder) + offsetof(RequestDecoder, in) +
+                             offsetof(AttrReader, fixed));
+        memset((char *) c + offsetof(Connection, decoder) + sizeof(AttrReader), 0,
+               sizeof(RequestDecoder) - sizeof(AttrReader));
+        c->server = server;
+        c->fd = fd;
+        c->accepted_usec = c->read_usec = now_usec();
+        DL_APPEND2(server->connections, c, prev_open, next_open);
+        server->n_connections++;
+        return c;
+}
+
+/* One event and then silence until we ask again: so a client that hangs up while its request is
+ * worked on does not wake us over and over. */
+static int watch(const Connection *c, int op) {
+        struct epoll_event e = {.events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT,
+                                .data.ptr = (void *) (uintptr_t) c};
+
+        return RET_NERRNO(epoll_ctl(c->server->epoll_fd, op, c->fd, &e));
+}
+
+static void rearm(Connection *c) {
+        int r = watch(c, EPOLL_CTL_MOD);
+
+        if (r < 0) {
+                log_message(LOG_ERR, "epoll_ctl: %s", strerror(-r));
+                connection_close(c);
+        }
+}
+
+/* A socket that has taken less than its buffer holds takes these few bytes, or its peer is gone:
+ * either way there is nothing to wait for, so a client that never reads costs nothing. */
+static void send_bytes(const Connection *c, const char *bytes, size_t n) {
+        (void) send(c->fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static void on_reply(Call *call) {
+        char bytes[REQUEST_REPLY_SIZE];
+        const RequestCounts *counts = NULL;
+        size_t n;
+
+        if (call->request.detail && call->status == REQUEST_OK)
+                counts = &call->counts;
+        n = request_encode_reply(call->status, counts, bytes);
+        send_bytes(connection_of(call), bytes, n);
+}
+
+/* Closing while the client still sends would destroy the reply it has not read yet. */
+static void linger(Connection *c) {
+        c->state = CONNECTION_LINGERING;
+        (void) shutdown(c->fd, SHUT_WR);
+        rearm(c);
+}
+
+static void on_finish(Call *call) {
+        Connection *c = connection_of(call);
+
+        c->server->n_requests++;
+        c->server->active_usec = now_usec();
+        if (call->status == REQUEST_BAD)
+                linger(c);
+        else
+                connection_close(c);
+}
+
+static void on_identify(Call *call) {
+        struct ucred cred = {.pid = 0};
+        socklen_t size = sizeof cred;
+
+        (void) getsockopt(connection_of(call)->fd, SOL_SOCKET, SO_PEERCRED, &cred, &size);
+        call->caller = (LogCaller){.pid = cred.pid, .uid = cred.uid};
+}
+
+static const ServiceCallbacks callbacks = {
+        .reply = on_reply, .finish = on_finish, .identify = on_identify};
+
+static void refuse(Connection *c, const char *why) {
+        const char *bytes = attr_reader_string(&c->decoder.in, 0);
+
+        c->state = CONNECTION_WORKING;
+        service_refuse(c->server->service, &c->call, why, bytes, c->decoder.in.n);
+}
+
+/* All that has arrived, or one buffer full of it. Return: 1, 0 (end), or a negative errno. */
+static int read_some(Connection *c) {
+        size_t n_space;
+        char *space;
+        ssize_t n;
+        int r;
+
+        r = attr_reader_space(&c->decoder.in, &space, &n_space);
+        if (r < 0)
+                return r;
+        n = recv(c->fd, space, n_space, MSG_DONTWAIT);
+        if (n < 0)
+                return -errno;
+        attr_reader_commit(&c->decoder.in, (size_t) n);
+        c->read_usec = now_usec();
+        return n > 0;
+}
+
+static void decode(Connection *c, bool eof) {
+        int r = request_decode(&c->decoder, eof, &c->call.request);
+
+        if (r > 0) {
+                c->state = CONNECTION_WORKING;
+                service_submit(c->server->service, &c->call);
+        } else if (r == -EBADMSG)
+                refuse(c, c->decoder.error);
+        else if (r == -ENODATA) {
+                /* A probe, or a client that died: BAD as in flush(8), but nothing to report. */
+                c->call.status = REQUEST_BAD;
+                on_reply(&c->call);
+                connection_close(c);
+        } else
+                rearm(c);
+}
+
+static void on_readable(Connection *c) {
+        int r = read_some(c);
+
+        if (r >= 0)
+                decode(c, r == 0);
+        else if (r == -EAGAIN || r == -EINTR)
+                rearm(c);
+        else if (r == -EMSGSIZE)
+                refuse(c, "longer than 65536 bytes");
+        else if (r == -ENOMEM)
+                refuse(c, "out of memory");
+        else /* the client is gone, half a request is none */
+                connection_close(c);
+}
+
+static void on_lingering(Connection *c) {
+        char waste[16384];
+        ssize_t n = recv(c->fd, waste, sizeof waste, MSG_DONTWAIT);
+
+        if (n > 0)
+                c->lingered += (size_t) n;
+        if ((n > 0 && c->lingered < LINGER_MAX) || (n < 0 && errno == EAGAIN))
+                rearm(c);
+        else
+                connection_close(c);
+}
+
+/* --------------------------------------------------------------------------------- deadlines */
+
+static uint64_t deadline_of(const Connection *c) {
+        const Settings *settings = c->server->settings;
+        uint64_t whole = c->accepted_usec + settings->request_timeout;
+        uint64_t idle = c->read_usec + settings->ipc_timeout;
+
+        return whole < idle ? whole : idle;
+}
+
+/* As flush(8): BAD for a client that never said anything, and nothing for half a request. */
+static void expire(Connection *c) {
+        if (c->state == CONNECTION_READING && c->decoder.in.n == 0)
+                refuse(c, "nothing was sent in time");
+        else if (c->state == CONNECTION_READING) {
+                LogCaller *caller = &c->call.caller;
+
+                on_identify(&c->call);
+                log_event(LOG_WARNING,
+                          &(LogEvent){.message_id = LOG_ID_REFUSED, .caller = caller},
+                          "half a request and then nothing for too long: closed (uid %u, pid %d)",
+                          (unsigned) caller->uid, (int) caller->pid);
+                connection_close(c);
+        } else
+                connection_close(c);
+}
+
+static void arm_deadlines(Server *server, uint64_t when) {
+        server->deadlines_armed = true;
+        (void) sd_event_source_set_time(server->deadlines, when);
+        (void) sd_event_source_set_enabled(server->deadlines, SD_EVENT_ONESHOT);
+}
+
+/* Looks at all connections, but no more often than the shortest time-out allows: the time of
+ * the next look is never later than the first deadline then. */
+static int on_deadlines(sd_event_source *source, uint64_t usec, void *userdata) {
+        Server *server = userdata;
+        uint64_t now = now_usec(), next = USEC_INFINITY;
+        Connection *c, *tmp;
+
+        (void) source;
+        (void) usec;
+        server->deadlines_armed = false;
+        DL_FOREACH_SAFE2(server->connections, c, tmp, next_open) {
+                uint64_t deadline = deadline_of(c);
+
+                if (c->state == CONNECTION_WORKING)
+                        continue; /* whatever it waits for has limits of its own */
+                if (deadline <= now)
+                        expire(c);
+                else if (deadline < next)
+                        next = deadline;
+        }
+        service_end_turn(server->service);
+        if (next != USEC_INFINITY)
+                arm_deadlines(server, next);
+        update_listening(server);
+        return 0;
+}
+
+/* --------------------------------------------------------------------------------- listening */
+
+static void set_listening(Server *server, bool on) {
+        if (server->listening == on)
+                return;
+        for (unsigned i = 0; i < server->n_listen_fds; i++) {
+                struct epoll_event e = {.events = EPOLLIN,
+                                        .data.ptr = (void *) (uintptr_t) &server->listen_fds[i]};
+
+                if (epoll_ctl(server->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL,
+                              server->listen_fds[i], &e) < 0) {
+                        log_message(LOG_ERR, "epoll_ctl: %s", strerror(errno));
+                        (void) sd_event_exit(server->event, -errno);
+                        return;
+                }
+        }
+        server->listening = on;
+}
+
+static bool used_up(const Server *server) {
+        return server->settings->max_use > 0 && server->n_requests >= server->settings->max_use;
+}
+
+/* Connections beyond the limit stay in the backlog, which is the kernel's to hold. */
+static void update_listening(Server *server) {
+        bool leaving = server->stopping || (used_up(server) && !service_busy(server->service));
+
+        set_listening(server, !leaving && !server->accept_paused &&
+                                      server->n_connections < server->connections_max);
+        if (leaving && server->n_connections == 0)
+                (void) sd_event_exit(server->event, 0);
+}
+
+static int on_accept_again(sd_event_source *source, uint64_t usec, void *userdata) {
+        Server *server = userdata;
+
+        (void) source;
+        (void) usec;
+        server->accept_paused = false;
+        update_listening(server);
+        return 0;
+}
+
+static void pause_accept(Server *server, int error) {
+        log_event(LOG_ERR, &(LogEvent){.message_id = LOG_ID_FAILED, .error = error},
+                  "cannot accept connections, will try again: %s", strerror(-error));
+        server->accept_paused = true;
+        (void) sd_event_source_set_time_relative(server->accept_again, ACCEPT_PAUSE_USEC);
+        (void) sd_event_source_set_enabled(server->accept_again, SD_EVENT_ONESHOT);
+}
+
+static void greet(Server *server, int fd) {
+        Connection *c = connection_new(server, fd);
+        int r = c ? watch(c, EPOLL_CTL_ADD) : -ENOMEM;
+
+        if (r < 0) {
+                if (c)
+                        connection_close(c);
+                else
+                        (void) close(fd);
+                pause_accept(server, r);
+                return;
+        }
+        if (server->settings->announce)
+                send_bytes(c, REQUEST_ANNOUNCEMENT, REQUEST_ANNOUNCEMENT_SIZE);
+        if (!server->deadlines_armed)
+                arm_deadlines(server, deadline_of(c));
+}
+
+static void on_connections(Server *server, int listen_fd) {
+        for (unsigned i = 0; i < ACCEPTS_MAX && !server->accept_paused &&
+                             server->n_connections < server->connections_max;
+             i++) {
+                int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+                if (fd >= 0)
+                        greet(server, fd);
+                else if (errno == EAGAIN)
+                        return;
+                else if (errno != ECONNABORTED && errno != EINTR)
+                        pause_accept(server, -errno);
+        }
+}
+
+/* ------------------------------------------------------------------------------------- turns */
+
+static bool is_listener(const Server *server, const void *ptr) {
+        const int *fd = ptr;
+
+        return fd >= server->listen_fds && fd < server->listen_fds + server->n_listen_fds;
+}
+
+static void on_event(Server *server, void *ptr) {
+        if (is_listener(server, ptr)) {
+                on_connections(server, *(const int *) ptr);
+                return;
+        }
+        switch (((Connection *) ptr)->state) {
+        case CONNECTION_READING:
+                on_readable(ptr);
+                break;
+        case CONNECTION_LINGERING:
+                on_lingering(ptr);
+                break;
+        default: /* cannot be: not watched while its call is worked on */
+                break;
+        }
+}
+
+/*
+ * Takes everything that is ready, then writes the adds of all of it together and replies. Looks
+ * again for a moment before it sleeps, as clients that come one after the other are back within
+ * microseconds; but not while jobs wait for their slice.
+ */
+static int on_turn(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
+        struct epoll_event events[EVENTS_MAX];
+        Server *server = userdata;
+        uint64_t start = now_usec(), last = start, now = start;
+
+        (void) source;
+        (void) revents;
+        do {
+                int n = epoll_wait(fd, events, EVENTS_MAX, 0);
+
+                for (int i = 0; i < n; i++)
+                        on_event(server, events[i].data.ptr);
+                if (n > 0)
+                        service_end_turn(server->service);
+                now = now_usec();
+                if (n > 0) {
+                        last = now;
+                        update_listening(server);
+                }
+        } while (now - last < SPIN_USEC && now - start < TURN_USEC &&
+                 !service_busy(server->service) && server->listening);
+        server->active_usec = last;
+        return 0;
+}
+
+/* ---------------------------------------------------------------------------------- stopping */
+
+static bool backlog_empty(const Server *server) {
+        for (unsigned i = 0; i < server->n_listen_fds; i++) {
+                struct pollfd p = {.fd = server->listen_fds[i], .events = POLLIN};
+
+                if (poll(&p, 1, 0) != 0)
+                        return false;
+        }
+        return true;
+}
+
+static void notify_status(const Server *server) {
+        (void) sd_notifyf(0, "STATUS=%s%llu requests, %u open connections%s",
+                          server->settings->problems ? "CONFIGURATION PROBLEM, see the journal. "
+                                                     : "",
+                          (unsigned long long) server->n_requests, server->n_connections,
+                          server->stopping ? ", stopping" : "");
+}
+
+static int on_idle(sd_event_source *source, uint64_t usec, void *userdata) {
+        Server *server = userdata;
+        uint64_t now = now_usec(), due = server->active_usec + server->max_idle;
+
+        (void) usec;
+        notify_status(server);
+        if (now >= due && server->n_connections == 0 && service_idle(server->service) &&
+            backlog_empty(server)) {
+                log_message(LOG_DEBUG, "idle for %llu s, leaving",
+                            (unsigned long long) (server->max_idle / USEC_PER_SEC));
+                return sd_event_exit(server->event, 0);
+        }
+        if (due <= now)
+                due = now + server->max_idle;
+        (void) sd_event_source_set_time(source, due);
+        return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+/* Gives what is quick the time to end. What is not stays recorded. */
+static int on_stop_timeout(sd_event_source *source, uint64_t usec, void *userdata) {
+        Server *server = userdata;
+        Connection *c, *tmp;
+
+        (void) source;
+        (void) usec;
+        service_cancel(server->service);
+        DL_FOREACH_SAFE2(server->connections, c, tmp, next_open)
+                connection_close(c);
+        update_listening(server);
+        return 0;
+}
+
+static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata) {
+        Server *server = userdata;
+
+        (void) source;
+        log_message(LOG_DEBUG, "signal %u, leaving", si->ssi_signo);
+        if (server->stopping)
+                return 0;
+        server->stopping = true;
+        (void) sd_notify(0, "STOPPING=1");
+        notify_status(server);
+        update_listening(server);
+        (void) sd_event_source_set_time_relative(server->stop, STOP_USEC);
+        return sd_event_source_set_enabled(server->stop, SD_EVENT_ONESHOT);
+}
+
+/* ------------------------------------------------------------------------------------ set-up */
+
+/* systemd sets a low soft limit for programs that use select(2). */
+static unsigned raise_fd_limit(void) {
+        struct rlimit limit;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+                return CONNECTIONS_MAX;
+        limit.rlim_cur = limit.rlim_max;
+        (void) setrlimit(RLIMIT_NOFILE, &limit);
+        if (limit.rlim_cur <= 2 * FDS_RESERVED)
+                return FDS_RESERVED;
+        return limit.rlim_cur - FDS_RESERVED < CONNECTIONS_MAX
+                       ? (unsigned) limit.rlim_cur - FDS_RESERVED
+                       : CONNECTIONS_MAX;
+}
+
+static int add_timer(Server *server, sd_event_time_handler_t handler, sd_event_source **ret) {
+        int r = sd_event_add_time(server->event, ret, CLOCK_MONOTONIC, 0, 10 * USEC_PER_MSEC,
+                                  handler, server);
+
+        return r < 0 ? r : sd_event_source_set_enabled(*ret, SD_EVENT_OFF);
+}
+
+static int add_sources(Server *server) {
+        int r;
+
+        r = sd_event_add_io(server->event, &server->turn, server->epoll_fd, EPOLLIN, on_turn,
+                            server);
+        if (r >= 0)
+                r = add_timer(server, on_idle, &server->idle);
+        if (r >= 0)
+                r = add_timer(server, on_deadlines, &server->deadlines);
+        if (r >= 0)
+                r = add_timer(server, on_accept_again, &server->accept_again);
+        if (r >= 0)
+                r = add_timer(server, on_stop_timeout, &server->stop);
+        if (r >= 0)
+                r = sd_event_add_signal(server->event, NULL, SIGTERM, on_signal, server);
+        if (r >= 0)
+                r = sd_event_add_signal(server->event, NULL, SIGINT, on_signal, server);
+        if (r >= 0)
+                r = sd_event_set_watchdog(server->event, true);
+        return r < 0 ? r : 0;
+}
+
+int server_new(sd_event *event, const Settings *settings, const int *listen_fds, unsigned n_fds,
+               Server **ret) {
+        Server *server = calloc(1, sizeof *server);
+        int r;
+
+        if (!server)
+                return -ENOMEM;
+        server->event = event;
+        server->settings = settings;
+        server->listen_fds = listen_fds;
+        server->n_listen_fds = n_fds;
+        server->connections_max = raise_fd_limit();
+        server->max_idle = settings->max_idle;
+        if (getenv("NOTIFY_SOCKET") && server->max_idle < IDLE_USEC_MIN)
+                server->max_idle = IDLE_USEC_MIN;
+        server->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+        r = RET_NERRNO(server->epoll_fd);
+        if (r >= 0)
+                r = add_sources(server);
+        if (r >= 0)
+                r = service_new(event, settings, &callbacks, &server->service);
+        if (r < 0) {
+                server_free(server);
+                return r;
+        }
+        *ret = server;
+        return 0;
+}
+
+int server_run(Server *server) {
+        server->active_usec = now_usec();
+        (void) sd_event_source_set_time(server->idle, server->active_usec + server->max_idle);
+        (void) sd_event_source_set_enabled(server->idle, SD_EVENT_ONESHOT);
+        update_listening(server);
+        (void) sd_notify(0, "READY=1");
+        notify_status(server);
+        return sd_event_loop(server->event);
+}
+
+Server *server_free(Server *server) {
+        Connection *c, *tmp;
+
+        if (!server)
+                return NULL;
+        DL_FOREACH_SAFE2(server->connections, c, tmp, next_open)
+                connection_close(c);
+        free(server->spare);
+        service_free(server->service);
+        sd_event_source_disable_unref(server->turn);
+        sd_event_source_disable_unref(server->idle);
+        sd_event_source_disable_unref(server->deadlines);
+        sd_event_source_disable_unref(server->accept_again);
+        sd_event_source_disable_unref(server->stop);
+        closep(&server->epoll_fd);
+        free(server);
+        return NULL;
+}

@@ -1,0 +1,537 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "service.h"
+
+#include <fcntl.h>
+#include <strings.h>
+#include <utlist.h>
+
+#include "domains.h"
+#include "qmgr.h"
+#include "refresh.h"
+#include "site.h"
+#include "util.h"
+
+struct Service {
+        sd_event *event;
+        const Settings *settings;
+        const ServiceCallbacks *callbacks;
+        Queue queue;
+        Domains *domains;
+        const char *postmap[6];
+        Sites sites;
+        Jobs jobs;
+        Trigger trigger;
+        SendContext context;
+        sd_event_source *lock_retry; /* for adds whose log somebody else has locked */
+        Call *undecided;             /* a table has to be asked */
+        Call *delivered;             /* send_file: qmgr has to be woken, then reply */
+        Refresh *refresh;
+        bool purging;         /* the one that runs is a purge */
+        Call *refreshing;     /* wait for its end */
+        Call *next_refreshes; /* purges that came while a refresh ran */
+};
+
+static void start_refresh(Service *s);
+
+/* ------------------------------------------------------------------ replies and the journal */
+
+static void reply(Service *s, Call *call, RequestStatus status) {
+        call->status = status;
+        s->callbacks->reply(call);
+        s->callbacks->finish(call);
+}
+
+static LogEvent event_of(Service *s, Call *call, const char *message_id, char *site) {
+        if (call->caller.pid == 0)
+                s->callbacks->identify(call);
+        return (LogEvent){.message_id = message_id,
+                          .request = request_name(call->request.kind),
+                          .site = call->request.site
+                                          ? log_escape(call->request.site,
+                                                       strlen(call->request.site), site)
+                                          : NULL,
+                          .queue_id = call->request.queue_id,
+                          .caller = &call->caller};
+}
+
+static void refuse(Service *s, Call *call, RequestStatus status, int level, const char *why) {
+        char site[LOG_ESCAPE_SIZE];
+        LogEvent event = event_of(s, call, status == REQUEST_FAIL ? LOG_ID_FAILED : LOG_ID_REFUSED,
+                                  site);
+
+        event.status = &status;
+        log_event(level, &event, "%s%s%s: %s: %s (uid %u, pid %d)", event.request,
+                  event.site ? " " : "", event.site ? event.site : "",
+                  status == REQUEST_FAIL ? "failed" : "refused", why, (unsigned) call->caller.uid,
+                  (int) call->caller.pid);
+        reply(s, call, status);
+}
+
+static void fail(Service *s, Call *call, int error) {
+        refuse(s, call, REQUEST_FAIL, LOG_ERR, strerror(-error));
+}
+
+void service_refuse(Service *s, Call *call, const char *why, const char *bytes, size_t n_bytes) {
+        RequestStatus status = REQUEST_BAD;
+        char text[LOG_ESCAPE_SIZE];
+
+        s->callbacks->identify(call);
+        log_event(LOG_WARNING,
+                  &(LogEvent){.message_id = LOG_ID_REFUSED,
+                              .status = &status,
+                              .caller = &call->caller},
+                  "malformed request: %s; it begins \"%s\" (uid %u, pid %d)", why,
+                  log_escape(bytes, n_bytes, text), (unsigned) call->caller.uid,
+                  (int) call->caller.pid);
+        reply(s, call, status);
+}
+
+/* ------------------------------------------------------------------------------------- add */
+
+static void on_added(Call *call, int error, void *userdata) {
+        Service *s = userdata;
+
+        if (error < 0) {
+                fail(s, call, error);
+                return;
+        }
+        if (log_wanted(LOG_DEBUG)) {
+                char site[LOG_ESCAPE_SIZE];
+                LogEvent event = event_of(s, call, LOG_ID_ADDED, site);
+
+                event.site = call->site->name;
+                log_event(LOG_DEBUG, &event, "add %s %s", event.site, event.queue_id);
+        }
+        reply(s, call, REQUEST_OK);
+}
+
+/* ------------------------------------------------------------------------------- send_site */
+
+static void log_sent(Service *s, Call *call, const Site *site) {
+        char text[LOG_ESCAPE_SIZE];
+        LogEvent event = event_of(s, call, LOG_ID_SENT, text);
+        const RequestCounts *c = &call->counts;
+
+        event.site = site->name;
+        event.status = &call->status;
+        event.counts = c;
+        log_event(LOG_INFO, &event,
+                  "send_site %s: %lu found, %lu moved, %lu gone, %lu busy, %lu failed, %lu "
+                  "duplicate (uid %u, pid %d)",
+                  site->name, c->found, c->moved, c->gone, c->busy, c->failed, c->duplicate,
+                  (unsigned) call->caller.uid, (int) call->caller.pid);
+}
+
+/* One send a site at a time: what comes while one runs waits, all together, for one more over
+ * what has been recorded since. */
+static void send_site(Service *s, Call *call) {
+        Site *site = call->site;
+        int r;
+
+        if (site->send) {
+                LL_PREPEND(site->next_senders, call);
+                return;
+        }
+        LL_PREPEND(site->senders, call);
+        r = send_start(&s->context, site, SEND_SITE);
+        if (r < 0) {
+                LL_DELETE(site->senders, call);
+                fail(s, call, r);
+        }
+}
+
+static void fail_all(Service *s, Call *calls, int error) {
+        Call *call, *tmp;
+
+        LL_FOREACH_SAFE(calls, call, tmp)
+                fail(s, call, error);
+}
+
+static void on_sent(Site *site, const SendResult *result, void *userdata) {
+        Service *s = userdata;
+        Call *calls = site->senders, *call, *tmp;
+        int r;
+
+        site->senders = site->next_senders;
+        site->next_senders = NULL;
+        LL_FOREACH_SAFE(calls, call, tmp) {
+                if (result->error < 0) {
+                        fail(s, call, result->error);
+                        continue;
+                }
+                call->counts = result->counts;
+                call->status = REQUEST_OK;
+                log_sent(s, call, site);
+                reply(s, call, REQUEST_OK);
+        }
+        if (site->senders) {
+                r = result->error == -ECANCELED ? -ECANCELED
+                                                : send_start(&s->context, site, SEND_SITE);
+                if (r < 0) {
+                        calls = site->senders;
+                        site->senders = NULL;
+                        fail_all(s, calls, r);
+                }
+        }
+        if (s->refresh)
+                refresh_sent(s->refresh, site, result);
+}
+
+/* -------------------------------------------------------------------------------- send_file */
+
+static void log_delivered(Service *s, Call *call, const char *outcome, int error) {
+        char text[LOG_ESCAPE_SIZE];
+        LogEvent event = event_of(s, call, error < 0 ? LOG_ID_FILE : LOG_ID_DELIVER, text);
+
+        event.status = &call->status;
+        event.counts = &call->counts;
+        event.error = error;
+        log_event(error < 0 ? LOG_WARNING : LOG_INFO, &event, "send_file %s: %s (uid %u, pid %d)",
+                  event.queue_id, outcome, (unsigned) call->caller.uid, (int) call->caller.pid);
+}
+
+/* As in flush(8) the answer is OK whatever became of the message; the counts and the journal
+ * tell. The reply waits for the end of the turn, so that qmgr is woken once for all of it. */
+static void send_file(Service *s, Call *call) {
+        QueueResult result;
+        int r;
+
+        call->status = REQUEST_OK;
+        call->counts.found = 1;
+        r = queue_unthrottle(&s->queue, call->request.queue_id, &result);
+        if (r < 0) {
+                call->counts.failed = 1;
+                log_delivered(s, call, strerror(-r), r);
+        } else if (result == QUEUE_MOVED) {
+                call->counts.moved = 1;
+                log_delivered(s, call, "moved", 0);
+        } else if (result == QUEUE_GONE) {
+                call->counts.gone = 1;
+                log_delivered(s, call, "no such message", 0);
+        } else {
+                call->counts.busy = 1;
+                log_delivered(s, call,
+                              result == QUEUE_BUSY ? "active or on hold" : "still being written",
+                              0);
+        }
+        LL_PREPEND(s->delivered, call);
+}
+
+static void end_deliveries(Service *s) {
+        Call *calls = s->delivered, *call, *tmp;
+        bool moved = false;
+
+        s->delivered = NULL;
+        LL_FOREACH(calls, call)
+                moved |= call->counts.moved > 0;
+        if (moved)
+                trigger_send(&s->trigger, QMGR_SCAN_INCOMING);
+        LL_FOREACH_SAFE(calls, call, tmp)
+                reply(s, call, REQUEST_OK);
+}
+
+/* ----------------------------------------------------------------------- refresh and purge */
+
+static void log_refreshed(Service *s, Call *call, const RefreshResult *result) {
+        char text[LOG_ESCAPE_SIZE];
+        LogEvent event = event_of(s, call, LOG_ID_REFRESH, text);
+        const RequestCounts *c = &result->counts;
+
+        event.counts = c;
+        event.error = result->error;
+        log_event(result->error < 0 ? LOG_ERR : LOG_INFO, &event,
+                  "%s%s%s: %lu logs, %lu flushed, %lu failed, %lu compacted, %lu removed; %lu "
+                  "messages moved, %lu gone, %lu busy, %lu failed (uid %u, pid %d)",
+                  event.request, result->error < 0 ? " ended early: " : "",
+                  result->error < 0 ? strerror(-result->error) : "", result->logs, result->flushed,
+                  result->failed, result->compacted, result->removed, c->moved, c->gone, c->busy,
+                  c->failed, (unsigned) call->caller.uid, (int) call->caller.pid);
+}
+
+static void finish_refreshes(Service *s, const RefreshResult *result) {
+        Call *calls = s->refreshing, *call, *tmp;
+
+        s->refreshing = NULL;
+        LL_FOREACH_SAFE(calls, call, tmp) {
+                log_refreshed(s, call, result);
+                s->callbacks->finish(call);
+        }
+}
+
+static void on_refreshed(const RefreshResult *result, void *userdata) {
+        Service *s = userdata;
+
+        s->refresh = NULL;
+        if (result->had_lines)
+                trigger_send(&s->trigger, QMGR_SCAN_INCOMING);
+        finish_refreshes(s, result);
+
+        s->refreshing = s->next_refreshes;
+        s->next_refreshes = NULL;
+        if (!s->refreshing)
+                return;
+        s->purging = true;
+        if (result->error == -ECANCELED)
+                finish_refreshes(s, &(RefreshResult){.error = -ECANCELED});
+        else
+                start_refresh(s);
+}
+
+static void start_refresh(Service *s) {
+        int r = refresh_start(&s->context, s->purging ? 0 : s->settings->fast_flush_refresh_time,
+                              s->settings->fast_flush_purge_time, on_refreshed, s, &s->refresh);
+
+        if (r < 0)
+                finish_refreshes(s, &(RefreshResult){.error = r});
+}
+
+/* Answered before the work, as in flush(8); but the connection stays open until its end. */
+static void refresh(Service *s, Call *call) {
+        bool purge = call->request.kind == REQUEST_PURGE;
+
+        call->status = REQUEST_OK;
+        s->callbacks->reply(call);
+        if (s->refresh && purge && !s->purging) {
+                LL_PREPEND(s->next_refreshes, call);
+                return;
+        }
+        LL_PREPEND(s->refreshing, call);
+        if (s->refresh)
+                return;
+        s->purging = purge;
+        start_refresh(s);
+}
+
+/* ------------------------------------------------------------------------------ eligibility */
+
+static void submit_eligible(Service *s, Call *call) {
+        char site[SITE_SIZE], log[SITE_LOG_SIZE];
+        int r;
+
+        r = site_normalize(call->request.site, site);
+        if (r == -EINVAL) {
+                refuse(s, call, REQUEST_DENY, LOG_WARNING,
+                       "neither a valid host name nor an address literal");
+                return;
+        }
+        if (r == 0) {
+                site_to_log(site, log);
+                call->site = sites_get(&s->sites, log);
+        }
+        if (!call->site)
+                fail(s, call, -ENOMEM);
+        else if (call->request.kind == REQUEST_ADD)
+                sites_put_add(&s->sites, call->site, call);
+        else
+                send_site(s, call);
+}
+
+static void decide(Service *s, Call *call) {
+        _cleanup_free_ char *folded = NULL;
+        const char *why = "";
+        DomainsAnswer answer = DOMAINS_ERROR;
+
+        if (!s->settings->fast_flush_domains)
+                why = "fast_flush_domains is not known, see the messages at the start";
+        else if (site_fold(call->request.site, &folded) < 0)
+                why = strerror(ENOMEM);
+        else
+                answer = domains_match(s->domains, folded, &why);
+        switch (answer) {
+        case DOMAINS_YES:
+                submit_eligible(s, call);
+                break;
+        case DOMAINS_NO:
+                refuse(s, call, REQUEST_DENY, LOG_NOTICE, "not in fast_flush_domains");
+                break;
+        case DOMAINS_PENDING:
+                LL_PREPEND(s->undecided, call);
+                break;
+        default:
+                refuse(s, call, REQUEST_FAIL, LOG_WARNING, why);
+        }
+}
+
+static void decide_again(Service *s) {
+        Call *calls = s->undecided, *call, *tmp;
+
+        s->undecided = NULL;
+        LL_FOREACH_SAFE(calls, call, tmp)
+                decide(s, call);
+}
+
+static void on_table_answers(void *userdata) {
+        Service *s = userdata;
+
+        decide_again(s);
+        service_end_turn(s);
+}
+
+/* ------------------------------------------------------------------------------------ turns */
+
+void service_submit(Service *s, Call *call) {
+        if (call->request.n_unknown > 0)
+                log_message(LOG_NOTICE, "%s: %u unknown attributes ignored",
+                            request_name(call->request.kind), call->request.n_unknown);
+        switch (call->request.kind) {
+        case REQUEST_ADD:
+        case REQUEST_SEND_SITE:
+                decide(s, call);
+                break;
+        case REQUEST_SEND_FILE:
+                send_file(s, call);
+                break;
+        default:
+                refresh(s, call);
+        }
+}
+
+static void write_adds(Service *s) {
+        if (!sites_write(&s->sites, on_added, s))
+                return;
+        (void) sd_event_source_set_time_relative(s->lock_retry, JOB_PAUSE_USEC);
+        (void) sd_event_source_set_enabled(s->lock_retry, SD_EVENT_ONESHOT);
+}
+
+void service_end_turn(Service *s) {
+        if (s->undecided && domains_start(s->domains, s->event, on_table_answers, s) < 0)
+                decide_again(s);
+        if (s->delivered)
+                end_deliveries(s);
+        if (s->sites.waiting)
+                write_adds(s);
+}
+
+static int on_lock_retry(sd_event_source *source, uint64_t usec, void *userdata) {
+        Service *s = userdata;
+
+        (void) source;
+        (void) usec;
+        write_adds(s);
+        return 0;
+}
+
+bool service_busy(const Service *s) {
+        return jobs_busy(&s->jobs);
+}
+
+bool service_idle(const Service *s) {
+        return !trigger_pending(&s->trigger);
+}
+
+void service_cancel(Service *s) {
+        Call *calls = s->undecided, *call, *tmp;
+
+        jobs_cancel(&s->jobs);
+        s->undecided = NULL;
+        LL_FOREACH_SAFE(calls, call, tmp)
+                fail(s, call, -ECANCELED);
+        sites_cancel(&s->sites, on_added, s);
+}
+
+/* ---------------------------------------------------------------------------------- set-up */
+
+static bool lists_queue(const char *list, const char *name) {
+        static const char separators[] = " \t\r\n,";
+
+        for (;;) {
+                size_t n;
+
+                list += strspn(list, separators);
+                n = strcspn(list, separators);
+                if (n == 0)
+                        return false;
+                if (n == strlen(name) && strncasecmp(list, name, n) == 0)
+                        return true;
+                list += n;
+        }
+}
+
+static int open_queue(Service *s) {
+        s->queue.hash_depth = s->settings->hash_queue_depth;
+        for (int i = 0; i < _QUEUE_NAME_MAX; i++)
+                s->queue.hashed[i] =
+                        lists_queue(s->settings->hash_queue_names, queue_name((QueueName) i));
+        s->queue.fd = open(s->settings->queue_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        return RET_NERRNO(s->queue.fd);
+}
+
+static void set_postmap(Service *s) {
+        size_t n = 0;
+
+        s->postmap[n++] = POSTFIX_COMMAND_DIR "/postmap";
+        if (s->settings->postfix_config_directory[0]) {
+                s->postmap[n++] = "-c";
+                s->postmap[n++] = s->settings->postfix_config_directory;
+        }
+        s->postmap[n++] = "-q";
+        s->postmap[n++] = "-";
+        s->postmap[n] = NULL;
+}
+
+static int read_domains(Service *s) {
+        const char *text = s->settings->fast_flush_domains;
+        _cleanup_free_ char *problem = NULL;
+        int r;
+
+        r = domains_new(text ? text : "", s->settings->subdomains, s->postmap, &s->domains,
+                        &problem);
+        if (r == 0 && problem)
+                log_event(LOG_ERR, &(LogEvent){.message_id = LOG_ID_CONFIG},
+                          "fast_flush_domains: %s", problem);
+        return r;
+}
+
+int service_new(sd_event *event, const Settings *settings, const ServiceCallbacks *callbacks,
+                Service **ret) {
+        Service *s = calloc(1, sizeof *s);
+        int r;
+
+        if (!s)
+                return -ENOMEM;
+        s->event = event;
+        s->settings = settings;
+        s->callbacks = callbacks;
+        r = open_queue(s);
+        if (r >= 0) {
+                sites_init(&s->sites, &s->queue, settings->sync, settings->request_timeout);
+                set_postmap(s);
+                r = read_domains(s);
+        }
+        if (r >= 0)
+                r = jobs_init(&s->jobs, event);
+        if (r >= 0)
+                r = trigger_init(&s->trigger, event, s->queue.fd, settings->queue_service_name,
+                                 settings->trigger_timeout);
+        if (r >= 0)
+                r = sd_event_add_time(event, &s->lock_retry, CLOCK_MONOTONIC, 0, 1000,
+                                      on_lock_retry, s);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(s->lock_retry, SD_EVENT_OFF);
+        if (r < 0) {
+                service_free(s);
+                return r;
+        }
+        s->context = (SendContext){.sites = &s->sites,
+                                   .jobs = &s->jobs,
+                                   .trigger = &s->trigger,
+                                   .lock_usec = settings->request_timeout,
+                                   .done = on_sent,
+                                   .userdata = s};
+        *ret = s;
+        return 0;
+}
+
+Service *service_free(Service *s) {
+        if (!s)
+                return NULL;
+        sd_event_source_disable_unref(s->lock_retry);
+        jobs_free(&s->jobs);
+        trigger_free(&s->trigger);
+        sites_free(&s->sites);
+        domains_free(s->domains);
+        closep(&s->queue.fd);
+        free(s);
+        return NULL;
+}

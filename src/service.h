@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* The five requests: who may, what is done, what is answered, what the journal says. */
+
+#include <systemd/sd-event.h>
+
+#include "call.h"
+#include "queue.h"
+#include "settings.h"
+
+typedef struct Service Service;
+
+/* What the service asks of whoever holds the connections. */
+typedef struct ServiceCallbacks {
+        void (*reply)(Call *call); /* send status (and counts); the call stays */
+        void (*finish)(Call *call); /* nothing more will be done: close, free the call */
+        void (*identify)(Call *call); /* fill in call->caller */
+} ServiceCallbacks;
+
+/**
+ * service_new() - open the queue directory, read the eligibility list
+ * @settings:  borrowed
+ * Return: 0, or a negative errno.
+ */
+int service_new(sd_event *event, const Settings *settings, const ServiceCallbacks *callbacks,
+                Service **ret);
+Service *service_free(Service *service);
+
+/**
+ * service_submit() - a request has been read
+ *
+ * It is answered at once, at service_end_turn(), or later, by the callbacks. Whether its client
+ * is still there makes no difference (spec 2.7).
+ */
+void service_submit(Service *service, Call *call);
+
+/** service_end_turn() - all that was ready has been submitted: write the adds, wake qmgr */
+void service_end_turn(Service *service);
+
+/** service_refuse() - not a request: answer BAD, one line in the journal; the call is finished */
+void service_refuse(Service *service, Call *call, const char *why, const char *bytes,
+                    size_t n_bytes);
+
+/** service_busy() - is there work that could be done now? */
+bool service_busy(const Service *service);
+
+/** service_idle() - is nothing left to do, not even something to wait for? */
+bool service_idle(const Service *service);
+
+/** service_cancel() - end all that is under way: what has not been moved stays recorded */
+void service_cancel(Service *service);

@@ -1,0 +1,476 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "settings.h"
+
+#include <confuse.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <sys/stat.h>
+
+#include "child.h"
+#include "domains.h"
+#include "queueid.h"
+#include "timespan.h"
+#include "util.h"
+
+#define CONFIG_SIZE_MAX  (1024 * 1024)
+#define POSTCONF_USEC    (10 * USEC_PER_SEC)
+#define PROBLEM_SIZE     512
+#define ANNOUNCING_MAJOR 3 /* Postfix 3.6 is the first whose servers speak first */
+#define ANNOUNCING_MINOR 6
+
+typedef enum Kind {
+        KIND_TEXT,
+        KIND_TIME,
+        KIND_NUMBER,
+        KIND_BOOL,
+        KIND_ANNOUNCE, /* auto, on, off */
+} Kind;
+
+typedef enum Source {
+        SOURCE_DEFAULT,
+        SOURCE_POSTFIX,
+        SOURCE_FILE,
+} Source;
+
+typedef enum Index {
+        POSTFIX_CONFIG_DIRECTORY,
+        QUEUE_DIRECTORY,
+        FAST_FLUSH_DOMAINS,
+        PARENT_DOMAIN_MATCHES_SUBDOMAINS,
+        FAST_FLUSH_REFRESH_TIME,
+        FAST_FLUSH_PURGE_TIME,
+        HASH_QUEUE_NAMES,
+        HASH_QUEUE_DEPTH,
+        QUEUE_SERVICE_NAME,
+        TRIGGER_TIMEOUT,
+        IPC_TIMEOUT,
+        MAIL_VERSION,
+        PROTOCOL_ANNOUNCEMENT,
+        REQUEST_TIMEOUT,
+        MAX_IDLE,
+        MAX_USE,
+        SYNC,
+        _INDEX_MAX,
+} Index;
+
+static const struct {
+        const char *name, *value; /* default; Postfix's own where it has the parameter */
+        Kind kind;
+        char unit;      /* of a time without a letter: that of the default (spec 7) */
+        bool postfix;   /* taken from postconf(1) if the file is silent */
+        bool read_only; /* not allowed in the file */
+        long min, max;  /* of a number */
+} table[_INDEX_MAX] = {
+        [POSTFIX_CONFIG_DIRECTORY] = {"postfix_config_directory", "/etc/postfix"},
+        [QUEUE_DIRECTORY] = {"queue_directory", "/var/spool/postfix", .postfix = true},
+        [FAST_FLUSH_DOMAINS] = {"fast_flush_domains", "", .postfix = true},
+        [PARENT_DOMAIN_MATCHES_SUBDOMAINS] = {"parent_domain_matches_subdomains",
+                                              "debug_peer_list, fast_flush_domains, mynetworks, "
+                                              "permit_mx_backup_networks, "
+                                              "qmqpd_authorized_clients, relay_domains, "
+                                              "smtpd_access_maps",
+                                              .postfix = true},
+        [FAST_FLUSH_REFRESH_TIME] = {"fast_flush_refresh_time", "12h", KIND_TIME, 'h', true},
+        [FAST_FLUSH_PURGE_TIME] = {"fast_flush_purge_time", "7d", KIND_TIME, 'd', true},
+        [HASH_QUEUE_NAMES] = {"hash_queue_names", "deferred, defer", .postfix = true},
+        [HASH_QUEUE_DEPTH] = {"hash_queue_depth", "1", KIND_NUMBER, .postfix = true, .min = 1,
+                              .max = QUEUEID_FOREST_MAX},
+        [QUEUE_SERVICE_NAME] = {"queue_service_name", "qmgr", .postfix = true},
+        [TRIGGER_TIMEOUT] = {"trigger_timeout", "10s", KIND_TIME, 's', true},
+        [IPC_TIMEOUT] = {"ipc_timeout", "3600s", KIND_TIME, 's', true},
+        [MAIL_VERSION] = {"mail_version", "", .postfix = true, .read_only = true},
+        [PROTOCOL_ANNOUNCEMENT] = {"protocol_announcement", "auto", KIND_ANNOUNCE},
+        [REQUEST_TIMEOUT] = {"request_timeout", "100s", KIND_TIME, 's'},
+        [MAX_IDLE] = {"max_idle", "100s", KIND_TIME, 's'},
+        [MAX_USE] = {"max_use", "0", KIND_NUMBER, .min = 0, .max = INT_MAX},
+        [SYNC] = {"sync", "no", KIND_BOOL},
+};
+
+static int find_setting(const char *name) {
+        for (int i = 0; i < _INDEX_MAX; i++)
+                if (streq(name, table[i].name))
+                        return i;
+        return -1;
+}
+
+/* libconfuse has no room for a caller's pointer in its error function. */
+static Settings *current;
+
+static void add_problem(Settings *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void add_problem(Settings *s, const char *format, ...) {
+        char text[PROBLEM_SIZE];
+        char *joined = NULL;
+        va_list ap;
+
+        va_start(ap, format);
+        (void) vsnprintf(text, sizeof text, format, ap);
+        va_end(ap);
+        for (char *p = text; *p; p++) /* what is quoted may be anything */
+                if ((unsigned char) *p < ' ')
+                        *p = '?';
+        if (asprintf(&joined, "%s%s%s", s->problems ? s->problems : "", s->problems ? "\n" : "",
+                     text) < 0)
+                return; /* out of memory: the first problem is the one that counts */
+        free(s->problems);
+        s->problems = joined;
+}
+
+static void on_confuse_error(cfg_t *cfg, const char *format, va_list ap) {
+        char text[PROBLEM_SIZE];
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        (void) vsnprintf(text, sizeof text, format, ap);
+#pragma GCC diagnostic pop
+        add_problem(current, "%s:%d: %s", cfg && cfg->filename ? cfg->filename : "?",
+                    cfg ? cfg->line : 0, text);
+}
+
+static bool is_bool(const char *text, bool *ret) {
+        *ret = streq(text, "yes");
+        return *ret || streq(text, "no");
+}
+
+static int parse_number(const char *text, long min, long max, long *ret) {
+        char *end;
+
+        errno = 0;
+        *ret = strtol(text, &end, 10);
+        if (*text < '0' || *text > '9' || *end)
+                return -EINVAL;
+        return errno != 0 || *ret < min || *ret > max ? -ERANGE : 0;
+}
+
+/* Return: NULL, or what is wrong with the value. */
+static const char *check_value(Index i, const char *text) {
+        uint64_t usec;
+        long number;
+        bool yes;
+
+        switch (table[i].kind) {
+        case KIND_TIME:
+                switch (timespan_parse(text, table[i].unit, &usec)) {
+                case 0:
+                        return NULL;
+                case -ERANGE:
+                        return "out of range (at least 1s)";
+                default:
+                        return "not a time (a number and s, m, h, d or w)";
+                }
+        case KIND_NUMBER:
+                switch (parse_number(text, table[i].min, table[i].max, &number)) {
+                case 0:
+                        return NULL;
+                case -ERANGE:
+                        return "out of range";
+                default:
+                        return "not a number";
+                }
+        case KIND_BOOL:
+                return is_bool(text, &yes) ? NULL : "neither \"yes\" nor \"no\"";
+        case KIND_ANNOUNCE:
+                return streq(text, "auto") || streq(text, "on") || streq(text, "off")
+                               ? NULL
+                               : "none of \"auto\", \"on\", \"off\"";
+        default:
+                if (i == QUEUE_DIRECTORY && text[0] != '/')
+                        return "not an absolute path";
+                if (i == QUEUE_SERVICE_NAME && (text[0] == '\0' || strchr(text, '/')))
+                        return "not a service name";
+                return NULL;
+        }
+}
+
+static int on_confuse_value(cfg_t *cfg, cfg_opt_t *opt) {
+        const char *value = cfg_opt_getnstr(opt, 0), *why;
+        int i = find_setting(cfg_opt_name(opt));
+
+        why = check_value((Index) i, value);
+        if (!why)
+                return 0;
+        cfg_error(cfg, "%s = \"%s\": %s", table[i].name, value, why);
+        return -1;
+}
+
+static int set_value(Settings *s, Index i, const char *value, Source source) {
+        char *copy = strdup(value);
+
+        if (!copy)
+                return -ENOMEM;
+        free(s->text[i]);
+        s->text[i] = copy;
+        s->source[i] = (unsigned char) source;
+        return 0;
+}
+
+/* Not cfg_parse(): its scanner ends the process when it meets a directory. */
+static int parse_file(Settings *s, cfg_t *cfg, const char *path) {
+        _cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+        struct stat st;
+        FILE *f;
+        int r;
+
+        if (fd < 0 || fstat(fd, &st) < 0) {
+                add_problem(s, "%s: %s", path, strerror(errno));
+                return -EINVAL;
+        }
+        if (!S_ISREG(st.st_mode) || st.st_size > CONFIG_SIZE_MAX) {
+                add_problem(s, "%s: %s", path,
+                            S_ISREG(st.st_mode) ? "too large" : "not a regular file");
+                return -EINVAL;
+        }
+        f = fdopen(fd, "r");
+        if (!f)
+                return -ENOMEM;
+        fd = -EBADF;
+        free(cfg->filename);
+        cfg->filename = strdup(path);
+        current = s;
+        r = cfg_parse_fp(cfg, f);
+        (void) fclose(f);
+        return r == CFG_SUCCESS ? 0 : -EINVAL;
+}
+
+static int is_conf(const struct dirent *e) {
+        size_t n = strlen(e->d_name);
+
+        return e->d_name[0] != '.' && n > strlen(".conf") &&
+               streq(e->d_name + n - strlen(".conf"), ".conf");
+}
+
+static int parse_drop_ins(Settings *s, cfg_t *cfg, const char *file) {
+        const char *slash = strrchr(file, '/');
+        _cleanup_free_ char *dir = NULL;
+        struct dirent **entries = NULL;
+        int n, r = 0;
+
+        if (asprintf(&dir, "%.*sconf.d", slash ? (int) (slash - file) + 1 : 0, file) < 0)
+                return -ENOMEM;
+        n = scandir(dir, &entries, is_conf, alphasort);
+        if (n < 0 && errno != ENOENT) {
+                add_problem(s, "%s: %s", dir, strerror(errno));
+                return -EINVAL;
+        }
+        for (int i = 0; i < n; i++) {
+                _cleanup_free_ char *path = NULL;
+
+                if (r == 0 && asprintf(&path, "%s/%s", dir, entries[i]->d_name) < 0)
+                        r = -ENOMEM;
+                if (r == 0)
+                        r = parse_file(s, cfg, path);
+                free(entries[i]);
+        }
+        free(entries);
+        return r;
+}
+
+static int take_values(Settings *s, cfg_t *cfg) {
+        for (int i = 0; i < _INDEX_MAX; i++) {
+                cfg_opt_t *opt;
+                int r;
+
+                if (table[i].read_only)
+                        continue;
+                opt = cfg_getopt(cfg, table[i].name);
+                if (cfg_opt_size(opt) == 0)
+                        continue;
+                r = set_value(s, (Index) i, cfg_opt_getnstr(opt, 0), SOURCE_FILE);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+static int load_files(Settings *s, const char *file) {
+        cfg_opt_t opts[_INDEX_MAX + 1];
+        size_t n = 0;
+        cfg_t *cfg;
+        int r = 0;
+
+        for (int i = 0; i < _INDEX_MAX; i++)
+                if (!table[i].read_only)
+                        opts[n++] = (cfg_opt_t) CFG_STR(table[i].name, NULL, CFGF_NODEFAULT);
+        opts[n] = (cfg_opt_t) CFG_END();
+        cfg = cfg_init(opts, CFGF_NONE);
+        if (!cfg)
+                return -ENOMEM;
+        (void) cfg_set_error_function(cfg, on_confuse_error);
+        for (size_t i = 0; i < n; i++)
+                (void) cfg_set_validate_func(cfg, opts[i].name, on_confuse_value);
+
+        if (file || access(SETTINGS_FILE, F_OK) == 0)
+                r = parse_file(s, cfg, file ? file : SETTINGS_FILE);
+        if (r == 0)
+                r = parse_drop_ins(s, cfg, file ? file : SETTINGS_FILE);
+        if (r == 0)
+                r = take_values(s, cfg);
+        (void) cfg_free(cfg);
+        return r == -ENOMEM ? r : 0;
+}
+
+/* "name = value", one a line; a parameter that this Postfix does not know is left out. */
+static int take_postconf(Settings *s, char *output) {
+        for (char *line = strtok(output, "\n"); line; line = strtok(NULL, "\n")) {
+                char *value = strstr(line, " =");
+                const char *why;
+                int i;
+
+                if (!value)
+                        continue;
+                *value = '\0';
+                value += strlen(" =");
+                value += strspn(value, " ");
+                i = find_setting(line);
+                if (i < 0 || !table[i].postfix || s->source[i] == SOURCE_FILE)
+                        continue;
+                why = check_value((Index) i, value);
+                if (why) {
+                        add_problem(s, "main.cf: %s = %s: %s", line, value, why);
+                        continue;
+                }
+                if (set_value(s, (Index) i, value, SOURCE_POSTFIX) < 0)
+                        return -ENOMEM;
+        }
+        return 0;
+}
+
+static int load_postfix(Settings *s) {
+        const char *dir = s->text[POSTFIX_CONFIG_DIRECTORY];
+        const char *argv[_INDEX_MAX + 5];
+        ChildResult result;
+        size_t n = 0;
+        int r;
+
+        if (dir[0] == '\0')
+                return 0;
+        argv[n++] = POSTFIX_COMMAND_DIR "/postconf";
+        argv[n++] = "-c";
+        argv[n++] = dir;
+        argv[n++] = "-x";
+        for (int i = 0; i < _INDEX_MAX; i++)
+                if (table[i].postfix && s->source[i] != SOURCE_FILE)
+                        argv[n++] = table[i].name;
+        argv[n] = NULL;
+
+        r = child_run(argv, POSTCONF_USEC, &result);
+        if (r < 0) {
+                add_problem(s, "%s: %s", argv[0], strerror(-r));
+                return 0;
+        }
+        if (result.status != 0)
+                add_problem(s, "%s -c %s: %.*s", argv[0], dir, (int) strcspn(result.errors, "\n"),
+                            result.errors);
+        else
+                r = take_postconf(s, result.output);
+        free(result.output);
+        free(result.errors);
+        return r;
+}
+
+static uint64_t time_of(const Settings *s, Index i) {
+        uint64_t usec = 0;
+
+        (void) timespan_parse(s->text[i], table[i].unit, &usec); /* checked before */
+        return usec;
+}
+
+static unsigned number_of(const Settings *s, Index i) {
+        long number = 0;
+
+        (void) parse_number(s->text[i], table[i].min, table[i].max, &number); /* checked before */
+        return (unsigned) number;
+}
+
+static bool announces(const Settings *s) {
+        int major, minor;
+
+        if (!streq(s->text[PROTOCOL_ANNOUNCEMENT], "auto"))
+                return streq(s->text[PROTOCOL_ANNOUNCEMENT], "on");
+        if (sscanf(s->text[MAIL_VERSION], "%d.%d", &major, &minor) != 2)
+                return true;
+        return major > ANNOUNCING_MAJOR ||
+               (major == ANNOUNCING_MAJOR && minor >= ANNOUNCING_MINOR);
+}
+
+/* The list is matched like any other, but for names of parameters, so exactly. */
+static int find_subdomains(Settings *s) {
+        static const char *const no_postmap[] = {"postmap", NULL};
+        _cleanup_free_ char *problem = NULL;
+        Domains *d;
+        const char *why = "a table cannot be used here";
+        DomainsAnswer answer;
+        int r;
+
+        r = domains_new(s->text[PARENT_DOMAIN_MATCHES_SUBDOMAINS], false, no_postmap, &d, &problem);
+        if (r < 0)
+                return r;
+        answer = domains_match(d, table[FAST_FLUSH_DOMAINS].name, &why);
+        if (answer == DOMAINS_ERROR || answer == DOMAINS_PENDING)
+                add_problem(s, "%s: %s", table[PARENT_DOMAIN_MATCHES_SUBDOMAINS].name, why);
+        s->subdomains = answer != DOMAINS_NO;
+        domains_free(d);
+        return 0;
+}
+
+static int fill_in(Settings *s) {
+        s->queue_directory = s->text[QUEUE_DIRECTORY];
+        s->fast_flush_domains = s->text[FAST_FLUSH_DOMAINS];
+        if (s->source[FAST_FLUSH_DOMAINS] == SOURCE_DEFAULT &&
+            s->text[POSTFIX_CONFIG_DIRECTORY][0] != '\0')
+                s->fast_flush_domains = NULL;
+        s->hash_queue_names = s->text[HASH_QUEUE_NAMES];
+        s->queue_service_name = s->text[QUEUE_SERVICE_NAME];
+        s->postfix_config_directory = s->text[POSTFIX_CONFIG_DIRECTORY];
+        s->announce = announces(s);
+        (void) is_bool(s->text[SYNC], &s->sync); /* checked before */
+        s->hash_queue_depth = number_of(s, HASH_QUEUE_DEPTH);
+        s->max_use = number_of(s, MAX_USE);
+        s->fast_flush_refresh_time = time_of(s, FAST_FLUSH_REFRESH_TIME);
+        s->fast_flush_purge_time = time_of(s, FAST_FLUSH_PURGE_TIME);
+        s->trigger_timeout = time_of(s, TRIGGER_TIMEOUT);
+        s->ipc_timeout = time_of(s, IPC_TIMEOUT);
+        s->request_timeout = time_of(s, REQUEST_TIMEOUT);
+        s->max_idle = time_of(s, MAX_IDLE);
+        return find_subdomains(s);
+}
+
+int settings_load(const char *file, Settings *ret) {
+        Settings s = {.text = calloc(_INDEX_MAX, sizeof *s.text),
+                      .source = calloc(_INDEX_MAX, sizeof *s.source)};
+        int r = s.text && s.source ? 0 : -ENOMEM;
+
+        for (int i = 0; i < _INDEX_MAX && r == 0; i++)
+                r = set_value(&s, (Index) i, table[i].value, SOURCE_DEFAULT);
+        if (r == 0)
+                r = load_files(&s, file);
+        if (r == 0)
+                r = load_postfix(&s);
+        if (r == 0)
+                r = fill_in(&s);
+        if (r < 0) {
+                settings_free(&s);
+                return r;
+        }
+        *ret = s;
+        return 0;
+}
+
+void settings_free(Settings *s) {
+        for (int i = 0; i < _INDEX_MAX && s->text; i++)
+                free(s->text[i]);
+        free(s->text);
+        free(s->source);
+        free(s->problems);
+        *s = (Settings){0};
+}
+
+void settings_print(const Settings *s, FILE *f) {
+        static const char *const sources[] = {"default", "main.cf", "fflushd.conf"};
+
+        for (int i = 0; i < _INDEX_MAX; i++)
+                (void) fprintf(f, "%s%s = '%s' # %s\n", table[i].read_only ? "# " : "",
+                               table[i].name, s->text[i], sources[s->source[i]]);
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* The log of one site: queue IDs, one a line, in a file that flush(8) can use as well. Does not
+ * log to the journal, knows no policy. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include "queue.h"
+
+/* A log that is open and, until sitelog_unlock(), locked. */
+typedef struct SiteLog {
+        int fd;
+        bool created; /* by this sitelog_open() */
+        struct stat st;
+} SiteLog;
+
+#define SITELOG_INIT                                                                               \
+        { .fd = -EBADF }
+
+/* What tells that nobody else has changed a log: a system that keeps these changes them with
+ * every write, truncation and replacement. */
+typedef struct SiteLogStamp {
+        dev_t dev;
+        ino_t ino;
+        off_t size;
+        struct timespec ctime;
+} SiteLogStamp;
+
+/**
+ * sitelog_open() - open a log and lock it, without waiting
+ * @name:    of the log, from site_to_log() or a directory listing
+ * @create:  make it, and missing hash directories, if it is not there
+ * @log:     receives it; sitelog_close() it
+ *
+ * The lock is flock(2)'s, as in flush(8). Symbolic links are not followed, and what is not a
+ * plain file of ours with one name is refused.
+ *
+ * Return: 0, -EAGAIN (somebody else has the lock: try again later), -ENOENT, -ELOOP (symbolic
+ *         link), -EISDIR, -EPROTOTYPE (not a plain file), -EMLINK (other hard links), -EPERM
+ *         (another owner), or another negative errno.
+ * Source: spec 4.2, 9.5, 9.16.
+ */
+int sitelog_open(const Queue *q, const char *name, bool create, SiteLog *log);
+
+/** sitelog_close() - unlock and close; does nothing if it is not open */
+void sitelog_close(SiteLog *log);
+
+/** sitelog_unlock() - give the lock back, and keep the log open to read from it */
+void sitelog_unlock(SiteLog *log);
+
+/**
+ * sitelog_relock() - lock again, without waiting
+ * Return: 0, -EAGAIN, -ESTALE (the name is another file's now, or nobody's).
+ */
+int sitelog_relock(const Queue *q, const char *name, SiteLog *log);
+
+/** sitelog_stamp() - of the log as it was last looked at: opened, locked, written */
+SiteLogStamp sitelog_stamp(const SiteLog *log);
+bool sitelog_stamp_equal(const SiteLogStamp *a, const SiteLogStamp *b);
+
+/**
+ * sitelog_append() - write records at the end of a locked log
+ * @lines:  whole lines
+ * @sync:   have them on the disk before returning
+ *
+ * All or nothing: what a failed write left behind is taken back. A last line without newline
+ * (a crash of somebody else) gets one first.
+ *
+ * Return: 0, -ENOSPC, -EDQUOT, -EFBIG, -EIO, or another negative errno.
+ * Source: spec 5.1, 9.4.
+ */
+int sitelog_append(const Queue *q, const char *name, SiteLog *log, const char *lines, size_t n,
+                   bool sync);
+
+/**
+ * sitelog_read() - read from an open log, locked or not
+ * Return: how many bytes were read, 0 at the end of the file, or a negative errno.
+ */
+ssize_t sitelog_read(const SiteLog *log, char *buf, size_t size, off_t offset);
+
+/**
+ * sitelog_replace_prefix() - remove the first @n_prefix bytes of a locked log, put @keep there
+ * @keep:  whole lines, no longer than @n_prefix
+ *
+ * With nothing to keep and nothing behind the prefix this is one ftruncate(2). Else the bytes
+ * that stay are first appended, then copied to the front, then the file is cut: at each moment
+ * they are there at least once, and the file stays the same one for whoever waits for its lock.
+ * A crash may leave a line of the prefix torn, or records twice; none is lost.
+ *
+ * Return: 0, or a negative errno; the log then has all it had before.
+ * Source: ours; spec 9.2, 9.6.
+ */
+int sitelog_replace_prefix(SiteLog *log, size_t n_prefix, const char *keep, size_t n_keep);
+
+/** sitelog_touch() - set both times to now: "flushed now" (spec 4.2, 5.3) */
+void sitelog_touch(SiteLog *log);
+
+/**
+ * sitelog_remove_if_empty() - remove a locked log, if it is empty
+ * Return: 0, -ENOTEMPTY, or another negative errno.
+ */
+int sitelog_remove_if_empty(const Queue *q, const char *name, SiteLog *log);

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+
+/* Without this uthash ends the process when memory is short. */
+#define HASH_NONFATAL_OOM 1
+#define uthash_nonfatal_oom(entry) (oom = true)
+
+#include "sites.h"
+
+#include <utlist.h>
+
+#include "site.h"
+#include "util.h"
+
+void sites_init(Sites *sites, const Queue *queue, bool sync, uint64_t lock_usec) {
+        *sites = (Sites){.queue = queue, .sync = sync, .lock_usec = lock_usec};
+}
+
+static void free_site(Sites *sites, Site *site) {
+        sites_forget_known(sites, site);
+        HASH_DEL(sites->table, site);
+        free(site);
+}
+
+void sites_free(Sites *sites) {
+        Site *site, *tmp;
+
+        HASH_ITER(hh, sites->table, site, tmp)
+                free_site(sites, site);
+}
+
+static void forget_idle(Sites *sites) {
+        Site *site, *tmp;
+
+        HASH_ITER(hh, sites->table, site, tmp)
+                if (!site->adds && !site->send)
+                        free_site(sites, site);
+}
+
+Site *sites_get(Sites *sites, const char *log) {
+        bool oom = false;
+        Site *site;
+
+        HASH_FIND_STR(sites->table, log, site);
+        if (site)
+                return site;
+        site = calloc(1, sizeof *site);
+        if (!site)
+                return NULL;
+        (void) strcpy(site->log, log);
+        if (site_from_log(log, site->name) < 0)
+                /* flush(8)'s, for a site with other characters: its name is all there is. */
+                (void) strcpy(site->name, log);
+        HASH_ADD_STR(sites->table, log, site);
+        if (oom) {
+                free(site);
+                return NULL;
+        }
+        return site;
+}
+
+void sites_forget_known(Sites *sites, Site *site) {
+        sites->n_known -= idset_size(&site->known);
+        idset_clear(&site->known);
+}
+
+void sites_observe(Sites *sites, Site *site, const SiteLog *log) {
+        SiteLogStamp now = sitelog_stamp(log);
+
+        if (sitelog_stamp_equal(&site->stamp, &now))
+                return;
+        site->changes++;
+        site->stamp = now;
+        sites_forget_known(sites, site);
+}
+
+void sites_wrote(Site *site, const SiteLog *log) {
+        site->stamp = sitelog_stamp(log);
+}
+
+void sites_put_add(Sites *sites, Site *site, Call *call) {
+        call->next = NULL;
+        if (site->adds)
+                site->last_add->next = call;
+        else {
+                site->adds = call;
+                site->since_usec = now_usec();
+                LL_PREPEND2(sites->waiting, site, next_waiting);
+        }
+        site->last_add = call;
+}
+
+/* The lines to write: each ID once, and none that the log is known to have. */
+static int collect_lines(Site *site, IdSet *fresh, char **ret, size_t *ret_n) {
+        size_t n = 0, size = 0;
+        _cleanup_free_ char *lines = NULL;
+        Call *call;
+
+        LL_FOREACH(site->adds, call)
+                size += strlen(call->request.queue_id) + 1;
+        lines = malloc(size);
+        if (!lines)
+                return -ENOMEM;
+        LL_FOREACH(site->adds, call) {
+                const char *id = call->request.queue_id;
+                int r;
+
+                if (idset_contains(&site->known, id))
+                        continue;
+                r = idset_add(fresh, id);
+                if (r < 0)
+                        return r;
+                if (r == 0)
+                        continue;
+                n = (size_t) (stpcpy(lines + n, id) - lines);
+                lines[n++] = '\n';
+        }
+        *ret = TAKE_PTR(lines);
+        *ret_n = n;
+        return 0;
+}
+
+/* Forgetting is always safe; so the bound is kept by forgetting all rather than by keeping an
+ * order in which to forget. */
+static void learn(Sites *sites, Site *site, const IdSet *fresh) {
+        if (sites->n_known + idset_size(fresh) > SITES_KNOWN_MAX) {
+                for (Site *s = sites->table; s; s = s->hh.next)
+                        sites_forget_known(sites, s);
+        }
+        if (idset_size(fresh) > SITES_KNOWN_MAX)
+                return;
+        for (const IdSetEntry *e = idset_next(fresh, NULL); e; e = idset_next(fresh, e))
+                if (idset_add(&site->known, idset_entry_id(e)) > 0)
+                        sites->n_known++;
+}
+
+static int append_adds(Sites *sites, Site *site, SiteLog *log) {
+        _cleanup_(idset_clear) IdSet fresh = {0};
+        _cleanup_free_ char *lines = NULL;
+        size_t n;
+        int r;
+
+        r = collect_lines(site, &fresh, &lines, &n);
+        if (r < 0 || n == 0)
+                return r;
+        r = sitelog_append(sites->queue, site->log, log, lines, n, sites->sync);
+        sites_wrote(site, log);
+        if (r == 0)
+                learn(sites, site, &fresh);
+        return r;
+}
+
+static int write_site(Sites *sites, Site *site) {
+        _cleanup_(sitelog_close) SiteLog log = SITELOG_INIT;
+        int r;
+
+        r = sitelog_open(sites->queue, site->log, true, &log);
+        if (r == -EAGAIN && now_usec() - site->since_usec > sites->lock_usec)
+                return -ETIMEDOUT;
+        if (r < 0)
+                return r;
+        sites_observe(sites, site, &log);
+        return append_adds(sites, site, &log);
+}
+
+static void finish_adds(Site *site, int error, sites_done_t done, void *userdata) {
+        Call *calls = site->adds, *call, *tmp;
+
+        site->adds = NULL;
+        LL_FOREACH_SAFE(calls, call, tmp)
+                done(call, error, userdata);
+}
+
+bool sites_write(Sites *sites, sites_done_t done, void *userdata) {
+        Site *waiting = sites->waiting, *site, *tmp;
+
+        sites->waiting = NULL;
+        LL_FOREACH_SAFE2(waiting, site, tmp, next_waiting) {
+                int r = write_site(sites, site);
+
+                if (r == -EAGAIN)
+                        LL_PREPEND2(sites->waiting, site, next_waiting);
+                else
+                        finish_adds(site, r, done, userdata);
+        }
+        if (HASH_COUNT(sites->table) > SITES_MAX)
+                forget_idle(sites);
+        return sites->waiting;
+}
+
+void sites_cancel(Sites *sites, sites_done_t done, void *userdata) {
+        Site *waiting = sites->waiting, *site, *tmp;
+
+        sites->waiting = NULL;
+        LL_FOREACH_SAFE2(waiting, site, tmp, next_waiting)
+                finish_adds(site, -ECANCELED, done, userdata);
+}
