@@ -50,6 +50,7 @@ typedef struct AttrWriter {
 } AttrWriter;
 
 void attr_put(AttrWriter *w, const char *name, const char *value);
-/** attr_put_int() - negative numbers go out as unsigned 32-bit, as Postfix writes them (spec 2.2) */
+/** attr_put_int() - negative numbers go out as unsigned 32-bit, as Postfix writes them (spec 2.2)
+ */
 void attr_put_int(AttrWriter *w, const char *name, long value);
 void attr_end(AttrWriter *w);

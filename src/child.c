@@ -11,9 +11,9 @@
 
 #include "util.h"
 
-#define STATUS_SIGNALLED     128
-#define STATUS_NOT_EXECUTED  127
-#define OUTPUT_MAX           ((off_t) 64 * 1024 * 1024)
+#define STATUS_SIGNALLED    128
+#define STATUS_NOT_EXECUTED 127
+#define OUTPUT_MAX          ((off_t) 64 * 1024 * 1024)
 
 /* Standard input, output and error are files in memory: no pipe can fill up, so nothing has to
  * be fed or drained while the command runs, and its end is the only event. */
@@ -48,8 +48,9 @@ static int read_all(int fd, char **ret) {
 static int on_ended(sd_event_source *source, const siginfo_t *si, void *userdata) {
         Child *child = userdata;
         _cleanup_free_ char *output = NULL, *errors = NULL;
-        ChildResult result = {.status = si->si_code == CLD_EXITED ? si->si_status
-                                                                  : STATUS_SIGNALLED + si->si_status};
+        ChildResult result = {.status = si->si_code == CLD_EXITED
+                                                ? si->si_status
+                                                : STATUS_SIGNALLED + si->si_status};
 
         (void) source;
         child->pid = 0; /* sd-event reaps it after this call */
@@ -128,8 +129,8 @@ int child_start(sd_event *event, const char *const argv[], const char *input, si
         if (r == 0)
                 r = sd_event_add_child(event, &child->ended, child->pid, WEXITED, on_ended, child);
         if (r >= 0)
-                r = sd_event_add_time_relative(event, &child->timeout, CLOCK_MONOTONIC, timeout_usec,
-                                               0, on_timeout, child);
+                r = sd_event_add_time_relative(event, &child->timeout, CLOCK_MONOTONIC,
+                                               timeout_usec, 0, on_timeout, child);
         if (r < 0) {
                 child_free(child);
                 return r;

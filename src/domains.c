@@ -10,7 +10,7 @@
 #include "site.h"
 #include "util.h"
 
-#define HASH_NONFATAL_OOM 1
+#define HASH_NONFATAL_OOM          1
 #define uthash_nonfatal_oom(entry) (oom = true)
 #include <uthash.h>
 
@@ -29,7 +29,7 @@ typedef struct Literal {
 /* All else is gone through one by one, in the order of the list. */
 typedef struct Item {
         enum {
-                ITEM_ANY,   /* static: */
+                ITEM_ANY, /* static: */
                 ITEM_TABLE,
                 ITEM_ERROR,
         } kind;
@@ -252,7 +252,7 @@ Domains *domains_free(Domains *d) {
 
         if (!d)
                 return NULL;
-        HASH_ITER(hh, d->literals, l, tmp) {
+        HASH_ITER (hh, d->literals, l, tmp) {
                 HASH_DEL(d->literals, l);
                 free(l);
         }

@@ -235,16 +235,16 @@ static int run(const char *path, const char *command, char *args[], int n_args) 
         if (streq(command, "add") && n_args == 2) {
                 if (check_id(args[1]) < 0)
                         return EX_DATAERR;
-                return ask(path, &(Request){.kind = REQUEST_ADD,
-                                            .site = args[0],
-                                            .queue_id = args[1]});
+                return ask(path,
+                           &(Request){.kind = REQUEST_ADD, .site = args[0], .queue_id = args[1]});
         }
         if (streq(command, "refresh") && n_args == 0)
                 return ask(path, &(Request){.kind = REQUEST_REFRESH});
         if (streq(command, "purge") && n_args == 0)
                 return ask(path, &(Request){.kind = REQUEST_PURGE});
-        (void) fprintf(stderr, "fflushctl: unknown command or wrong number of arguments: %s\n"
-                               "Try \"fflushctl --help\".\n",
+        (void) fprintf(stderr,
+                       "fflushctl: unknown command or wrong number of arguments: %s\n"
+                       "Try \"fflushctl --help\".\n",
                        command);
         return EX_USAGE;
 }

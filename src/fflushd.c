@@ -151,8 +151,9 @@ int main(int argc, char *argv[]) {
         log_problems(&settings);
         n_fds = take_listen_fds(fds);
         if (n_fds <= 0) {
-                log_message(LOG_ERR, "no listening stream sockets were passed%s%s; start "
-                                     "fflush.socket, or use systemd-socket-activate(1)",
+                log_message(LOG_ERR,
+                            "no listening stream sockets were passed%s%s; start "
+                            "fflush.socket, or use systemd-socket-activate(1)",
                             n_fds < 0 ? ": " : "", n_fds < 0 ? strerror(-n_fds) : "");
                 settings_free(&settings);
                 return EX_USAGE;

@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* Without this uthash ends the process when memory is short. */
-#define HASH_NONFATAL_OOM 1
+#define HASH_NONFATAL_OOM          1
 #define uthash_nonfatal_oom(entry) (oom = true)
 #include <uthash.h>
 

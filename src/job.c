@@ -8,35 +8,39 @@
 
 static void pause_job(Jobs *jobs, Job *job) {
         job->not_before_usec = now_usec() + JOB_PAUSE_USEC;
-        if (!jobs->paused) { /* all pauses are of one length: the first one paused is the first due */
+        if (!jobs->paused) { /* all pauses are of one length: the first one paused is the first due
+                              */
                 (void) sd_event_source_set_time(jobs->wake, job->not_before_usec);
                 (void) sd_event_source_set_enabled(jobs->wake, SD_EVENT_ONESHOT);
         }
         DL_APPEND(jobs->paused, job);
 }
 
-static int on_run(sd_event_source *source, void *userdata) {
-        Jobs *jobs = userdata;
+void jobs_step(Jobs *jobs) {
         Job *job = jobs->ready;
 
-        if (job) {
-                DL_DELETE(jobs->ready, job);
-                switch (job->step(job, now_usec() + JOB_SLICE_USEC)) {
-                case JOB_MORE:
-                        DL_APPEND(jobs->ready, job);
-                        break;
-                case JOB_PAUSE:
-                        pause_job(jobs, job);
-                        break;
-                case JOB_PARKED:
-                        break;
-                case JOB_DONE:
-                        job->done(job, false);
-                }
+        if (!job)
+                return;
+        DL_DELETE(jobs->ready, job);
+        switch (job->step(job, now_usec() + JOB_SLICE_USEC)) {
+        case JOB_MORE:
+                DL_APPEND(jobs->ready, job);
+                break;
+        case JOB_PAUSE:
+                pause_job(jobs, job);
+                break;
+        case JOB_PARKED:
+                break;
+        case JOB_DONE:
+                job->done(job, false);
         }
-        if (!jobs->ready)
-                (void) sd_event_source_set_enabled(source, SD_EVENT_OFF);
-        return 0;
+}
+
+static int on_run(sd_event_source *source, void *userdata) {
+        Jobs *jobs = userdata;
+
+        jobs_step(jobs);
+        return jobs->ready ? 0 : sd_event_source_set_enabled(source, SD_EVENT_OFF);
 }
 
 static int on_wake(sd_event_source *source, uint64_t usec, void *userdata) {
@@ -45,7 +49,7 @@ static int on_wake(sd_event_source *source, uint64_t usec, void *userdata) {
         Job *job, *tmp;
 
         (void) usec;
-        DL_FOREACH_SAFE(jobs->paused, job, tmp) {
+        DL_FOREACH_SAFE (jobs->paused, job, tmp) {
                 if (job->not_before_usec > now)
                         break;
                 DL_DELETE(jobs->paused, job);
@@ -63,6 +67,10 @@ int jobs_init(Jobs *jobs, sd_event *event) {
 
         *jobs = (Jobs){0};
         r = sd_event_add_defer(event, &jobs->run, on_run, jobs);
+        /* A source that is always pending would otherwise come before all that are so at times:
+         * sd-event takes what has been pending longest. */
+        if (r >= 0)
+                r = sd_event_source_set_priority(jobs->run, SD_EVENT_PRIORITY_IDLE);
         if (r >= 0)
                 r = sd_event_source_set_enabled(jobs->run, SD_EVENT_OFF);
         if (r >= 0)

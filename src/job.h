@@ -19,7 +19,8 @@ typedef enum JobResult {
 
 typedef struct Job Job;
 struct Job {
-        /* Works until @until_usec (CLOCK_MONOTONIC), or less. JOB_PAUSE and JOB_PARKED return early. */
+        /* Works until @until_usec (CLOCK_MONOTONIC), or less. JOB_PAUSE and JOB_PARKED return
+         * early. */
         JobResult (*step)(Job *job, uint64_t until_usec);
         /* The last call, which may free the job; @cancelled: the daemon is stopping. */
         void (*done)(Job *job, bool cancelled);
@@ -35,6 +36,14 @@ typedef struct Jobs {
 /** jobs_init() - Return: 0, or a negative errno. */
 int jobs_init(Jobs *jobs, sd_event *event);
 void jobs_free(Jobs *jobs);
+
+/**
+ * jobs_step() - one step of the job whose turn it is, if any is ready
+ *
+ * The event loop does this by itself whenever nothing else is to be done. Whoever may keep it busy
+ * for long calls this in between.
+ */
+void jobs_step(Jobs *jobs);
 
 /** jobs_start() - a new job, or one that was parked; they take turns, a step each */
 void jobs_start(Jobs *jobs, Job *job);

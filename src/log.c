@@ -17,7 +17,7 @@
 #define FIELDS_MAX   24
 #define FIELDS_SIZE  2048
 
-#define IDENTIFIER "postfix/fflushd" /* as Postfix names its own: log tools look for "postfix/" */
+#define IDENTIFIER   "postfix/fflushd" /* as Postfix names its own: log tools look for "postfix/" */
 
 static int max_level = LOG_INFO;
 static bool to_journal, to_terminal;

@@ -11,16 +11,16 @@
 #include "request.h"
 
 /* Message IDs, for journalctl MESSAGE_ID=... and the catalog; described in fflushd(8). */
-#define LOG_ID_SENT     "a16c399870c142f9ae1ad0f5f4030f8a" /* a site was flushed */
-#define LOG_ID_DELIVER  "68ff69bf85cf474aa086cdf806fc1d4d" /* one message was expedited */
-#define LOG_ID_REFRESH  "5c5abc135c074f42940ec08d1a21e450" /* a refresh or purge has ended */
-#define LOG_ID_REFUSED  "43971ed0ab454917ba3d72bbea977d8d" /* malformed or not eligible */
-#define LOG_ID_FAILED   "1a5ba857d9324f299a74de5b17e7eddf" /* could not be done, FAIL */
-#define LOG_ID_FILE     "4ca3ee00178c4d46917945cf35da46cd" /* one bad file or record */
-#define LOG_ID_TABLE    "2751156ae50b4770a7086d6ccf689c35" /* an eligibility table failed */
-#define LOG_ID_TRIGGER  "69ef0bdb94e24005b7d8754ba25febbe" /* qmgr was not woken */
-#define LOG_ID_CONFIG   "08f737cf37cd45e1bee4a1c68aaf7a27" /* configuration trouble */
-#define LOG_ID_ADDED    "5087cdea05314de0bd6ca476bd35f780" /* a record (debug level) */
+#define LOG_ID_SENT    "a16c399870c142f9ae1ad0f5f4030f8a" /* a site was flushed */
+#define LOG_ID_DELIVER "68ff69bf85cf474aa086cdf806fc1d4d" /* one message was expedited */
+#define LOG_ID_REFRESH "5c5abc135c074f42940ec08d1a21e450" /* a refresh or purge has ended */
+#define LOG_ID_REFUSED "43971ed0ab454917ba3d72bbea977d8d" /* malformed or not eligible */
+#define LOG_ID_FAILED  "1a5ba857d9324f299a74de5b17e7eddf" /* could not be done, FAIL */
+#define LOG_ID_FILE    "4ca3ee00178c4d46917945cf35da46cd" /* one bad file or record */
+#define LOG_ID_TABLE   "2751156ae50b4770a7086d6ccf689c35" /* an eligibility table failed */
+#define LOG_ID_TRIGGER "69ef0bdb94e24005b7d8754ba25febbe" /* qmgr was not woken */
+#define LOG_ID_CONFIG  "08f737cf37cd45e1bee4a1c68aaf7a27" /* configuration trouble */
+#define LOG_ID_ADDED   "5087cdea05314de0bd6ca476bd35f780" /* a record (debug level) */
 
 /* Who sent a request, by SO_PEERCRED. */
 typedef struct LogCaller {
@@ -62,8 +62,8 @@ void log_event(int level, const LogEvent *event, const char *format, ...)
 
 #define log_message(level, ...) log_event((level), NULL, __VA_ARGS__)
 
-#define LOG_TEXT_MAX    30u /* bytes of a client's or file's text that are shown (spec 5.3) */
-#define LOG_ESCAPE_SIZE (4 * LOG_TEXT_MAX + sizeof "...")
+#define LOG_TEXT_MAX            30u /* bytes of a client's or file's text that are shown (spec 5.3) */
+#define LOG_ESCAPE_SIZE         (4 * LOG_TEXT_MAX + sizeof "...")
 
 /**
  * log_escape() - make bytes from outside printable

@@ -2,10 +2,10 @@
 
 #include "refresh.h"
 
+#include <assert.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <stddef.h>
-#include <assert.h>
 
 #include "util.h"
 
@@ -27,8 +27,7 @@ struct Refresh {
 };
 
 static void log_file(const char *name, int error, const char *what) {
-        log_event(LOG_WARNING,
-                  &(LogEvent){.message_id = LOG_ID_FILE, .file = name, .error = error},
+        log_event(LOG_WARNING, &(LogEvent){.message_id = LOG_ID_FILE, .file = name, .error = error},
                   "flush/%s: %s: %s", name, what, strerror(-error));
 }
 

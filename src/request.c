@@ -11,11 +11,11 @@
 #define WAKE_UP        "W"
 #define WAKE_UP_LENGTH 1
 
-#define ATTR_REQUEST "request"
-#define ATTR_SITE    "site"
-#define ATTR_ID      "queue_id"
-#define ATTR_DETAIL  "detail"
-#define ATTR_STATUS  "status"
+#define ATTR_REQUEST   "request"
+#define ATTR_SITE      "site"
+#define ATTR_ID        "queue_id"
+#define ATTR_DETAIL    "detail"
+#define ATTR_STATUS    "status"
 
 static const struct {
         const char *wire, *name;

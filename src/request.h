@@ -75,7 +75,7 @@ void request_decoder_free(RequestDecoder *d);
 #define REQUEST_ANNOUNCEMENT      "protocol\0queue_flush_protocol\0"
 #define REQUEST_ANNOUNCEMENT_SIZE sizeof REQUEST_ANNOUNCEMENT /* both NULs belong to it */
 
-#define REQUEST_REPLY_SIZE 256u
+#define REQUEST_REPLY_SIZE        256u
 
 /**
  * request_encode_reply() - bytes of a reply

@@ -8,10 +8,10 @@
 #include "qmgr.h"
 #include "util.h"
 
-#define CHUNK_SIZE       65536u
-#define CLOCK_EVERY      16u              /* records between two looks at the clock */
-#define TRIGGER_USEC     (1 * USEC_PER_SEC) /* between triggers while messages are being moved */
-#define COMPACT_RATIO    2u               /* lines per distinct ID that are worth a compaction */
+#define CHUNK_SIZE    65536u
+#define CLOCK_EVERY   16u                /* records between two looks at the clock */
+#define TRIGGER_USEC  (1 * USEC_PER_SEC) /* between triggers while messages are being moved */
+#define COMPACT_RATIO 2u                 /* lines per distinct ID that are worth a compaction */
 
 struct Send {
         Job job;
@@ -33,7 +33,7 @@ struct Send {
         size_t n_line;
         unsigned long n_lines;
         SendResult result;
-        int work_error;           /* the first message or line that could not be dealt with: */
+        int work_error; /* the first message or line that could not be dealt with: */
         char work_id[QUEUEID_MAX + 1];
         char invalid[LOG_ESCAPE_SIZE];
 };
@@ -285,8 +285,9 @@ static void remove_prefix(Send *s) {
         r = sitelog_replace_prefix(&s->log, (size_t) s->size, s->keep, s->n_keep);
         if (r < 0) {
                 event.error = r;
-                log_event(LOG_WARNING, &event, "log of %s: cannot be shortened: %s; its records stay",
-                          s->site->name, strerror(-r));
+                log_event(LOG_WARNING, &event,
+                          "log of %s: cannot be shortened: %s; its records stay", s->site->name,
+                          strerror(-r));
         }
         if (s->kind != SEND_COMPACT)
                 sitelog_touch(&s->log);

@@ -16,11 +16,11 @@
 #include "service.h"
 #include "util.h"
 
-#define EVENTS_MAX        256  /* taken from the kernel at a time */
-#define ACCEPTS_MAX       64   /* per look at a listening socket */
+#define EVENTS_MAX        256 /* taken from the kernel at a time */
+#define ACCEPTS_MAX       64  /* per look at a listening socket */
 #define CONNECTIONS_MAX   16384
-#define FDS_RESERVED      64   /* for logs, children, the journal, triggers */
-#define SPIN_USEC         20u  /* how long to look again before sleeping: a wake-up costs more */
+#define FDS_RESERVED      64    /* for logs, children, the journal, triggers */
+#define SPIN_USEC         20u   /* how long to look again before sleeping: a wake-up costs more */
 #define TURN_USEC         5000u /* then signals, timers and jobs have their turn */
 #define ACCEPT_PAUSE_USEC (100 * USEC_PER_MSEC) /* when accept(2) fails */
 #define STOP_USEC         (2 * USEC_PER_SEC)    /* what is quick may finish after SIGTERM */
@@ -93,8 +93,9 @@ static Connection *connection_new(Server *server, int fd) {
         if (!c)
                 return NULL;
         /* All but the buffer at the end, which is large and needs no zeros. */
-        memset(c, 0, offsetof(Connection, decoder) + offsetof(RequestDecoder, in) +
-                             offsetof(AttrReader, fixed));
+        memset(c, 0,
+               offsetof(Connection, decoder) + offsetof(RequestDecoder, in) +
+                       offsetof(AttrReader, fixed));
         memset((char *) c + offsetof(Connection, decoder) + sizeof(AttrReader), 0,
                sizeof(RequestDecoder) - sizeof(AttrReader));
         c->server = server;
@@ -256,8 +257,7 @@ static void expire(Connection *c) {
                 LogCaller *caller = &c->call.caller;
 
                 on_identify(&c->call);
-                log_event(LOG_WARNING,
-                          &(LogEvent){.message_id = LOG_ID_REFUSED, .caller = caller},
+                log_event(LOG_WARNING, &(LogEvent){.message_id = LOG_ID_REFUSED, .caller = caller},
                           "half a request and then nothing for too long: closed (uid %u, pid %d)",
                           (unsigned) caller->uid, (int) caller->pid);
                 connection_close(c);
@@ -410,7 +410,7 @@ static void on_event(Server *server, void *ptr) {
 /*
  * Takes everything that is ready, then writes the adds of all of it together and replies. Looks
  * again for a moment before it sleeps, as clients that come one after the other are back within
- * microseconds; but not while jobs wait for their slice.
+ * microseconds; but not while jobs wait: they get a slice after each turn.
  */
 static int on_turn(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
         struct epoll_event events[EVENTS_MAX];
@@ -434,6 +434,7 @@ static int on_turn(sd_event_source *source, int fd, uint32_t revents, void *user
         } while (now - last < SPIN_USEC && now - start < TURN_USEC &&
                  !service_busy(server->service) && server->listening);
         server->active_usec = last;
+        service_step(server->service);
         return 0;
 }
 
@@ -484,7 +485,7 @@ static int on_stop_timeout(sd_event_source *source, uint64_t usec, void *userdat
         (void) usec;
         service_cancel(server->service);
         DL_FOREACH_SAFE2(server->connections, c, tmp, next_open)
-                connection_close(c);
+        connection_close(c);
         update_listening(server);
         return 0;
 }
@@ -595,7 +596,7 @@ Server *server_free(Server *server) {
         if (!server)
                 return NULL;
         DL_FOREACH_SAFE2(server->connections, c, tmp, next_open)
-                connection_close(c);
+        connection_close(c);
         free(server->spare);
         service_free(server->service);
         sd_event_source_disable_unref(server->turn);

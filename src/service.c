@@ -47,18 +47,17 @@ static LogEvent event_of(Service *s, Call *call, const char *message_id, char *s
                 s->callbacks->identify(call);
         return (LogEvent){.message_id = message_id,
                           .request = request_name(call->request.kind),
-                          .site = call->request.site
-                                          ? log_escape(call->request.site,
-                                                       strlen(call->request.site), site)
-                                          : NULL,
+                          .site = call->request.site ? log_escape(call->request.site,
+                                                                  strlen(call->request.site), site)
+                                                     : NULL,
                           .queue_id = call->request.queue_id,
                           .caller = &call->caller};
 }
 
 static void refuse(Service *s, Call *call, RequestStatus status, int level, const char *why) {
         char site[LOG_ESCAPE_SIZE];
-        LogEvent event = event_of(s, call, status == REQUEST_FAIL ? LOG_ID_FAILED : LOG_ID_REFUSED,
-                                  site);
+        LogEvent event =
+                event_of(s, call, status == REQUEST_FAIL ? LOG_ID_FAILED : LOG_ID_REFUSED, site);
 
         event.status = &status;
         log_event(level, &event, "%s%s%s: %s: %s (uid %u, pid %d)", event.request,
@@ -78,9 +77,8 @@ void service_refuse(Service *s, Call *call, const char *why, const char *bytes, 
 
         s->callbacks->identify(call);
         log_event(LOG_WARNING,
-                  &(LogEvent){.message_id = LOG_ID_REFUSED,
-                              .status = &status,
-                              .caller = &call->caller},
+                  &(LogEvent){
+                          .message_id = LOG_ID_REFUSED, .status = &status, .caller = &call->caller},
                   "malformed request: %s; it begins \"%s\" (uid %u, pid %d)", why,
                   log_escape(bytes, n_bytes, text), (unsigned) call->caller.uid,
                   (int) call->caller.pid);
@@ -144,7 +142,7 @@ static void send_site(Service *s, Call *call) {
 static void fail_all(Service *s, Call *calls, int error) {
         Call *call, *tmp;
 
-        LL_FOREACH_SAFE(calls, call, tmp)
+        LL_FOREACH_SAFE (calls, call, tmp)
                 fail(s, call, error);
 }
 
@@ -155,7 +153,7 @@ static void on_sent(Site *site, const SendResult *result, void *userdata) {
 
         site->senders = site->next_senders;
         site->next_senders = NULL;
-        LL_FOREACH_SAFE(calls, call, tmp) {
+        LL_FOREACH_SAFE (calls, call, tmp) {
                 if (result->error < 0) {
                         fail(s, call, result->error);
                         continue;
@@ -223,11 +221,11 @@ static void end_deliveries(Service *s) {
         bool moved = false;
 
         s->delivered = NULL;
-        LL_FOREACH(calls, call)
+        LL_FOREACH (calls, call)
                 moved |= call->counts.moved > 0;
         if (moved)
                 trigger_send(&s->trigger, QMGR_SCAN_INCOMING);
-        LL_FOREACH_SAFE(calls, call, tmp)
+        LL_FOREACH_SAFE (calls, call, tmp)
                 reply(s, call, REQUEST_OK);
 }
 
@@ -253,7 +251,7 @@ static void finish_refreshes(Service *s, const RefreshResult *result) {
         Call *calls = s->refreshing, *call, *tmp;
 
         s->refreshing = NULL;
-        LL_FOREACH_SAFE(calls, call, tmp) {
+        LL_FOREACH_SAFE (calls, call, tmp) {
                 log_refreshed(s, call, result);
                 s->callbacks->finish(call);
         }
@@ -357,7 +355,7 @@ static void decide_again(Service *s) {
         Call *calls = s->undecided, *call, *tmp;
 
         s->undecided = NULL;
-        LL_FOREACH_SAFE(calls, call, tmp)
+        LL_FOREACH_SAFE (calls, call, tmp)
                 decide(s, call);
 }
 
@@ -403,6 +401,10 @@ void service_end_turn(Service *s) {
                 write_adds(s);
 }
 
+void service_step(Service *s) {
+        jobs_step(&s->jobs);
+}
+
 static int on_lock_retry(sd_event_source *source, uint64_t usec, void *userdata) {
         Service *s = userdata;
 
@@ -425,7 +427,7 @@ void service_cancel(Service *s) {
 
         jobs_cancel(&s->jobs);
         s->undecided = NULL;
-        LL_FOREACH_SAFE(calls, call, tmp)
+        LL_FOREACH_SAFE (calls, call, tmp)
                 fail(s, call, -ECANCELED);
         sites_cancel(&s->sites, on_added, s);
 }

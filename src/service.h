@@ -13,8 +13,8 @@ typedef struct Service Service;
 
 /* What the service asks of whoever holds the connections. */
 typedef struct ServiceCallbacks {
-        void (*reply)(Call *call); /* send status (and counts); the call stays */
-        void (*finish)(Call *call); /* nothing more will be done: close, free the call */
+        void (*reply)(Call *call);    /* send status (and counts); the call stays */
+        void (*finish)(Call *call);   /* nothing more will be done: close, free the call */
         void (*identify)(Call *call); /* fill in call->caller */
 } ServiceCallbacks;
 
@@ -37,6 +37,9 @@ void service_submit(Service *service, Call *call);
 
 /** service_end_turn() - all that was ready has been submitted: write the adds, wake qmgr */
 void service_end_turn(Service *service);
+
+/** service_step() - one slice of the long work, so that clients without end cannot stop it */
+void service_step(Service *service);
 
 /** service_refuse() - not a request: answer BAD, one line in the journal; the call is finished */
 void service_refuse(Service *service, Call *call, const char *why, const char *bytes,

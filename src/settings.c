@@ -391,8 +391,7 @@ static bool announces(const Settings *s) {
                 return streq(s->text[PROTOCOL_ANNOUNCEMENT], "on");
         if (sscanf(s->text[MAIL_VERSION], "%d.%d", &major, &minor) != 2)
                 return true;
-        return major > ANNOUNCING_MAJOR ||
-               (major == ANNOUNCING_MAJOR && minor >= ANNOUNCING_MINOR);
+        return major > ANNOUNCING_MAJOR || (major == ANNOUNCING_MAJOR && minor >= ANNOUNCING_MINOR);
 }
 
 /* The list is matched like any other, but for names of parameters, so exactly. */

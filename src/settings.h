@@ -18,7 +18,7 @@ typedef struct Settings {
         bool announce;   /* protocol_announcement, with "auto" resolved */
         bool sync;
         unsigned hash_queue_depth;
-        unsigned max_use; /* 0: no limit */
+        unsigned max_use;                                        /* 0: no limit */
         uint64_t fast_flush_refresh_time, fast_flush_purge_time; /* microseconds, as all below */
         uint64_t trigger_timeout, ipc_timeout, request_timeout, max_idle;
 

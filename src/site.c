@@ -14,8 +14,8 @@
 
 #include "util.h"
 
-#define LABEL_MAX        63u
-#define ONE_CHAR_SUFFIX  'Z'
+#define LABEL_MAX       63u
+#define ONE_CHAR_SUFFIX 'Z'
 
 /* What a site may have besides letters and digits, and what stands for it in a log name. */
 static const struct {

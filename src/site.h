@@ -6,10 +6,10 @@
 
 #include <stddef.h>
 
-#define SITE_TEXT_MAX 1023u                /* longest text that is looked at at all */
-#define SITE_MAX      253u                 /* longest normal form */
-#define SITE_SIZE     (SITE_MAX + 1)       /* with the final NUL */
-#define SITE_LOG_SIZE (SITE_MAX + 1)       /* of a log name; "x" becomes "xZ", both fit */
+#define SITE_TEXT_MAX 1023u          /* longest text that is looked at at all */
+#define SITE_MAX      253u           /* longest normal form */
+#define SITE_SIZE     (SITE_MAX + 1) /* with the final NUL */
+#define SITE_LOG_SIZE (SITE_MAX + 1) /* of a log name; "x" becomes "xZ", both fit */
 
 /**
  * site_fold() - fold case, as the eligibility list is compared

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 
 /* Without this uthash ends the process when memory is short. */
-#define HASH_NONFATAL_OOM 1
+#define HASH_NONFATAL_OOM          1
 #define uthash_nonfatal_oom(entry) (oom = true)
 
 #include "sites.h"
@@ -24,14 +24,14 @@ static void free_site(Sites *sites, Site *site) {
 void sites_free(Sites *sites) {
         Site *site, *tmp;
 
-        HASH_ITER(hh, sites->table, site, tmp)
+        HASH_ITER (hh, sites->table, site, tmp)
                 free_site(sites, site);
 }
 
 static void forget_idle(Sites *sites) {
         Site *site, *tmp;
 
-        HASH_ITER(hh, sites->table, site, tmp)
+        HASH_ITER (hh, sites->table, site, tmp)
                 if (!site->adds && !site->send)
                         free_site(sites, site);
 }
@@ -95,12 +95,12 @@ static int collect_lines(Site *site, IdSet *fresh, char **ret, size_t *ret_n) {
         _cleanup_free_ char *lines = NULL;
         Call *call;
 
-        LL_FOREACH(site->adds, call)
+        LL_FOREACH (site->adds, call)
                 size += strlen(call->request.queue_id) + 1;
         lines = malloc(size);
         if (!lines)
                 return -ENOMEM;
-        LL_FOREACH(site->adds, call) {
+        LL_FOREACH (site->adds, call) {
                 const char *id = call->request.queue_id;
                 int r;
 
@@ -166,7 +166,7 @@ static void finish_adds(Site *site, int error, sites_done_t done, void *userdata
         Call *calls = site->adds, *call, *tmp;
 
         site->adds = NULL;
-        LL_FOREACH_SAFE(calls, call, tmp)
+        LL_FOREACH_SAFE (calls, call, tmp)
                 done(call, error, userdata);
 }
 
@@ -192,5 +192,5 @@ void sites_cancel(Sites *sites, sites_done_t done, void *userdata) {
 
         sites->waiting = NULL;
         LL_FOREACH_SAFE2(waiting, site, tmp, next_waiting)
-                finish_adds(site, -ECANCELED, done, userdata);
+        finish_adds(site, -ECANCELED, done, userdata);
 }

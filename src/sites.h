@@ -14,8 +14,8 @@
 #include "idset.h"
 #include "sitelog.h"
 
-#define SITES_KNOWN_MAX  100000u /* IDs remembered, of all sites together */
-#define SITES_MAX        10000u  /* sites remembered that have nothing to do */
+#define SITES_KNOWN_MAX 100000u /* IDs remembered, of all sites together */
+#define SITES_MAX       10000u  /* sites remembered that have nothing to do */
 
 typedef struct Send Send;
 

@@ -8,16 +8,16 @@
 #include "log.h"
 #include "util.h"
 
-#define HASH_NONFATAL_OOM 1
+#define HASH_NONFATAL_OOM          1
 #define uthash_nonfatal_oom(entry) (oom = true)
 #include <uthash.h>
 
-#define ANSWER_USEC       (60 * USEC_PER_SEC)
-#define ERROR_USEC        (1 * USEC_PER_SEC)
-#define ANSWERS_MAX       10000u
-#define POSTMAP_USEC      (60 * USEC_PER_SEC) /* LDAP and SQL servers may be slow */
-#define POSTMAP_ARGS_MAX  8
-#define TABLE_ERROR_SIZE  256
+#define ANSWER_USEC      (60 * USEC_PER_SEC)
+#define ERROR_USEC       (1 * USEC_PER_SEC)
+#define ANSWERS_MAX      10000u
+#define POSTMAP_USEC     (60 * USEC_PER_SEC) /* LDAP and SQL servers may be slow */
+#define POSTMAP_ARGS_MAX 8
+#define TABLE_ERROR_SIZE 256
 
 typedef struct Answer {
         UT_hash_handle hh;
@@ -71,7 +71,7 @@ int table_new(const char *name, bool subdomains, const char *const *postmap, Tab
 static void forget_answers(Table *t) {
         Answer *a, *tmp;
 
-        HASH_ITER(hh, t->answers, a, tmp) {
+        HASH_ITER (hh, t->answers, a, tmp) {
                 HASH_DEL(t->answers, a);
                 free(a);
         }
@@ -257,7 +257,7 @@ static void on_answers(Child *child, const ChildResult *result, void *userdata) 
                 else
                         set_answer(a, failed ? TABLE_ERROR : TABLE_MISS, now);
         }
-        HASH_ITER(hh, found, f, tmp) {
+        HASH_ITER (hh, found, f, tmp) {
                 HASH_DEL(found, f);
                 free(f);
         }

@@ -192,7 +192,7 @@ class Daemon:
         with open(self.stderr_path, "ab") as err:
             self.process = subprocess.Popen(args + self.command, stderr=err,
                                             stdin=subprocess.DEVNULL, **as_user())
-        wait_for(lambda: os.path.exists(self.socket_path), "no socket")
+        wait_for(lambda: is_listening(self.socket_path), "no socket")
 
     def listen(self, backlog=1024):
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -278,6 +278,13 @@ class Daemon:
         if check and r.returncode != 0:
             raise AssertionError("fflushctl %s: %d\n%s" % (args, r.returncode, r.stderr))
         return r
+
+
+def is_listening(path):
+    """Bound is not enough, and trying it out would activate the daemon."""
+    accepting = "00010000"
+    with open("/proc/net/unix") as f:
+        return any(line.split()[3] == accepting for line in f if line.endswith(path + "\n"))
 
 
 def in_directory(sock, path, call):

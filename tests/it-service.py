@@ -2,23 +2,817 @@
 # SPDX-License-Identifier: MIT
 """The service as a whole: the five requests, long sends, locks, limits, start and stop."""
 
+import ctypes
+import fcntl
+import re
+import stat
+import threading
+
 from harness import *
+
+MANY = int(os.environ.get("FFLUSHD_MANY", 100000))  # messages in a long send
+DETAIL = ("detail", "1")
+
+
+def counts(reply):
+    """The attributes of a detailed reply as a dictionary."""
+    strings = reply.split(b"\0")
+    return {k.decode(): int(v) for k, v in zip(strings[0::2], strings[1::2]) if k}
+
+
+def lines(spool, name):
+    return spool.read("flush/" + name).decode().split("\n")[:-1]
+
+
+def queue_id(i):
+    return "%05X%X" % (i * 7919 % 1000000, 0x100000 + i)
+
+
+def fill(spool, site_log, n, first=0):
+    """Defer n messages and record them, without the daemon."""
+    ids = [queue_id(first + i) for i in range(n)]
+    for c in "0123456789ABCDEF":
+        os.makedirs(spool.join("deferred", c), 0o700, exist_ok=True)
+    for i in ids:
+        os.close(os.open(spool.join("deferred", i[0], i), os.O_CREAT | os.O_WRONLY, 0o700))
+    spool.log(site_log, "".join(i + "\n" for i in ids).encode())
+    spool.own(spool.join("deferred"))
+    return ids
+
+
+def read_text(path):
+    with open(path) as f:
+        return f.read()
+
+
+class Asking:
+    """A request whose reply is awaited in the background of the test."""
+
+    def __init__(self, daemon, data):
+        self.socket = daemon.connect()
+        self.socket.sendall(data)
+
+    def answered(self):
+        self.socket.setblocking(False)
+        try:
+            return self.socket.recv(65536, socket.MSG_PEEK) not in (b"", ANNOUNCEMENT)
+        except BlockingIOError:
+            return False
+        finally:
+            self.socket.settimeout(TIMEOUT)
+
+    def reply(self):
+        with self.socket:
+            return receive_all(self.socket).removeprefix(ANNOUNCEMENT)
+
+
+# ------------------------------------------------------------------------------ the requests
 
 
 @test
-def add_and_send(t):
+def adds_are_recorded_once_and_a_send_moves_exactly_that_site(t):
     spool, d = t.make()
-    eq(d.exchange(add("Example.COM", "ABC123")), OK)
-    eq(d.exchange(add("example.com", "ABC123")), OK)
-    eq(d.exchange(add("example.com", "DEF456")), OK)
-    eq(spool.read("flush/example_com"), b"ABC123\nDEF456\n")
-    spool.put("deferred/A/ABC123")
-    eq(d.exchange(send_site("example.com", ("detail", "1"))),
-       b"status\0000\0found\0002\0moved\0001\0gone\0001\0busy\0000\0failed\0000\0duplicate\0000\0invalid\0000\0\0")
-    eq(spool.files("incoming"), ["incoming/ABC123"])
+    for queue_id_ in ("ABC123", "ABC123", "DEF456", "GONE1"):
+        eq(d.exchange(add("Example.COM", queue_id_)), OK)
+    eq(d.exchange(add("other.test", "FED321")), OK)
+    for i in ("ABC123", "DEF456", "FED321"):
+        spool.put("deferred/%s/%s" % (i[0], i))
+    eq(lines(spool, "example_com"), ["ABC123", "DEF456", "GONE1"])
+    reply = counts(d.exchange(send_site("example.com", DETAIL)))
+    eq((reply["status"], reply["found"], reply["moved"], reply["gone"]), (0, 3, 2, 1))
+    eq(spool.files("incoming"), ["incoming/ABC123", "incoming/DEF456"])
+    eq(spool.files("deferred"), ["deferred/F/FED321"])
     eq(spool.read("flush/example_com"), b"")
     eq(spool.triggers(), b"FI")
-    print(d.stderr())
+    eq(lines(spool, "other_test"), ["FED321"])
+
+
+@test
+def sites_that_flush_8_mixes_are_kept_apart(t):
+    spool, d = t.make()
+    for site, i in (("a-b.test", "AAA1"), ("a.b.test", "BBB2"), ("a_b.test", "CCC3"), ("x", "D4")):
+        eq(d.exchange(add(site, i)), OK)
+        spool.put("deferred/%s/%s" % (i[0], i))
+    eq(spool.files("flush"), ["flush/aDb_test", "flush/aUb_test", "flush/a_b_test", "flush/xZ"])
+    eq(d.exchange(send_site("a-b.test")), OK)
+    eq(spool.files("incoming"), ["incoming/AAA1"])
+
+
+@test
+def a_message_on_its_way_stays_recorded(t):
+    spool, d = t.make()
+    spool.put("active/A1")
+    spool.put("hold/B2")
+    spool.put("deferred/C/C3")
+    spool.log("example_com", b"A1\nB2\nC3\nD4\n")
+    reply = counts(d.exchange(send_site("example.com", DETAIL)))
+    eq((reply["moved"], reply["busy"], reply["gone"]), (1, 2, 1))
+    eq(lines(spool, "example_com"), ["A1", "B2"])
+
+
+@test
+def send_file_marks_and_moves_one_message_and_merges_triggers(t):
+    spool, d = t.make()
+    spool.put("deferred/A/ABC123", 0o710)
+    eq(counts(d.exchange(send_file("ABC123", DETAIL)))["moved"], 1)
+    st = os.stat(spool.join("incoming/ABC123"))
+    eq(stat.S_IMODE(st.st_mode), 0o750)
+    assert abs(st.st_mtime - time.time()) < 5
+    eq(spool.triggers(), b"I")
+    eq(counts(d.exchange(send_file("ABC999", DETAIL)))["gone"], 1)
+    eq(spool.triggers(), b"")
+
+
+@test
+def refresh_flushes_what_is_old_and_removes_what_has_long_been_empty(t):
+    spool, d = t.make()
+    for i in ("A1", "B2"):
+        spool.put("deferred/%s/%s" % (i[0], i))
+    spool.log("old_test", b"A1\n", atime=-13 * 3600)
+    spool.log("new_test", b"B2\n", atime=-11 * 3600, mtime=-13 * 3600)
+    spool.log("empty_old_test", b"", mtime=-8 * 86400)
+    spool.log("empty_new_test", b"", mtime=-6 * 86400)
+    spool.put("flush/x", 0o600, b"B2\n", mtime=-13 * 3600)  # flush(8) dies of it
+    eq(d.exchange(REFRESH), OK)
+    eq(spool.files("incoming"), ["incoming/A1"])
+    eq(spool.files("flush"),
+       ["flush/empty_new_test", "flush/new_test", "flush/old_test", "flush/x"])
+    eq(spool.triggers(), b"I")
+    eq(d.exchange(PURGE), OK)
+    eq(spool.files("incoming"), ["incoming/A1", "incoming/B2"])
+    eq(spool.triggers(), b"I")
+
+
+@test
+def refresh_compacts_a_log_full_of_duplicates(t):
+    spool, d = t.make()
+    ids = [queue_id(i) for i in range(200)]
+    spool.log("dups_test", "".join(i + "\n" for i in ids * 3).encode(), atime=-60)
+    spool.log("few_test", "".join(i + "\n" for i in ids * 2).encode(), atime=-60)
+    before = os.stat(spool.join("flush/dups_test")).st_atime
+    eq(d.exchange(REFRESH), OK)
+    eq(os.stat(spool.join("flush/dups_test")).st_atime, before, "it was not flushed")
+    eq(lines(spool, "dups_test"), ids)
+    eq(len(lines(spool, "few_test")), 400)
+
+
+@test
+def hashed_queues_and_long_ids(t):
+    for depth in (1, 2, 3):
+        spool, d = t.make(hash_queue_names="deferred, INCOMING, flush, active",
+                          hash_queue_depth=depth)
+        forest = {"4jY8076wjqz8d3T": "EE2", "AB": "AB_"}
+        for i, key in forest.items():
+            directory = "/".join(key[:depth])
+            spool.put("deferred/%s/%s" % (directory, i))
+            eq(d.exchange(add("example.com", i)), OK)
+        eq(spool.files("flush"), ["flush/%s/example_com" % "/".join("exa"[:depth])])
+        eq(d.exchange(send_site("example.com")), OK)
+        eq(spool.files("incoming"),
+           sorted("incoming/%s/%s" % ("/".join(k[:depth]), i) for i, k in forest.items()))
+
+
+@test
+def qmgr_on_a_socket_gets_its_bytes_with_a_nul(t):
+    spool, d = t.make(qmgr=None)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as qmgr:
+        bind(qmgr, spool.join("public/qmgr"))
+        os.chmod(spool.join("public/qmgr"), 0o666)
+        qmgr.listen()
+        qmgr.settimeout(TIMEOUT)
+        spool.log("example_com", b"A1\n")
+        eq(d.exchange(send_site("example.com")), OK)
+        for byte in (b"F\0", b"I\0"):
+            connection, _ = qmgr.accept()
+            with connection:
+                eq(receive_all(connection), byte)
+
+
+@test
+def a_lost_trigger_is_sent_again(t):
+    spool, d = t.make(qmgr=None, trigger_timeout="1s")
+    spool.log("example_com", b"A1\n")
+    eq(d.exchange(send_site("example.com")), OK)
+    os.mkfifo(spool.join("public/qmgr"), 0o622)
+    os.chmod(spool.join("public/qmgr"), 0o622)
+    spool.qmgr = os.open(spool.join("public/qmgr"), os.O_RDONLY | os.O_NONBLOCK)
+    got = b""
+    end = time.monotonic() + TIMEOUT
+    while len(got) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+        got += spool.triggers()
+    eq(got, b"FI")
+
+
+# -------------------------------------------------------------------------------- long sends
+
+
+@test
+def adds_and_other_sends_go_on_during_a_long_send(t):
+    spool, d = t.make()
+    ids = fill(spool, "big_test", MANY)
+    spool.put("deferred/A/A1")
+    spool.log("small_test", b"A1\n")
+    eq(d.exchange(add("warm.test", "B1")), OK)
+    big = Asking(d, send_site("big.test", DETAIL))
+    wait_for(lambda: b"I" in spool.triggers(), "no early trigger")
+    eq(d.exchange(send_site("small.test")), OK)
+    for i in range(50):
+        eq(d.exchange(add("big.test", "NEW%d" % i)), OK)
+        eq(d.exchange(add("other.test", "NEW%d" % i)), OK)
+    assert not big.answered(), "the send was over before the adds: a larger FFLUSHD_MANY?"
+    later = Asking(d, send_site("big.test", DETAIL))
+    reply = counts(big.reply())
+    eq((reply["found"], reply["moved"]), (MANY, MANY))
+    eq(len(os.listdir(spool.join("incoming"))), MANY + 1)
+    # What came during the first send is the second one's, and nobody else's.
+    reply = counts(later.reply())
+    eq((reply["found"], reply["gone"]), (50, 50))
+    eq(spool.read("flush/big_test"), b"")
+    eq(len(lines(spool, "other_test")), 50)
+    assert ids
+
+
+@test
+def sends_of_one_site_that_wait_share_one_more_run(t):
+    spool, d = t.make()
+    fill(spool, "big_test", MANY // 10)
+    eq(d.exchange(add("warm.test", "B1")), OK)
+    first = Asking(d, send_site("big.test", DETAIL))
+    wait_for(lambda: b"F" in spool.triggers())
+    others = [Asking(d, send_site("big.test", DETAIL)) for _ in range(10)]
+    eq(counts(first.reply())["moved"], MANY // 10)
+    for o in others:
+        eq(counts(o.reply())["found"], 0)
+
+
+@test
+def sigterm_during_a_long_send_loses_no_record(t):
+    spool, d = t.make(activation="hold")
+    ids = fill(spool, "big_test", MANY)
+    eq(d.exchange(add("warm.test", "B1")), OK)
+    big = Asking(d, send_site("big.test"))
+    wait_for(lambda: b"I" in spool.triggers(), "no early trigger")
+    # Two seconds of work are a lot: have them pass while it does none.
+    d.process.send_signal(signal.SIGTERM)
+    time.sleep(0.05)
+    d.process.send_signal(signal.SIGSTOP)
+    time.sleep(2.2)
+    d.process.send_signal(signal.SIGCONT)
+    eq(d.process.wait(TIMEOUT), 0)
+    eq(big.reply(), FAIL, "the send was over before the signal: a larger FFLUSHD_MANY?")
+    moved = {os.path.basename(f) for f in spool.files("incoming")}
+    recorded = set(lines(spool, "big_test"))
+    eq(moved | recorded, set(ids))
+    d.start()
+    eq(d.exchange(send_site("big.test")), OK)
+    eq(len(spool.files("incoming")), MANY)
+
+
+@test
+def sigkill_during_a_long_send_loses_no_record(t):
+    spool, d = t.make(activation="hold")
+    ids = fill(spool, "big_test", MANY // 5)
+    eq(d.exchange(add("big.test", "LAST1")), OK)
+    big = Asking(d, send_site("big.test"))
+    wait_for(lambda: b"F" in spool.triggers())
+    d.stop(signal.SIGKILL)
+    eq(big.reply(), b"")
+    moved = {os.path.basename(f) for f in spool.files("incoming")}
+    assert moved | set(lines(spool, "big_test")) >= set(ids) | {"LAST1"}
+    d.start()
+    eq(d.exchange(send_site("big.test")), OK)
+    eq(len(spool.files("incoming")), MANY // 5)
+
+
+# ------------------------------------------------------------------------------------- locks
+
+
+@test
+def a_log_that_another_process_has_locked_holds_up_nobody_else(t):
+    spool, d = t.make()
+    spool.log("example_com", b"OLD1\n")
+    with open(spool.join("flush/example_com"), "rb+") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        waiting = [Asking(d, add("example.com", "NEW%d" % i)) for i in range(8)]
+        sending = Asking(d, send_site("example.com", DETAIL))
+        eq(d.exchange(add("other.test", "NEW1")), OK)
+        eq(d.exchange(send_site("other.test")), OK)
+        assert not any(w.answered() for w in waiting + [sending])
+    for w in waiting:
+        eq(w.reply(), OK)
+    found = counts(sending.reply())["found"]
+    eq(found + len(lines(spool, "example_com")), 9)
+
+
+@test
+def a_lock_that_is_never_released_is_a_failure_in_the_end(t):
+    spool, d = t.make(request_timeout="1s")
+    spool.log("example_com", b"OLD1\n")
+    with open(spool.join("flush/example_com"), "rb+") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        eq(d.exchange(add("example.com", "NEW1")), FAIL)
+        eq(d.exchange(send_site("example.com")), FAIL)
+    eq(d.exchange(add("example.com", "NEW1")), OK)
+    eq(lines(spool, "example_com"), ["OLD1", "NEW1"])
+
+
+@test
+def a_log_that_was_removed_while_its_lock_was_awaited_is_made_anew(t):
+    spool, d = t.make()
+    path = spool.log("example_com", b"")
+    with open(path, "rb+") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        waiting = Asking(d, add("example.com", "NEW1"))
+        eq(d.exchange(add("other.test", "NEW1")), OK)  # the first one has met the lock by now
+        os.unlink(path)
+    eq(waiting.reply(), OK)
+    eq(lines(spool, "example_com"), ["NEW1"])
+
+
+@test
+def records_of_another_process_during_a_send_stay(t):
+    spool, d = t.make()
+    fill(spool, "big_test", MANY // 10)
+    eq(d.exchange(add("warm.test", "B1")), OK)
+    big = Asking(d, send_site("big.test"))
+    wait_for(lambda: b"F" in spool.triggers())
+    # flush(8) sends as well, empties the log, and records a message anew.
+    with open(spool.join("flush/big_test"), "rb+") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        f.truncate(0)
+        f.write(b"FRESH1\n" * (MANY // 10))
+    eq(big.reply(), OK)
+    eq(set(lines(spool, "big_test")), {"FRESH1"})
+
+
+@test
+def an_id_that_another_process_removed_is_recorded_again(t):
+    spool, d = t.make()
+    eq(d.exchange(add("example.com", "A1")), OK)
+    eq(d.exchange(add("example.com", "A1")), OK)
+    eq(lines(spool, "example_com"), ["A1"])
+    os.truncate(spool.join("flush/example_com"), 0)
+    eq(d.exchange(add("example.com", "A1")), OK)
+    eq(lines(spool, "example_com"), ["A1"])
+    eq(d.exchange(send_site("example.com")), OK)
+    eq(d.exchange(add("example.com", "A1")), OK, "deferred again after the send")
+    eq(lines(spool, "example_com"), ["A1"])
+
+
+# --------------------------------------------------------------------------------- bad input
+
+
+@test
+def logs_that_are_no_plain_files_of_ours_are_refused(t):
+    spool, d = t.make(request_timeout="2s")
+    eq(d.exchange(add("warm.test", "B1")), OK)
+    outside = os.path.join(t.base, "outside")
+    with open(outside, "w"):
+        pass
+    os.chmod(outside, 0o666)
+    os.mkdir(spool.join("flush/dir_test"))
+    os.symlink(outside, spool.join("flush/link_test"))
+    os.symlink(spool.join("nowhere"), spool.join("flush/dangling_test"))
+    os.mkfifo(spool.join("flush/fifo_test"))
+    os.link(spool.log("one_test", b""), spool.join("flush/two_test"))
+    spool.own(spool.join("flush"))
+    sites = ["dir.test", "link.test", "dangling.test", "fifo.test", "two.test"]
+    if USER is not None:
+        with open(spool.join("flush/foreign_test"), "w"):
+            pass
+        os.chmod(spool.join("flush/foreign_test"), 0o666)
+        sites.append("foreign.test")
+    for site in sites:
+        for request in (add(site, "A1"), send_site(site)):
+            before = len(d.journal())
+            eq(d.exchange(request), FAIL, site)
+            eq(len(d.journal()) - before, 1, d.stderr())
+    eq(os.path.getsize(outside), 0)
+    assert not os.path.exists(spool.join("nowhere"))
+    eq(d.exchange(REFRESH), OK)
+    eq(d.exchange(PURGE), OK)
+    eq(d.exchange(add("warm.test", "B2")), OK)
+
+
+@test
+def a_damaged_log_gives_what_is_good_in_it(t):
+    spool, d = t.make()
+    for i in ("A1", "B2", "C3"):
+        spool.put("deferred/%s/%s" % (i[0], i))
+    garbage = b"../x\n\nA1\n" + b"z" * 10_000_000 + b"\nB2\0junk\nA-B\n\xff\xfe\nA1\nC3"
+    spool.log("example_com", garbage)
+    eq(d.exchange(add("warm.test", "B1")), OK)
+    before = len(d.journal())
+    reply = counts(d.exchange(send_site("example.com", DETAIL)))
+    eq((reply["moved"], reply["duplicate"], reply["invalid"]), (3, 1, 4))
+    eq(spool.read("flush/example_com"), b"")
+    eq(len(d.journal()) - before, 2, "the send, and one line about all that is invalid")
+
+
+@test
+def requests_too_long_are_refused_and_the_refusal_arrives(t):
+    spool, d = t.make()
+    eq(d.exchange(send_site("a" * 1_000_000)), BAD)
+    eq(d.exchange(b"a" * 1_000_000 + b"\0\0\0"), BAD)
+    eq(d.exchange(add("x" * 60000, "A1")), DENY)
+    eq(d.exchange(add("example.com", "A1")), OK)
+    eq(spool.files("flush"), ["flush/example_com"])
+
+
+@test
+def what_a_client_sent_is_escaped_and_cut_in_the_journal(t):
+    _, d = t.make(fast_flush_domains="example.com")
+    eq(d.exchange(add("evil\n<0>forged\x1b[2J.test" + "y" * 100, "A1")), DENY)
+    eq(d.exchange(b"GET / HTTP/1.0\r\n\r\n\0"), BAD)
+    deny, bad = d.journal()
+    assert deny.startswith("<5>") and r"evil\x0a<0>forged\x1b[2J.test" in deny, deny
+    assert "y" * 10 not in deny and "..." in deny and "uid %d" % os.getuid() in deny, deny
+    assert bad.startswith("<4>") and r"GET / HTTP/1.0\x0d" in bad, bad
+
+
+@test
+def silent_clients_are_closed_and_cost_nobody_anything(t):
+    spool, d = t.make(request_timeout="2s")
+    eq(d.exchange(add("warm.test", "B1")), OK)
+    idle = [d.connect() for _ in range(500)]
+    half = d.connect()
+    half.sendall(b"request\0add\0site\0exam")
+    for i in range(20):
+        eq(d.exchange(add("example.com", "A%d" % i)), OK)
+    got = [receive_all(s) for s in idle]
+    eq(set(got), {ANNOUNCEMENT + BAD})
+    eq(receive_all(half), ANNOUNCEMENT)
+    for s in idle + [half]:
+        s.close()
+    eq(len(lines(spool, "example_com")), 20)
+
+
+@test
+def a_dribbling_client_is_closed_by_the_time_for_the_whole_request(t):
+    _, d = t.make(request_timeout="1s", ipc_timeout="1s")
+    with d.connect() as s:
+        start = time.monotonic()
+        try:
+            for byte in add("example.com", "A" * 200):
+                s.sendall(bytes([byte]))
+                time.sleep(0.02)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        assert time.monotonic() - start < 4
+        eq(receive_all(s).removeprefix(ANNOUNCEMENT), b"")
+
+
+@test
+def clients_that_hang_up_early_are_served_all_the_same(t):
+    spool, d = t.make()
+    for i in range(50):
+        with d.connect() as s:
+            s.sendall(add("example.com", "A%d" % i))
+    wait_for(lambda: os.path.exists(spool.join("flush/example_com")) and
+             len(lines(spool, "example_com")) == 50)
+    for _ in range(20):
+        d.connect().close()
+    eq(d.exchange(add("example.com", "B1")), OK)
+    eq([line for line in d.journal() if not line.startswith("<7>")], [])
+
+
+@test
+def a_full_disk_is_a_failure_and_leaves_no_partial_line(t):
+    if os.getuid() != 0:
+        raise Skip("needs root to mount")
+    spool, d = t.make()
+    eq(d.exchange(add("warm.test", "B1")), OK)
+    size = ["-o", "size=64k,mode=0700,uid=%d,gid=%d" % (USER.pw_uid, USER.pw_gid)]
+    if subprocess.run(["mount", "-t", "tmpfs", *size, "none", spool.join("flush")]).returncode:
+        raise Skip("cannot mount here")
+    try:
+        eq(d.exchange(add("example.com", "A1")), OK)
+        with open(spool.join("flush/filler"), "wb") as f:
+            try:
+                while f.write(b"x" * 4096):
+                    f.flush()
+            except OSError:
+                pass
+            try:
+                f.close()
+            except OSError:
+                pass
+        eq(d.exchange(add("new.test", "A1")), FAIL)
+        good = 1
+        for i in range(1000):  # the rest of the page that the log has
+            reply = d.exchange(add("example.com", "B%05d" % i))
+            if reply == FAIL:
+                break
+            good += 1
+        eq(reply, FAIL)
+        got = spool.read("flush/example_com")
+        eq((got.count(b"\n"), got[-1:]), (good, b"\n"))
+        assert "No space left" in d.stderr()
+        os.unlink(spool.join("flush/filler"))
+        eq(d.exchange(add("new.test", "A1")), OK)
+        eq(lines(spool, "new_test"), ["A1"])
+    finally:
+        subprocess.run(["umount", "-l", spool.join("flush")], check=True)
+
+
+# ------------------------------------------------------------------------------- eligibility
+
+
+def needs_postmap():
+    if not shutil.which("postmap", path="/usr/sbin:/usr/bin"):
+        raise Skip("needs Postfix's postmap(1)")
+
+
+@test
+def tables_are_asked_through_postmap(t):
+    needs_postmap()
+    table = os.path.join(t.base, "table")
+    with open(table, "w") as f:
+        f.write("hash.example ok\n.dot.example ok\n")
+    os.utime(table, (0, 0))  # postmap(1) waits for a second when a file has just been changed
+    spool, d = t.make(fast_flush_domains="first.example, texthash:%s, inline:{ { last.example = x } }"
+                      % table)
+    waiting = [Asking(d, add("%s.hash.example" % i, "A1")) for i in range(20)]
+    for w in waiting:
+        eq(w.reply(), OK)
+    eq(d.exchange(add("dot.example", "A1")), DENY)
+    eq(d.exchange(add("a.dot.example", "A1")), DENY, "never tried in parent mode")
+    eq(d.exchange(add("Sub.Last.Example", "A1")), OK)
+    eq(d.exchange(add("no.example", "A1")), DENY)
+
+
+@test
+def a_table_that_fails_is_a_failure_and_the_journal_says_why(t):
+    needs_postmap()
+    _, d = t.make(fast_flush_domains="first.example, texthash:/nonexistent/map, last.example")
+    eq(d.exchange(add("first.example", "A1")), OK)
+    eq(d.exchange(add("other.example", "A1")), FAIL)
+    eq(d.exchange(send_site("last.example")), FAIL)
+    assert re.search("table texthash:/nonexistent/map.*No such file", d.stderr()), d.stderr()
+
+
+@test
+def a_slow_table_holds_up_only_who_needs_it(t):
+    needs_postmap()
+    fifo = os.path.join(t.base, "table")
+    os.mkfifo(fifo)
+    if USER is not None:
+        os.chown(fifo, USER.pw_uid, USER.pw_gid)
+    _, d = t.make(fast_flush_domains="first.example, regexp:" + fifo)
+    slow = Asking(d, add("slow.example", "A1"))
+    for i in range(20):
+        eq(d.exchange(add("first.example", "A%d" % i)), OK)
+    assert not slow.answered()
+    with open(fifo, "w") as f:
+        f.write("/^slow/ ok\n")
+    eq(slow.reply(), OK)
+    eq(d.exchange(send_site("slow.example")), OK, "remembered, or it would wait for the FIFO")
+
+
+@test
+def without_postfix_s_word_nobody_is_refused_in_silence(t):
+    _, d = t.make(config="# nothing about fast_flush_domains\n",
+                  postfix_config_directory="/nonexistent", fast_flush_domains="x")
+    with open(d.config, "w") as f:
+        f.write("queue_directory = '%s'\npostfix_config_directory = '/nonexistent'\n"
+                % d.spool.path)
+    eq(d.exchange(add("example.com", "A1")), FAIL)
+    assert "<3>" in d.stderr() and "fast_flush_domains is not known" in d.stderr(), d.stderr()
+
+
+# ----------------------------------------------------------------------------- start and stop
+
+
+@test
+def idle_exit_and_reactivation_lose_nothing(t):
+    spool, d = t.make(activation="hold", max_idle="1s")
+    eq(d.exchange(add("example.com", "A1")), OK)
+    eq(d.process.wait(TIMEOUT), 0)
+    waiting = Asking(d, add("example.com", "A2"))  # in the backlog, nobody there
+    d.start()
+    eq(waiting.reply(), OK)
+    eq(lines(spool, "example_com"), ["A1", "A2"])
+
+
+@test
+def max_use_ends_the_daemon_between_requests(t):
+    spool, d = t.make(activation="hold", max_use=50)
+    replies = []
+
+    def client(k):
+        for i in range(100):
+            replies.append(d.exchange(add("example.com", "C%dN%d" % (k, i))))
+
+    clients = [threading.Thread(target=client, args=[k]) for k in range(8)]
+    for c in clients:
+        c.start()
+    starts = 1
+    while any(c.is_alive() for c in clients):
+        if d.process.poll() is not None:
+            eq(d.process.returncode, 0)
+            d.start()
+            starts += 1
+        time.sleep(0.001)
+    for c in clients:
+        c.join()
+    eq(len(replies), 800)
+    eq(set(replies), {OK})
+    eq(len(set(lines(spool, "example_com"))), 800)
+    assert starts > 10, starts
+
+
+@test
+def a_connection_keeps_an_idle_daemon(t):
+    _, d = t.make(activation="hold", max_idle="1s", request_timeout="3s")
+    with d.connect() as s:
+        eq(s.recv(100), ANNOUNCEMENT)
+        start = time.monotonic()
+        eq(receive_all(s), BAD)
+        assert time.monotonic() - start > 2, "it left before the connection was done"
+    eq(d.process.wait(TIMEOUT), 0)
+
+
+@test
+def systemd_is_told(t):
+    path = os.path.join(t.base, "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(path)
+        os.chmod(path, 0o666)
+        notify.settimeout(TIMEOUT)
+        _, d = t.make(activation="hold", max_idle="1s", env={
+            "NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1000000"})
+        told = set()
+        start = time.monotonic()
+        while not {"WATCHDOG=1", "READY=1", "STATUS=0 requests, 0 open connections"} <= told:
+            told |= set(notify.recv(4096).decode().split("\n"))
+        while time.monotonic() < start + 2.5:
+            notify.recv(4096)
+        assert d.process.poll() is None, "idle exit before five seconds trips systemd's limits"
+        d.process.send_signal(signal.SIGTERM)
+        while "STOPPING=1" not in told:
+            told |= set(notify.recv(4096).decode().split("\n"))
+        eq(d.process.wait(TIMEOUT), 0)
+
+
+@test
+def a_broken_configuration_is_reported_and_served_around(t):
+    _, d = t.make(config="no_such_option = 1\n")
+    r = subprocess.run([d.bin + "/fflushd", "--config", d.config, "--check-config"],
+                       capture_output=True, text=True)
+    eq(r.returncode, 78)
+    assert "fflushd.conf:1: no such option 'no_such_option'" in r.stderr, r.stderr
+
+
+@test
+def a_daemon_without_sockets_says_so(t):
+    _, d = t.make()
+    r = subprocess.run([d.bin + "/fflushd", "--config", d.config], capture_output=True, text=True)
+    eq(r.returncode, 64)
+    assert "no listening stream sockets" in r.stderr, r.stderr
+
+
+@test
+def group_commit_writes_to_the_disk_before_it_answers(t):
+    if not shutil.which("strace"):
+        raise Skip("needs strace")
+    trace = os.path.join(t.base, "trace")
+    spool, d = t.make(activation="hold", sync="yes")
+    d.stop()
+    d.command = ["strace", "-D", "-o", trace, "-e", "trace=fdatasync,fsync,sendto,pwrite64"] + d.command
+    if USER is not None:
+        open(trace, "w").close()
+        os.chown(trace, USER.pw_uid, USER.pw_gid)
+    d.start()
+    eq(d.exchange(add("example.com", "A1")), OK)
+    eq(d.exchange(add("example.com", "A2")), OK)
+    d.stop()
+    wait_for(lambda: "exited with" in read_text(trace))
+    calls = re.findall(r"^(\w+)\((?:\d+, \"(\w+))?", read_text(trace), re.M)
+    order = [name if name != "sendto" else text for name, text in calls
+             if name != "sendto" or text in ("status",)]
+    eq(order, ["pwrite64", "fdatasync", "fsync", "status", "pwrite64", "fdatasync", "status"],
+       "the name of a new log is made durable as well")
+
+
+# ------------------------------------------------------------------------------- the journal
+
+
+def journal_entries(t, requests, environment):
+    """Run requests with a journal socket of our own, in a mount namespace: fields of each entry."""
+    if os.getuid() != 0:
+        raise Skip("needs root for a mount namespace")
+    read_fd, write_fd = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.unshare(0x00020000) != 0:
+                os._exit(77)
+            subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+            subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
+            os.makedirs("/run/systemd/journal")
+            journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            journal.bind("/run/systemd/journal/socket")
+            os.chmod("/run/systemd/journal/socket", 0o666)
+            with open(os.path.join(t.base, "1-stderr"), "w") as f:
+                st = os.fstat(f.fileno())
+            case = Case()
+            spool, d = case.make(activation="hold", fast_flush_domains="example.com",
+                                 env=environment)
+            d.stop()
+            d.stderr_path = f.name
+            d.env["JOURNAL_STREAM"] = "%d:%d" % (st.st_dev, st.st_ino)
+            d.start()
+            spool.put("deferred/A/ABC123")
+            for request in requests:
+                d.exchange(request)
+            d.stop()
+            case.close()
+            journal.setblocking(False)
+            while True:
+                try:
+                    os.write(write_fd, journal.recv(65536) + b"\0")
+                except BlockingIOError:
+                    break
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    os.close(write_fd)
+    with os.fdopen(read_fd, "rb") as f:
+        entries = f.read().decode().split("\0")[:-1]
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code == 77:
+        raise Skip("no mount namespaces here")
+    eq(code, 0)
+    return [dict(line.split("=", 1) for line in e.splitlines()) for e in entries]
+
+
+@test
+def the_journal_has_a_structured_entry_for_each_decision(t):
+    entries = journal_entries(t, [add("example.com", "ABC123"), send_site("EXAMPLE.com"),
+                                  send_file("ABC123"), add("no.test", "A1"), b"junk\0", PURGE], {})
+    sent, delivered, denied, bad, purged = entries
+    for e in entries:
+        eq((e["SYSLOG_IDENTIFIER"], e["SYSLOG_FACILITY"], len(e["MESSAGE_ID"])),
+           ("postfix/fflushd", "2", 32))
+        eq(e["FFLUSHD_CALLER_UID"], str(os.getuid()))
+        assert int(e["FFLUSHD_CALLER_PID"]) > 1
+    eq((sent["FFLUSHD_SITE"], sent["FFLUSHD_REQUEST"], sent["FFLUSHD_MOVED"], sent["PRIORITY"]),
+       ("example.com", "send_site", "1", "6"))
+    eq((delivered["FFLUSHD_QUEUE_ID"], delivered["FFLUSHD_MOVED"]), ("ABC123", "1"))
+    eq((denied["FFLUSHD_SITE"], denied["FFLUSHD_STATUS"], denied["PRIORITY"]), ("no.test", "4", "5"))
+    eq((bad["FFLUSHD_STATUS"], bad["PRIORITY"]), ("3", "4"))
+    eq(purged["FFLUSHD_REQUEST"], "purge")
+
+
+@test
+def adds_are_logged_at_debug_level_only(t):
+    requests = [add("example.com", "ABC123")]
+    eq(journal_entries(t, requests, {}), [])
+    entries = journal_entries(t, requests, {"SYSTEMD_LOG_LEVEL": "debug"})
+    eq([(e["FFLUSHD_SITE"], e["FFLUSHD_QUEUE_ID"], e["PRIORITY"]) for e in entries
+        if e.get("FFLUSHD_REQUEST") == "add"], [("example.com", "ABC123", "7")])
+
+
+# -------------------------------------------------------------------------------- fflushctl
+
+
+@test
+def fflushctl_says_what_happened(t):
+    spool, d = t.make(fast_flush_domains="example.com")
+    eq(d.ctl("add", "example.com", "ABC123").stdout, "")
+    spool.put("deferred/A/ABC123")
+    spool.put("deferred/D/DEF456")
+    eq(d.ctl("flush", "example.com").stdout, "example.com: 1 found, 1 moved\n")
+    eq(d.ctl("deliver", "DEF456").stdout, "DEF456: moved\n")
+    eq(d.ctl("refresh").stdout + d.ctl("purge").stdout, "")
+    for args, code, text in ((("flush", "no.test"), 77, "not eligible"),
+                             (("deliver", "DEAD1"), 66, ""),
+                             (("add", "example.com", "../x"), 65, "not a queue ID"),
+                             (("flush",), 64, "wrong number of arguments"),
+                             (("frobnicate",), 64, "unknown command"),
+                             ((), 64, "no command"),
+                             (("--timeout", "1x", "refresh"), 64, "not a time")):
+        r = d.ctl(*args, check=False)
+        eq((args, r.returncode), (args, code))
+        assert text in r.stderr, r.stderr
+    eq(d.ctl("-q", "flush", "example.com").stdout, "")
+    d.stop()
+    r = d.ctl("flush", "example.com", check=False)
+    eq(r.returncode, 69)
+    assert "cannot connect" in r.stderr, r.stderr
+
+
+@test
+def fflushctl_speaks_the_old_dialect_as_well(t):
+    spool, d = t.make(protocol_announcement="off")
+    with d.connect() as s:
+        s.sendall(add("example.com", "ABC123"))
+        eq(receive_all(s), OK)
+    eq(d.ctl("flush", "example.com").stdout, "example.com: 1 found, 0 moved, 1 gone\n")
+    eq(spool.read("flush/example_com"), b"")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "idset.h"
+
+#include <stdio.h>
+
+#include "spool.h"
+#include "util.h"
+
+static IdSet set;
+
+static void setup(void) {
+        set = (IdSet){0};
+}
+
+static void teardown(void) {
+        idset_clear(&set);
+}
+
+START_TEST(an_id_is_new_once) {
+        ck_assert_int_eq(idset_add(&set, "ABC123"), 1);
+        ck_assert_int_eq(idset_add(&set, "ABC123"), 0);
+        ck_assert_int_eq(idset_add(&set, "ABC12"), 1);
+        ck_assert_int_eq(idset_add(&set, "abc123"), 1);
+        ck_assert_uint_eq(idset_size(&set), 3);
+        ck_assert(idset_contains(&set, "ABC123"));
+        ck_assert(idset_contains(&set, "ABC12"));
+        ck_assert(!idset_contains(&set, "ABC1234"));
+        ck_assert(!idset_contains(&set, "ABC1"));
+}
+END_TEST
+
+START_TEST(an_empty_set_contains_nothing) {
+        ck_assert_uint_eq(idset_size(&set), 0);
+        ck_assert(!idset_contains(&set, "A"));
+        ck_assert_ptr_null(idset_next(&set, NULL));
+        idset_clear(&set); /* and may be cleared */
+        ck_assert_uint_eq(idset_size(&set), 0);
+}
+END_TEST
+
+START_TEST(the_set_keeps_a_copy) {
+        char id[] = "ABC123";
+
+        ck_assert_int_eq(idset_add(&set, id), 1);
+        id[0] = 'X';
+        ck_assert(idset_contains(&set, "ABC123"));
+        ck_assert(!idset_contains(&set, "XBC123"));
+}
+END_TEST
+
+START_TEST(the_walk_is_in_the_order_of_insertion) {
+        static const char *const ids[] = {"Z", "A", "M", "z", "_", "0"};
+        const IdSetEntry *e = NULL;
+
+        for (size_t i = 0; i < ARRAY_SIZE(ids); i++)
+                ck_assert_int_eq(idset_add(&set, ids[i]), 1);
+        ck_assert_int_eq(idset_add(&set, "A"), 0);
+        for (size_t i = 0; i < ARRAY_SIZE(ids); i++) {
+                e = idset_next(&set, e);
+                ck_assert_ptr_nonnull(e);
+                ck_assert_str_eq(idset_entry_id(e), ids[i]);
+        }
+        ck_assert_ptr_null(idset_next(&set, e));
+}
+END_TEST
+
+START_TEST(many_ids_are_told_apart_and_a_cleared_set_is_as_new) {
+        char id[16];
+
+        for (unsigned round = 0; round < 2; round++) {
+                for (unsigned i = 0; i < 20000; i++) {
+                        (void) snprintf(id, sizeof id, "%X", i);
+                        ck_assert_int_eq(idset_add(&set, id), 1);
+                }
+                for (unsigned i = 0; i < 20000; i++) {
+                        (void) snprintf(id, sizeof id, "%X", i);
+                        ck_assert_int_eq(idset_add(&set, id), 0);
+                }
+                ck_assert_uint_eq(idset_size(&set), 20000);
+                ck_assert(!idset_contains(&set, "4E20"));
+                idset_clear(&set);
+                ck_assert_uint_eq(idset_size(&set), 0);
+                ck_assert(!idset_contains(&set, "1"));
+        }
+}
+END_TEST
+
+int main(void) {
+        TCase *tc = tcase_create("idset");
+
+        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_test(tc, an_id_is_new_once);
+        tcase_add_test(tc, an_empty_set_contains_nothing);
+        tcase_add_test(tc, the_set_keeps_a_copy);
+        tcase_add_test(tc, the_walk_is_in_the_order_of_insertion);
+        tcase_add_test(tc, many_ids_are_told_apart_and_a_cleared_set_is_as_new);
+        return run_case("idset", tc);
+}

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT
+# What tools/check and tools/demo share; they set $work, a temporary directory.
+# shellcheck shell=bash disable=SC2034,SC2154
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+build_packages="build-essential autoconf automake pkg-config libsystemd-dev libconfuse-dev
+	libidn2-dev libunistring-dev uthash-dev systemd python3"
+
+# install_missing PACKAGE...: those that are not there, as root, without a question.
+install_missing() {
+	local missing=() package
+	for package; do
+		case $(dpkg-query -W -f '${Status}' "$package" 2>/dev/null) in
+		*" installed") ;;
+		*) missing+=("$package") ;;
+		esac
+	done
+	[ ${#missing[@]} -eq 0 ] && return
+	if [ "$(id -u)" -ne 0 ]; then
+		echo "These packages are missing, and installing them needs root: ${missing[*]}" >&2
+		exit 1
+	fi
+	echo "Installing ${missing[*]}"
+	export DEBIAN_FRONTEND=noninteractive
+	# Postfix asks nothing then, and is left without a configuration to start with.
+	debconf-set-selections <<<"postfix postfix/main_mailer_type select No configuration" 2>/dev/null || true
+	{ apt-get update -q && apt-get install -y -q --no-install-recommends "${missing[@]}"; } >"$work/apt.log" 2>&1 || {
+		tail -n 30 "$work/apt.log" >&2
+		exit 1
+	}
+}
+
+# copy_tree DIRECTORY: the sources alone, so that a build in the tree itself is not in the way.
+copy_tree() {
+	mkdir -p "$1"
+	if git -C "$top" rev-parse --git-dir >/dev/null 2>&1; then
+		(cd "$top" && git ls-files -z -co --exclude-standard | tar -c --null --ignore-failed-read -T - 2>/dev/null) | tar -x -C "$1"
+	else
+		tar -c -C "$top" --exclude='./build*' . | tar -x -C "$1"
+	fi
+}
