@@ -266,7 +266,8 @@ static JobResult step_work(Send *s, uint64_t until_usec) {
                 return JOB_DONE;
         }
         report(s);
-        if (s->kind == SEND_COMPACT && s->n_lines <= COMPACT_RATIO * idset_size(&s->seen))
+        if (s->kind == SEND_COMPACT && s->result.counts.invalid == 0 &&
+            s->n_lines <= COMPACT_RATIO * idset_size(&s->seen))
                 return JOB_DONE;
         s->state = STATE_CLOSE;
         return JOB_MORE;
@@ -282,7 +283,8 @@ static void remove_prefix(Send *s) {
                           s->site->name);
                 return;
         }
-        r = sitelog_replace_prefix(&s->log, (size_t) s->size, s->keep, s->n_keep);
+        r = sitelog_replace_prefix(&s->log, (size_t) s->size, s->keep, s->n_keep,
+                                   s->context->sites->sync);
         if (r < 0) {
                 event.error = r;
                 log_event(LOG_WARNING, &event,

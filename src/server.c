@@ -82,6 +82,7 @@ static void connection_close(Connection *c) {
                 free(c);
         else
                 server->spare = c;
+        update_listening(server);
 }
 
 static Connection *connection_new(Server *server, int fd) {
@@ -92,12 +93,7 @@ static Connection *connection_new(Server *server, int fd) {
                 c = malloc(sizeof *c);
         if (!c)
                 return NULL;
-        /* All but the buffer at the end, which is large and needs no zeros. */
-        memset(c, 0,
-               offsetof(Connection, decoder) + offsetof(RequestDecoder, in) +
-                       offsetof(AttrReader, fixed));
-        memset((char *) c + offsetof(Connection, decoder) + sizeof(AttrReader), 0,
-               sizeof(RequestDecoder) - sizeof(AttrReader));
+        memset(c, 0, sizeof *c);
         c->server = server;
         c->fd = fd;
         c->accepted_usec = c->read_usec = now_usec();
@@ -294,7 +290,6 @@ static int on_deadlines(sd_event_source *source, uint64_t usec, void *userdata) 
         service_end_turn(server->service);
         if (next != USEC_INFINITY)
                 arm_deadlines(server, next);
-        update_listening(server);
         return 0;
 }
 
@@ -347,6 +342,7 @@ static void pause_accept(Server *server, int error) {
         server->accept_paused = true;
         (void) sd_event_source_set_time_relative(server->accept_again, ACCEPT_PAUSE_USEC);
         (void) sd_event_source_set_enabled(server->accept_again, SD_EVENT_ONESHOT);
+        update_listening(server);
 }
 
 static void greet(Server *server, int fd) {
@@ -365,12 +361,11 @@ static void greet(Server *server, int fd) {
                 send_bytes(c, REQUEST_ANNOUNCEMENT, REQUEST_ANNOUNCEMENT_SIZE);
         if (!server->deadlines_armed)
                 arm_deadlines(server, deadline_of(c));
+        update_listening(server);
 }
 
 static void on_connections(Server *server, int listen_fd) {
-        for (unsigned i = 0; i < ACCEPTS_MAX && !server->accept_paused &&
-                             server->n_connections < server->connections_max;
-             i++) {
+        for (unsigned i = 0; i < ACCEPTS_MAX && server->listening; i++) {
                 int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
                 if (fd >= 0)
@@ -427,10 +422,8 @@ static int on_turn(sd_event_source *source, int fd, uint32_t revents, void *user
                 if (n > 0)
                         service_end_turn(server->service);
                 now = now_usec();
-                if (n > 0) {
+                if (n > 0)
                         last = now;
-                        update_listening(server);
-                }
         } while (now - last < SPIN_USEC && now - start < TURN_USEC &&
                  !service_busy(server->service) && server->listening);
         server->active_usec = last;

@@ -474,14 +474,12 @@ static void set_postmap(Service *s) {
 
 static int read_domains(Service *s) {
         const char *text = s->settings->fast_flush_domains;
-        _cleanup_free_ char *problem = NULL;
+        char *problem = NULL;
         int r;
 
         r = domains_new(text ? text : "", s->settings->subdomains, s->postmap, &s->domains,
                         &problem);
-        if (r == 0 && problem)
-                log_event(LOG_ERR, &(LogEvent){.message_id = LOG_ID_CONFIG},
-                          "fast_flush_domains: %s", problem);
+        free(problem); /* settings_load() has reported it */
         return r;
 }
 

@@ -398,9 +398,9 @@ static bool announces(const Settings *s) {
 static int find_subdomains(Settings *s) {
         static const char *const no_postmap[] = {"postmap", NULL};
         _cleanup_free_ char *problem = NULL;
-        Domains *d;
         const char *why = "a table cannot be used here";
         DomainsAnswer answer;
+        Domains *d;
         int r;
 
         r = domains_new(s->text[PARENT_DOMAIN_MATCHES_SUBDOMAINS], false, no_postmap, &d, &problem);
@@ -414,7 +414,22 @@ static int find_subdomains(Settings *s) {
         return 0;
 }
 
-static int fill_in(Settings *s) {
+static int check_domains(Settings *s) {
+        static const char *const no_postmap[] = {"postmap", NULL};
+        _cleanup_free_ char *problem = NULL;
+        Domains *d;
+        int r;
+
+        r = domains_new(s->text[FAST_FLUSH_DOMAINS], s->subdomains, no_postmap, &d, &problem);
+        if (r < 0)
+                return r;
+        if (problem)
+                add_problem(s, "%s: %s", table[FAST_FLUSH_DOMAINS].name, problem);
+        domains_free(d);
+        return 0;
+}
+
+static void fill_in(Settings *s) {
         s->queue_directory = s->text[QUEUE_DIRECTORY];
         s->fast_flush_domains = s->text[FAST_FLUSH_DOMAINS];
         if (s->source[FAST_FLUSH_DOMAINS] == SOURCE_DEFAULT &&
@@ -433,7 +448,6 @@ static int fill_in(Settings *s) {
         s->ipc_timeout = time_of(s, IPC_TIMEOUT);
         s->request_timeout = time_of(s, REQUEST_TIMEOUT);
         s->max_idle = time_of(s, MAX_IDLE);
-        return find_subdomains(s);
 }
 
 int settings_load(const char *file, Settings *ret) {
@@ -447,8 +461,12 @@ int settings_load(const char *file, Settings *ret) {
                 r = load_files(&s, file);
         if (r == 0)
                 r = load_postfix(&s);
+        if (r == 0) {
+                fill_in(&s);
+                r = find_subdomains(&s);
+        }
         if (r == 0)
-                r = fill_in(&s);
+                r = check_domains(&s);
         if (r < 0) {
                 settings_free(&s);
                 return r;

@@ -226,7 +226,8 @@ static int read_fully(const SiteLog *log, char *buf, size_t n, off_t offset) {
         return 0;
 }
 
-static int move_to_front(SiteLog *log, size_t n_prefix, const char *keep, size_t n_keep) {
+static int move_to_front(SiteLog *log, size_t n_prefix, const char *keep, size_t n_keep,
+                         bool sync) {
         _cleanup_free_ char *stay = NULL;
         size_t n_tail, n;
         int r;
@@ -244,14 +245,19 @@ static int move_to_front(SiteLog *log, size_t n_prefix, const char *keep, size_t
         r = read_fully(log, stay + n_keep, n_tail, (off_t) n_prefix);
         if (r == 0)
                 r = append(log, stay, n);
+        if (r == 0 && sync)
+                r = RET_NERRNO(fdatasync(log->fd));
         if (r == 0)
                 r = write_fully(log, stay, n, 0);
+        if (r == 0 && sync)
+                r = RET_NERRNO(fdatasync(log->fd));
         if (r == 0)
                 r = RET_NERRNO(ftruncate(log->fd, (off_t) n));
         return r;
 }
 
-int sitelog_replace_prefix(SiteLog *log, size_t n_prefix, const char *keep, size_t n_keep) {
+int sitelog_replace_prefix(SiteLog *log, size_t n_prefix, const char *keep, size_t n_keep,
+                           bool sync) {
         int r;
 
         assert(n_prefix <= (size_t) log->st.st_size && n_keep <= n_prefix);
@@ -259,7 +265,7 @@ int sitelog_replace_prefix(SiteLog *log, size_t n_prefix, const char *keep, size
         if (n_keep == 0 && n_prefix == (size_t) log->st.st_size)
                 r = RET_NERRNO(ftruncate(log->fd, 0));
         else
-                r = move_to_front(log, n_prefix, keep, n_keep);
+                r = move_to_front(log, n_prefix, keep, n_keep, sync);
         restat(log);
         return r;
 }

@@ -91,10 +91,13 @@ ssize_t sitelog_read(const SiteLog *log, char *buf, size_t size, off_t offset);
  * they are there at least once, and the file stays the same one for whoever waits for its lock.
  * A crash may leave a line of the prefix torn, or records twice; none is lost.
  *
+ * @sync: wait for the disk between these steps, so that a loss of power cannot turn them round
+ *
  * Return: 0, or a negative errno; the log then has all it had before.
  * Source: ours; spec 9.2, 9.6.
  */
-int sitelog_replace_prefix(SiteLog *log, size_t n_prefix, const char *keep, size_t n_keep);
+int sitelog_replace_prefix(SiteLog *log, size_t n_prefix, const char *keep, size_t n_keep,
+                           bool sync);
 
 /** sitelog_touch() - set both times to now: "flushed now" (spec 4.2, 5.3) */
 void sitelog_touch(SiteLog *log);
