@@ -87,7 +87,7 @@ static ssize_t receive(int fd, char *buf, size_t size, uint64_t until_usec) {
 }
 
 static int read_reply(int fd, AttrReader *in, uint64_t until_usec, RequestStatus *ret,
-                      RequestCounts *ret_counts) {
+                      RequestCounts *ret_counts, bool *ret_has_counts) {
         for (;;) {
                 size_t size;
                 char *space;
@@ -101,7 +101,7 @@ static int read_reply(int fd, AttrReader *in, uint64_t until_usec, RequestStatus
                 if (n < 0)
                         return (int) n;
                 attr_reader_commit(in, (size_t) n);
-                r = request_decode_reply(in, ret, ret_counts);
+                r = request_decode_reply(in, ret, ret_counts, ret_has_counts);
                 if (r != 0)
                         return r < 0 ? r : 0;
                 if (n == 0)
@@ -110,7 +110,7 @@ static int read_reply(int fd, AttrReader *in, uint64_t until_usec, RequestStatus
 }
 
 int client_ask(int fd, const Request *request, uint64_t timeout_usec, RequestStatus *ret,
-               RequestCounts *ret_counts) {
+               RequestCounts *ret_counts, bool *ret_has_counts) {
         uint64_t until_usec = until(timeout_usec);
         AttrReader in = {0};
         int r, sent;
@@ -118,7 +118,7 @@ int client_ask(int fd, const Request *request, uint64_t timeout_usec, RequestSta
         /* A server of either dialect takes the request before its announcement has been read. If
          * it refuses while we still send, its reply says why. */
         sent = send_request(fd, request);
-        r = read_reply(fd, &in, until_usec, ret, ret_counts);
+        r = read_reply(fd, &in, until_usec, ret, ret_counts, ret_has_counts);
         attr_reader_free(&in);
         return r < 0 && sent < 0 ? sent : r;
 }

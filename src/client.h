@@ -20,14 +20,15 @@ int client_connect(const char *path);
  * client_ask() - send a request and read the reply, of either dialect
  * @fd:            connected
  * @timeout_usec:  for the whole of the work, 0 for none
- * @ret_counts:    all 0 if the server has no counts to tell (flush(8))
+ * @ret_counts:    all 0 if the server has no counts to tell (flush(8)), and then
+ * @ret_has_counts:  is false
  *
  * Return: 0, -EBADMSG (not a reply), -ECONNRESET (closed without one), -ETIMEDOUT, or another
  *         negative errno.
  * Source: spec 1.4, 2.
  */
 int client_ask(int fd, const Request *request, uint64_t timeout_usec, RequestStatus *ret,
-               RequestCounts *ret_counts);
+               RequestCounts *ret_counts, bool *ret_has_counts);
 
 /**
  * client_wait() - wait until the server hangs up: refresh and purge answer first, work then

@@ -15,7 +15,7 @@
 
 #define DEFAULT_SERVICE "fflushd" /* socket below public/ */
 
-static const char *arg_config, *arg_socket;
+static const char *arg_config, *arg_instance, *arg_socket;
 static uint64_t arg_timeout;
 static bool arg_quiet;
 
@@ -33,6 +33,7 @@ static void print_help(void) {
              "\n"
              "Options:\n"
              "  -c, --config FILE   configuration file (" SETTINGS_FILE ")\n"
+             "  -i, --instance NAME further Postfix instance, with its configuration in /etc/NAME\n"
              "  -s, --socket PATH   socket (queue_directory/public/" DEFAULT_SERVICE ")\n"
              "  -t, --timeout TIME  give up waiting after this time (never)\n"
              "  -q, --quiet         print nothing but errors\n"
@@ -44,6 +45,7 @@ static void print_help(void) {
 
 static int parse_options(int argc, char *argv[]) {
         static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                                {"instance", required_argument, NULL, 'i'},
                                                 {"socket", required_argument, NULL, 's'},
                                                 {"timeout", required_argument, NULL, 't'},
                                                 {"quiet", no_argument, NULL, 'q'},
@@ -52,10 +54,13 @@ static int parse_options(int argc, char *argv[]) {
                                                 {0}};
         int c;
 
-        while ((c = getopt_long(argc, argv, "c:s:t:qh", options, NULL)) >= 0)
+        while ((c = getopt_long(argc, argv, "c:i:s:t:qh", options, NULL)) >= 0)
                 switch (c) {
                 case 'c':
                         arg_config = optarg;
+                        break;
+                case 'i':
+                        arg_instance = optarg;
                         break;
                 case 's':
                         arg_socket = optarg;
@@ -89,7 +94,7 @@ static int find_socket(char **ret) {
                 *ret = strdup(arg_socket);
                 return *ret ? 0 : -ENOMEM;
         }
-        r = settings_load(arg_config, &settings);
+        r = settings_load(arg_config, arg_instance, &settings);
         if (r < 0)
                 return r;
         if (settings.problems)
@@ -129,7 +134,10 @@ static int say_status(const char *what, RequestStatus status) {
                                what);
                 return EX_DATAERR;
         case REQUEST_DENY:
-                (void) fprintf(stderr, "fflushctl: %s: not eligible (fast_flush_domains)\n", what);
+                (void) fprintf(stderr,
+                               "fflushctl: %s: not eligible (fast_flush_domains), or no valid "
+                               "destination\n",
+                               what);
                 return EX_NOPERM;
         default:
                 (void) fprintf(stderr, "fflushctl: %s: unknown status %d\n", what, (int) status);
@@ -152,11 +160,10 @@ static void say_flushed(const char *site, const RequestCounts *c) {
 
 static void say_delivered(const char *id, const RequestCounts *c) {
         printf("%s: %s\n", id,
-               c->moved    ? "moved"
-               : c->gone   ? "no such message in the queue"
-               : c->busy   ? "active or on hold"
-               : c->failed ? "could not be moved, the journal says why"
-                           : "done"); /* flush(8) does not tell */
+               c->moved  ? "moved"
+               : c->gone ? "no such message in the queue"
+               : c->busy ? "active, on hold, or still being written"
+                         : "could not be moved, the journal says why");
 }
 
 /* Return: an exit status. A message that is not there is worth one; that a site has none is not. */
@@ -180,12 +187,13 @@ static int ask(const char *path, const Request *request) {
         _cleanup_close_ int fd = -EBADF;
         RequestCounts counts = {0};
         RequestStatus status;
+        bool has_counts = false;
         int r;
 
         fd = client_connect(path);
         if (fd < 0)
                 return say_connect_error(path, fd);
-        r = client_ask(fd, request, arg_timeout, &status, &counts);
+        r = client_ask(fd, request, arg_timeout, &status, &counts, &has_counts);
         if (r < 0)
                 return say_no_reply(what, r);
         if (status != REQUEST_OK)
@@ -195,6 +203,8 @@ static int ask(const char *path, const Request *request) {
                 if (r < 0)
                         return say_no_reply(what, r);
         }
+        if (!has_counts) /* flush(8) does not tell */
+                return EX_OK;
         return say_result(request, &counts);
 }
 

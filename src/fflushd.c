@@ -18,15 +18,16 @@
 
 #define LISTEN_FDS_MAX 16
 
-static const char *arg_config;
+static const char *arg_config, *arg_instance;
 static bool arg_check_config;
 
 static void print_help(void) {
-        puts("Usage: fflushd [--config FILE] [--check-config]\n"
+        puts("Usage: fflushd [--config FILE] [--instance NAME] [--check-config]\n"
              "\n"
              "Fast flush service for Postfix. Serves the sockets that systemd passes.\n"
              "\n"
              "  -c, --config FILE   configuration file (" SETTINGS_FILE ")\n"
+             "  -i, --instance NAME further Postfix instance, with its configuration in /etc/NAME\n"
              "      --check-config  check the configuration, print what would be used, exit\n"
              "      --version       print the version, exit\n"
              "  -h, --help          print this, exit\n"
@@ -37,16 +38,20 @@ static void print_help(void) {
 /* Return: -1 (go on), or an exit status. */
 static int parse_options(int argc, char *argv[]) {
         static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                                {"instance", required_argument, NULL, 'i'},
                                                 {"check-config", no_argument, NULL, 'k'},
                                                 {"version", no_argument, NULL, 'v'},
                                                 {"help", no_argument, NULL, 'h'},
                                                 {0}};
         int c;
 
-        while ((c = getopt_long(argc, argv, "c:h", options, NULL)) >= 0)
+        while ((c = getopt_long(argc, argv, "c:i:h", options, NULL)) >= 0)
                 switch (c) {
                 case 'c':
                         arg_config = optarg;
+                        break;
+                case 'i':
+                        arg_instance = optarg;
                         break;
                 case 'k':
                         arg_check_config = true;
@@ -115,6 +120,7 @@ static int serve(const Settings *settings, const int *fds, unsigned n_fds) {
         (void) sigemptyset(&mask);
         (void) sigaddset(&mask, SIGTERM);
         (void) sigaddset(&mask, SIGINT);
+        (void) sigaddset(&mask, SIGHUP);
         (void) sigaddset(&mask, SIGCHLD);
         if (sigprocmask(SIG_BLOCK, &mask, NULL) < 0)
                 return -errno;
@@ -138,7 +144,7 @@ int main(int argc, char *argv[]) {
         (void) umask(077);
         (void) signal(SIGPIPE, SIG_IGN);
 
-        r = settings_load(arg_config, &settings);
+        r = settings_load(arg_config, arg_instance, &settings);
         if (r < 0) {
                 log_message(LOG_ERR, "cannot load the configuration: %s", strerror(-r));
                 return EX_OSERR;

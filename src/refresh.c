@@ -26,9 +26,12 @@ struct Refresh {
         RefreshResult result;
 };
 
-static void log_file(const char *name, int error, const char *what) {
-        log_event(LOG_WARNING, &(LogEvent){.message_id = LOG_ID_FILE, .file = name, .error = error},
-                  "flush/%s: %s: %s", name, what, strerror(-error));
+static void log_file(const Refresh *r, const char *name, int error, const char *what) {
+        char path[QUEUE_PATH_SIZE];
+
+        queue_path(r->context->sites->queue, QUEUE_FLUSH, name, path);
+        log_event(LOG_WARNING, &(LogEvent){.message_id = LOG_ID_FILE, .file = path, .error = error},
+                  "%s: %s: %s", path, what, strerror(-error));
 }
 
 static int open_dir(Refresh *r, int parent_fd, const char *name) {
@@ -64,7 +67,7 @@ static void remove_empty(Refresh *r, const char *name) {
         if (k == 0)
                 r->result.removed++;
         else if (k != -EAGAIN && k != -ENOENT && k != -ENOTEMPTY) /* in use is no trouble */
-                log_file(name, k, "cannot remove");
+                log_file(r, name, k, "cannot remove");
 }
 
 static JobResult send(Refresh *r, const char *name, SendKind kind) {
@@ -77,7 +80,7 @@ static JobResult send(Refresh *r, const char *name, SendKind kind) {
                 k = send_start(r->context, site, kind);
         if (k < 0) {
                 r->result.failed++;
-                log_file(name, k, "cannot flush");
+                log_file(r, name, k, "cannot flush");
                 return JOB_MORE;
         }
         r->waiting_for = site;
@@ -93,7 +96,7 @@ static JobResult work_log(Refresh *r, const char *name) {
         queue_path(r->context->sites->queue, QUEUE_FLUSH, name, path);
         if (fstatat(r->context->sites->queue->fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0) {
                 if (errno != ENOENT)
-                        log_file(name, -errno, "cannot look at");
+                        log_file(r, name, -errno, "cannot look at");
                 return JOB_MORE;
         }
         r->result.logs++;
@@ -118,7 +121,7 @@ static JobResult work_entry(Refresh *r, const char *name) {
                 return work_log(r, name);
         k = open_dir(r, dirfd(r->dirs[r->depth - 1]), name);
         if (k < 0)
-                log_file(name, k, "not a hash directory, passed over");
+                log_file(r, name, k, "not a hash directory, passed over");
         return JOB_MORE;
 }
 
@@ -167,7 +170,7 @@ void refresh_sent(Refresh *r, const Site *site, const SendResult *result) {
         if (result->error < 0) {
                 r->result.failed++;
                 if (result->error != -ECANCELED)
-                        log_file(site->log, result->error, "cannot flush");
+                        log_file(r, site->log, result->error, "cannot flush");
         } else if (result->kind == SEND_COMPACT)
                 r->result.compacted += result->counts.duplicate > 0;
         else {

@@ -248,7 +248,9 @@ static int skip_announcement(AttrReader *in, size_t *name) {
         return attr_reader_next(in, name);
 }
 
-int request_decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_counts) {
+int request_decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_counts,
+                         bool *ret_has_counts) {
+        bool has_counts = false;
         RequestCounts counts = {0};
         unsigned long status, number;
         size_t name, value;
@@ -275,9 +277,11 @@ int request_decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_
                                 if (parse_number(attr_reader_string(in, value), &number) < 0)
                                         return -EBADMSG;
                                 *count_at(&counts, i) = number;
+                                has_counts = true;
                         }
         }
         *ret = (RequestStatus) (int32_t) status;
         *ret_counts = counts;
+        *ret_has_counts = has_counts;
         return 1;
 }

@@ -97,11 +97,13 @@ size_t request_encode(const Request *request, char *ret, size_t size);
  * request_decode_reply() - the other end of request_encode_reply()
  * @in:          what has arrived, with or without announcement; parsed anew at each call
  * @ret_counts:  receives what the reply has of them, 0 for the rest
+ * @ret_has_counts:  false: it has none, so the zeros mean nothing
  *
  * Return: 1, 0 (more is needed), -EBADMSG.
  * Source: spec 1.4.
  */
-int request_decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_counts);
+int request_decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_counts,
+                         bool *ret_has_counts);
 
 /** request_name() - "add", "send_site", ...; as on the wire, but "refresh" for "rfrsh" */
 const char *request_name(RequestKind kind);

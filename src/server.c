@@ -25,6 +25,7 @@
 #define ACCEPT_PAUSE_USEC (100 * USEC_PER_MSEC) /* when accept(2) fails */
 #define STOP_USEC         (2 * USEC_PER_SEC)    /* what is quick may finish after SIGTERM */
 #define IDLE_USEC_MIN     (5 * USEC_PER_SEC)    /* under systemd, whose limits count starts */
+#define STATUS_USEC       (1 * USEC_PER_SEC)    /* between two lines for systemctl status */
 #define LINGER_MAX        (4u * 1024 * 1024)    /* bytes read off a client that was refused */
 
 typedef enum ConnectionState {
@@ -52,16 +53,19 @@ struct Server {
         unsigned n_listen_fds;
         bool listening;
         int epoll_fd;
-        sd_event_source *turn, *idle, *deadlines, *accept_again, *stop;
+        sd_event_source *turn, *idle, *deadlines, *accept_again, *status, *stop;
         Connection *connections, *spare;
         unsigned n_connections, connections_max;
         uint64_t n_requests;
         uint64_t active_usec; /* when something last happened */
         uint64_t max_idle;
-        bool deadlines_armed, accept_paused, stopping;
+        bool deadlines_armed, status_armed, accept_paused;
+        bool retiring; /* leaves as soon as no job runs */
+        bool stopping; /* leaves within STOP_USEC */
 };
 
 static void update_listening(Server *server);
+static void arm_status(Server *server);
 
 /* ------------------------------------------------------------------------------ connections */
 
@@ -149,6 +153,7 @@ static void on_finish(Call *call) {
 
         c->server->n_requests++;
         c->server->active_usec = now_usec();
+        arm_status(c->server);
         if (call->status == REQUEST_BAD)
                 linger(c);
         else
@@ -312,13 +317,14 @@ static void set_listening(Server *server, bool on) {
         server->listening = on;
 }
 
-static bool used_up(const Server *server) {
-        return server->settings->max_use > 0 && server->n_requests >= server->settings->max_use;
+static bool is_retiring(const Server *server) {
+        return server->retiring ||
+               (server->settings->max_use > 0 && server->n_requests >= server->settings->max_use);
 }
 
 /* Connections beyond the limit stay in the backlog, which is the kernel's to hold. */
 static void update_listening(Server *server) {
-        bool leaving = server->stopping || (used_up(server) && !service_busy(server->service));
+        bool leaving = server->stopping || (is_retiring(server) && !service_busy(server->service));
 
         set_listening(server, !leaving && !server->accept_paused &&
                                       server->n_connections < server->connections_max);
@@ -451,12 +457,29 @@ static void notify_status(const Server *server) {
                           server->stopping ? ", stopping" : "");
 }
 
+static int on_status(sd_event_source *source, uint64_t usec, void *userdata) {
+        Server *server = userdata;
+
+        (void) source;
+        (void) usec;
+        server->status_armed = false;
+        notify_status(server);
+        return 0;
+}
+
+static void arm_status(Server *server) {
+        if (server->status_armed)
+                return;
+        server->status_armed = true;
+        (void) sd_event_source_set_time_relative(server->status, STATUS_USEC);
+        (void) sd_event_source_set_enabled(server->status, SD_EVENT_ONESHOT);
+}
+
 static int on_idle(sd_event_source *source, uint64_t usec, void *userdata) {
         Server *server = userdata;
         uint64_t now = now_usec(), due = server->active_usec + server->max_idle;
 
         (void) usec;
-        notify_status(server);
         if (now >= due && server->n_connections == 0 && service_idle(server->service) &&
             backlog_empty(server)) {
                 log_message(LOG_DEBUG, "idle for %llu s, leaving",
@@ -498,6 +521,18 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si,
         return sd_event_source_set_enabled(server->stop, SD_EVENT_ONESHOT);
 }
 
+/* The configuration is read at the start; so a new one is had by a new start. */
+static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata) {
+        Server *server = userdata;
+
+        (void) source;
+        (void) si;
+        log_message(LOG_INFO, "leaving, so that the next request finds the new configuration");
+        server->retiring = true;
+        update_listening(server);
+        return 0;
+}
+
 /* ------------------------------------------------------------------------------------ set-up */
 
 /* systemd sets a low soft limit for programs that use select(2). */
@@ -534,11 +569,15 @@ static int add_sources(Server *server) {
         if (r >= 0)
                 r = add_timer(server, on_accept_again, &server->accept_again);
         if (r >= 0)
+                r = add_timer(server, on_status, &server->status);
+        if (r >= 0)
                 r = add_timer(server, on_stop_timeout, &server->stop);
         if (r >= 0)
                 r = sd_event_add_signal(server->event, NULL, SIGTERM, on_signal, server);
         if (r >= 0)
                 r = sd_event_add_signal(server->event, NULL, SIGINT, on_signal, server);
+        if (r >= 0)
+                r = sd_event_add_signal(server->event, NULL, SIGHUP, on_hangup, server);
         if (r >= 0)
                 r = sd_event_set_watchdog(server->event, true);
         return r < 0 ? r : 0;
@@ -596,6 +635,7 @@ Server *server_free(Server *server) {
         sd_event_source_disable_unref(server->idle);
         sd_event_source_disable_unref(server->deadlines);
         sd_event_source_disable_unref(server->accept_again);
+        sd_event_source_disable_unref(server->status);
         sd_event_source_disable_unref(server->stop);
         closep(&server->epoll_fd);
         free(server);

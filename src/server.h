@@ -21,7 +21,7 @@ int server_new(sd_event *event, const Settings *settings, const int *listen_fds,
                Server **ret);
 
 /**
- * server_run() - serve until idle for max_idle, or max_use requests are done, or SIGTERM
+ * server_run() - serve until idle for max_idle, max_use requests are done, SIGTERM or SIGHUP
  *
  * No accepted connection is dropped, and none is accepted on the way out: what is in the backlog
  * then makes systemd start the next daemon.

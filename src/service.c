@@ -54,12 +54,14 @@ static LogEvent event_of(Service *s, Call *call, const char *message_id, char *s
                           .caller = &call->caller};
 }
 
-static void refuse(Service *s, Call *call, RequestStatus status, int level, const char *why) {
+static void refuse(Service *s, Call *call, RequestStatus status, int level, const char *why,
+                   int error) {
         char site[LOG_ESCAPE_SIZE];
         LogEvent event =
                 event_of(s, call, status == REQUEST_FAIL ? LOG_ID_FAILED : LOG_ID_REFUSED, site);
 
         event.status = &status;
+        event.error = error;
         log_event(level, &event, "%s%s%s: %s: %s (uid %u, pid %d)", event.request,
                   event.site ? " " : "", event.site ? event.site : "",
                   status == REQUEST_FAIL ? "failed" : "refused", why, (unsigned) call->caller.uid,
@@ -68,7 +70,9 @@ static void refuse(Service *s, Call *call, RequestStatus status, int level, cons
 }
 
 static void fail(Service *s, Call *call, int error) {
-        refuse(s, call, REQUEST_FAIL, LOG_ERR, strerror(-error));
+        /* Nobody's fault when the service stops. */
+        refuse(s, call, REQUEST_FAIL, error == -ECANCELED ? LOG_NOTICE : LOG_ERR, strerror(-error),
+               error);
 }
 
 void service_refuse(Service *s, Call *call, const char *why, const char *bytes, size_t n_bytes) {
@@ -238,7 +242,10 @@ static void log_refreshed(Service *s, Call *call, const RefreshResult *result) {
 
         event.counts = c;
         event.error = result->error;
-        log_event(result->error < 0 ? LOG_ERR : LOG_INFO, &event,
+        log_event(result->error == -ECANCELED ? LOG_NOTICE
+                  : result->error < 0         ? LOG_ERR
+                                              : LOG_INFO,
+                  &event,
                   "%s%s%s: %lu logs, %lu flushed, %lu failed, %lu compacted, %lu removed; %lu "
                   "messages moved, %lu gone, %lu busy, %lu failed (uid %u, pid %d)",
                   event.request, result->error < 0 ? " ended early: " : "",
@@ -310,7 +317,7 @@ static void submit_eligible(Service *s, Call *call) {
         r = site_normalize(call->request.site, site);
         if (r == -EINVAL) {
                 refuse(s, call, REQUEST_DENY, LOG_WARNING,
-                       "neither a valid host name nor an address literal");
+                       "neither a valid host name nor an address literal", 0);
                 return;
         }
         if (r == 0) {
@@ -341,13 +348,13 @@ static void decide(Service *s, Call *call) {
                 submit_eligible(s, call);
                 break;
         case DOMAINS_NO:
-                refuse(s, call, REQUEST_DENY, LOG_NOTICE, "not in fast_flush_domains");
+                refuse(s, call, REQUEST_DENY, LOG_NOTICE, "not in fast_flush_domains", 0);
                 break;
         case DOMAINS_PENDING:
                 LL_PREPEND(s->undecided, call);
                 break;
         default:
-                refuse(s, call, REQUEST_FAIL, LOG_WARNING, why);
+                refuse(s, call, REQUEST_FAIL, LOG_WARNING, why, 0);
         }
 }
 

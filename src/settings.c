@@ -178,6 +178,8 @@ static const char *check_value(Index i, const char *text) {
         default:
                 if (i == QUEUE_DIRECTORY && text[0] != '/')
                         return "not an absolute path";
+                if (strchr(text, '$'))
+                        return "main.cf's $name means nothing here";
                 if (i == QUEUE_SERVICE_NAME && (text[0] == '\0' || strchr(text, '/')))
                         return "not a service name";
                 return NULL;
@@ -206,67 +208,6 @@ static int set_value(Settings *s, Index i, const char *value, Source source) {
         return 0;
 }
 
-/* Not cfg_parse(): its scanner ends the process when it meets a directory. */
-static int parse_file(Settings *s, cfg_t *cfg, const char *path) {
-        _cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-        struct stat st;
-        FILE *f;
-        int r;
-
-        if (fd < 0 || fstat(fd, &st) < 0) {
-                add_problem(s, "%s: %s", path, strerror(errno));
-                return -EINVAL;
-        }
-        if (!S_ISREG(st.st_mode) || st.st_size > CONFIG_SIZE_MAX) {
-                add_problem(s, "%s: %s", path,
-                            S_ISREG(st.st_mode) ? "too large" : "not a regular file");
-                return -EINVAL;
-        }
-        f = fdopen(fd, "r");
-        if (!f)
-                return -ENOMEM;
-        fd = -EBADF;
-        free(cfg->filename);
-        cfg->filename = strdup(path);
-        current = s;
-        r = cfg_parse_fp(cfg, f);
-        (void) fclose(f);
-        return r == CFG_SUCCESS ? 0 : -EINVAL;
-}
-
-static int is_conf(const struct dirent *e) {
-        size_t n = strlen(e->d_name);
-
-        return e->d_name[0] != '.' && n > strlen(".conf") &&
-               streq(e->d_name + n - strlen(".conf"), ".conf");
-}
-
-static int parse_drop_ins(Settings *s, cfg_t *cfg, const char *file) {
-        const char *slash = strrchr(file, '/');
-        _cleanup_free_ char *dir = NULL;
-        struct dirent **entries = NULL;
-        int n, r = 0;
-
-        if (asprintf(&dir, "%.*sconf.d", slash ? (int) (slash - file) + 1 : 0, file) < 0)
-                return -ENOMEM;
-        n = scandir(dir, &entries, is_conf, alphasort);
-        if (n < 0 && errno != ENOENT) {
-                add_problem(s, "%s: %s", dir, strerror(errno));
-                return -EINVAL;
-        }
-        for (int i = 0; i < n; i++) {
-                _cleanup_free_ char *path = NULL;
-
-                if (r == 0 && asprintf(&path, "%s/%s", dir, entries[i]->d_name) < 0)
-                        r = -ENOMEM;
-                if (r == 0)
-                        r = parse_file(s, cfg, path);
-                free(entries[i]);
-        }
-        free(entries);
-        return r;
-}
-
 static int take_values(Settings *s, cfg_t *cfg) {
         for (int i = 0; i < _INDEX_MAX; i++) {
                 cfg_opt_t *opt;
@@ -284,7 +225,7 @@ static int take_values(Settings *s, cfg_t *cfg) {
         return 0;
 }
 
-static int load_files(Settings *s, const char *file) {
+static int parse_stream(Settings *s, const char *path, FILE *f) {
         cfg_opt_t opts[_INDEX_MAX + 1];
         size_t n = 0;
         cfg_t *cfg;
@@ -300,15 +241,77 @@ static int load_files(Settings *s, const char *file) {
         (void) cfg_set_error_function(cfg, on_confuse_error);
         for (size_t i = 0; i < n; i++)
                 (void) cfg_set_validate_func(cfg, opts[i].name, on_confuse_value);
-
-        if (file || access(SETTINGS_FILE, F_OK) == 0)
-                r = parse_file(s, cfg, file ? file : SETTINGS_FILE);
-        if (r == 0)
-                r = parse_drop_ins(s, cfg, file ? file : SETTINGS_FILE);
-        if (r == 0)
+        cfg->filename = strdup(path);
+        current = s;
+        if (cfg_parse_fp(cfg, f) == CFG_SUCCESS) /* on_confuse_error() has noted the rest */
                 r = take_values(s, cfg);
         (void) cfg_free(cfg);
-        return r == -ENOMEM ? r : 0;
+        return r;
+}
+
+/* Not cfg_parse(): its scanner ends the process when it meets a directory. */
+static int parse_file(Settings *s, const char *path) {
+        _cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+        struct stat st;
+        FILE *f;
+        int r;
+
+        if (fd < 0 || fstat(fd, &st) < 0) {
+                add_problem(s, "%s: %s", path, strerror(errno));
+                return 0;
+        }
+        if (!S_ISREG(st.st_mode) || st.st_size > CONFIG_SIZE_MAX) {
+                add_problem(s, "%s: %s", path,
+                            S_ISREG(st.st_mode) ? "too large" : "not a regular file");
+                return 0;
+        }
+        f = fdopen(fd, "r");
+        if (!f)
+                return -ENOMEM;
+        fd = -EBADF;
+        r = parse_stream(s, path, f);
+        (void) fclose(f);
+        return r;
+}
+
+static int is_conf(const struct dirent *e) {
+        size_t n = strlen(e->d_name);
+
+        return e->d_name[0] != '.' && n > strlen(".conf") &&
+               streq(e->d_name + n - strlen(".conf"), ".conf");
+}
+
+static int parse_drop_ins(Settings *s, const char *file) {
+        const char *slash = strrchr(file, '/');
+        _cleanup_free_ char *dir = NULL;
+        struct dirent **entries = NULL;
+        int n, r = 0;
+
+        if (asprintf(&dir, "%.*sconf.d", slash ? (int) (slash - file) + 1 : 0, file) < 0)
+                return -ENOMEM;
+        n = scandir(dir, &entries, is_conf, alphasort);
+        if (n < 0 && errno != ENOENT)
+                add_problem(s, "%s: %s", dir, strerror(errno));
+        for (int i = 0; i < n; i++) {
+                _cleanup_free_ char *path = NULL;
+
+                if (r == 0 && asprintf(&path, "%s/%s", dir, entries[i]->d_name) < 0)
+                        r = -ENOMEM;
+                if (r == 0)
+                        r = parse_file(s, path);
+                free(entries[i]);
+        }
+        free(entries);
+        return r;
+}
+
+/* Each file by itself: one that is broken takes nothing from the others. */
+static int load_files(Settings *s, const char *file, bool may_be_missing) {
+        int r = 0;
+
+        if (!may_be_missing || access(file, F_OK) == 0)
+                r = parse_file(s, file);
+        return r < 0 ? r : parse_drop_ins(s, file);
 }
 
 /* "name = value", one a line; a parameter that this Postfix does not know is left out. */
@@ -450,23 +453,44 @@ static void fill_in(Settings *s) {
         s->max_idle = time_of(s, MAX_IDLE);
 }
 
-int settings_load(const char *file, Settings *ret) {
-        Settings s = {.text = calloc(_INDEX_MAX, sizeof *s.text),
-                      .source = calloc(_INDEX_MAX, sizeof *s.source)};
-        int r = s.text && s.source ? 0 : -ENOMEM;
+/* Further instances of Postfix have their configuration in /etc/NAME, as this one has it. */
+static int set_defaults(Settings *s, const char *instance) {
+        _cleanup_free_ char *directory = NULL;
+        int r = 0;
 
         for (int i = 0; i < _INDEX_MAX && r == 0; i++)
-                r = set_value(&s, (Index) i, table[i].value, SOURCE_DEFAULT);
+                r = set_value(s, (Index) i, table[i].value, SOURCE_DEFAULT);
+        if (r < 0 || !instance)
+                return r;
+        if (asprintf(&directory, "/etc/%s", instance) < 0)
+                return -ENOMEM;
+        return set_value(s, POSTFIX_CONFIG_DIRECTORY, directory, SOURCE_DEFAULT);
+}
+
+static int load(Settings *s, const char *file, const char *instance) {
+        _cleanup_free_ char *own = NULL;
+        int r;
+
+        r = set_defaults(s, instance);
+        if (r < 0)
+                return r;
+        if (instance && asprintf(&own, SETTINGS_DIR "/%s/fflushd.conf", instance) < 0)
+                return -ENOMEM;
+        r = load_files(s, file ? file : own ? own : SETTINGS_FILE, !file);
         if (r == 0)
-                r = load_files(&s, file);
-        if (r == 0)
-                r = load_postfix(&s);
-        if (r == 0) {
-                fill_in(&s);
-                r = find_subdomains(&s);
-        }
-        if (r == 0)
-                r = check_domains(&s);
+                r = load_postfix(s);
+        if (r < 0)
+                return r;
+        fill_in(s);
+        r = find_subdomains(s);
+        return r < 0 ? r : check_domains(s);
+}
+
+int settings_load(const char *file, const char *instance, Settings *ret) {
+        Settings s = {.text = calloc(_INDEX_MAX, sizeof *s.text),
+                      .source = calloc(_INDEX_MAX, sizeof *s.source)};
+        int r = s.text && s.source ? load(&s, file, instance) : -ENOMEM;
+
         if (r < 0) {
                 settings_free(&s);
                 return r;
@@ -485,7 +509,7 @@ void settings_free(Settings *s) {
 }
 
 void settings_print(const Settings *s, FILE *f) {
-        static const char *const sources[] = {"default", "main.cf", "fflushd.conf"};
+        static const char *const sources[] = {"default", "Postfix", "fflushd.conf"};
 
         for (int i = 0; i < _INDEX_MAX; i++)
                 (void) fprintf(f, "%s%s = '%s' # %s\n", table[i].read_only ? "# " : "",

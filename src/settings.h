@@ -27,21 +27,25 @@ typedef struct Settings {
         unsigned char *source;
 } Settings;
 
-#define SETTINGS_FILE SYSCONFDIR "/fflushd/fflushd.conf"
+#define SETTINGS_DIR  SYSCONFDIR "/fflushd"
+#define SETTINGS_FILE SETTINGS_DIR "/fflushd.conf"
 
 /**
  * settings_load() - read the configuration
- * @file:  NULL for SETTINGS_FILE, which may be missing
- * @ret:   receives the settings; settings_free() them
+ * @file:      NULL for SETTINGS_FILE, which may be missing, or the instance's own
+ * @instance:  NULL, or the name of a further Postfix instance (postmulti(1)), as "postfix-b": then
+ *             SETTINGS_DIR/postfix-b/fflushd.conf is read, and Postfix asked in /etc/postfix-b
+ * @ret:       receives the settings; settings_free() them
  *
- * A file that cannot be read or parsed, or has a wrong value, is as good as empty, and is named in
- * @ret->problems with the line: the service goes on with Postfix's values and the defaults. Values
+ * Each file for itself: one that cannot be read or parsed, or has a wrong value, is as good as
+ * empty, and is named in @ret->problems with the line; the service goes on with the others, with
+ * Postfix's values and the defaults. Values
  * that Postfix should have told but did not are the documented defaults; only fast_flush_domains
  * stays unknown then, since a guess would refuse mail's records without a word.
  *
  * Return: 0, or -ENOMEM.
  */
-int settings_load(const char *file, Settings *ret);
+int settings_load(const char *file, const char *instance, Settings *ret);
 void settings_free(Settings *s);
 
 /** settings_print() - all values in use and where each comes from, as a configuration file */

@@ -18,16 +18,18 @@ static void send_again(const Trigger *t, char request) {
                           t->endpoint, request, strerror(-r));
 }
 
-static int on_retry(sd_event_source *source, uint64_t usec, void *userdata) {
-        Trigger *t = userdata;
-
-        (void) source;
-        (void) usec;
+static void send_lost(Trigger *t) {
         if (t->lost_flush)
                 send_again(t, QMGR_FLUSH_DEAD);
         if (t->lost_scan)
                 send_again(t, QMGR_SCAN_INCOMING);
         t->lost_flush = t->lost_scan = false;
+}
+
+static int on_retry(sd_event_source *source, uint64_t usec, void *userdata) {
+        (void) source;
+        (void) usec;
+        send_lost(userdata);
         return 0;
 }
 
@@ -47,6 +49,7 @@ int trigger_init(Trigger *t, sd_event *event, int queue_fd, const char *service,
 }
 
 void trigger_free(Trigger *t) {
+        send_lost(t);
         sd_event_source_disable_unref(t->retry);
         free(t->endpoint);
 }

@@ -22,6 +22,8 @@ typedef struct Trigger {
  */
 int trigger_init(Trigger *t, sd_event *event, int queue_fd, const char *service,
                  uint64_t retry_usec);
+
+/** trigger_free() - what is still to be sent again is sent now */
 void trigger_free(Trigger *t);
 
 /**

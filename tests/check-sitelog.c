@@ -1,0 +1,515 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "sitelog.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+
+#include "spool.h"
+#include "util.h"
+
+#define NAME "example_com"
+#define PATH "flush/" NAME
+
+#define DAY (24 * 3600)
+
+static SiteLog site_log;
+
+static void setup(void) {
+        spool_setup();
+        site_log = (SiteLog) SITELOG_INIT;
+}
+
+static void teardown(void) {
+        sitelog_close(&site_log);
+        spool_teardown();
+}
+
+static int open_log(bool create) {
+        return sitelog_open(&spool_queue, NAME, create, &site_log);
+}
+
+static int append(const char *lines) {
+        return sitelog_append(&spool_queue, NAME, &site_log, lines, strlen(lines), false);
+}
+
+static bool is_locked(const char *path) {
+        _cleanup_close_ int fd = openat(spool_fd, path, O_RDWR | O_CLOEXEC);
+
+        ck_assert_int_ge(fd, 0);
+        return flock(fd, LOCK_EX | LOCK_NB) < 0;
+}
+
+START_TEST(a_log_is_made_for_the_owner_only) { /* 1 */
+        ck_assert_int_eq(open_log(true), 0);
+        ck_assert(site_log.created);
+        ck_assert_int_eq(append("ABC123\n"), 0);
+        sitelog_close(&site_log);
+        spool_expect(PATH, "ABC123\n");
+        ck_assert_int_eq(spool_stat(PATH).st_mode, S_IFREG | 0600);
+        ck_assert_int_eq(open_log(true), 0);
+        ck_assert(!site_log.created);
+}
+END_TEST
+
+START_TEST(a_log_is_not_made_unasked) {
+        ck_assert_int_eq(open_log(false), -ENOENT);
+        ck_assert(!spool_exists(PATH));
+        ck_assert_int_lt(site_log.fd, 0);
+}
+END_TEST
+
+START_TEST(hash_directories_are_made) { /* 104 */
+        spool_queue.hashed[QUEUE_FLUSH] = true;
+        spool_queue.hash_depth = 2;
+        ck_assert_int_eq(open_log(false), -ENOENT);
+        ck_assert(!spool_exists("flush/e"));
+        ck_assert_int_eq(open_log(true), 0);
+        ck_assert_int_eq(append("ABC123\n"), 0);
+        spool_expect("flush/e/x/" NAME, "ABC123\n");
+        ck_assert_int_eq(spool_stat("flush/e").st_mode, S_IFDIR | 0700);
+        ck_assert_int_eq(spool_stat("flush/e/x").st_mode, S_IFDIR | 0700);
+}
+END_TEST
+
+START_TEST(the_directory_of_all_logs_is_made) {
+        ck_assert_int_eq(unlinkat(spool_fd, "flush", AT_REMOVEDIR), 0);
+        ck_assert_int_eq(open_log(true), 0);
+        ck_assert_int_eq(append("ABC123\n"), 0);
+        spool_expect(PATH, "ABC123\n");
+}
+END_TEST
+
+START_TEST(records_go_to_the_end) { /* 58 */
+        spool_write(PATH, "ABC123\n");
+        ck_assert_int_eq(open_log(true), 0);
+        ck_assert_int_eq(append("ABC123\nDEF456\n"), 0);
+        ck_assert_int_eq(append("GHI789\n"), 0);
+        ck_assert_int_eq(site_log.st.st_size, 28);
+        spool_expect(PATH, "ABC123\nABC123\nDEF456\nGHI789\n");
+}
+END_TEST
+
+START_TEST(a_last_line_without_newline_gets_one_first) { /* 59 */
+        spool_write(PATH, "ABC123");
+        ck_assert_int_eq(open_log(true), 0);
+        ck_assert_int_eq(append("DEF456\n"), 0);
+        spool_expect(PATH, "ABC123\nDEF456\n");
+}
+END_TEST
+
+START_TEST(a_record_can_be_on_the_disk_before_the_answer) {
+        spool_queue.hashed[QUEUE_FLUSH] = true;
+        ck_assert_int_eq(open_log(true), 0);
+        ck_assert_int_eq(sitelog_append(&spool_queue, NAME, &site_log, "A1\n", 3, true), 0);
+        ck_assert_int_eq(sitelog_append(&spool_queue, NAME, &site_log, "B1\n", 3, true), 0);
+        spool_expect("flush/e/" NAME, "A1\nB1\n");
+}
+END_TEST
+
+START_TEST(a_symbolic_link_is_refused) { /* 62 */
+        spool_write("target", "ABC123\n");
+        ck_assert_int_eq(symlinkat("../target", spool_fd, PATH), 0);
+        ck_assert_int_eq(open_log(true), -ELOOP);
+        ck_assert_int_eq(open_log(false), -ELOOP);
+        ck_assert(!is_locked("target"));
+}
+END_TEST
+
+START_TEST(a_dangling_symbolic_link_is_refused) {
+        ck_assert_int_eq(symlinkat("../target", spool_fd, PATH), 0);
+        ck_assert_int_eq(open_log(true), -ELOOP);
+        ck_assert(!spool_exists("target"));
+}
+END_TEST
+
+START_TEST(a_directory_is_refused) { /* 63 */
+        ck_assert_int_eq(mkdirat(spool_fd, PATH, 0700), 0);
+        ck_assert_int_eq(open_log(true), -EISDIR);
+        ck_assert_int_lt(site_log.fd, 0);
+}
+END_TEST
+
+START_TEST(a_fifo_is_refused_and_does_not_block) {
+        ck_assert_int_eq(mkfifoat(spool_fd, PATH, 0600), 0);
+        ck_assert_int_eq(open_log(true), -EPROTOTYPE);
+        ck_assert_int_lt(site_log.fd, 0);
+}
+END_TEST
+
+START_TEST(a_file_with_two_names_is_refused) {
+        spool_write(PATH, "ABC123\n");
+        ck_assert_int_eq(linkat(spool_fd, PATH, spool_fd, "other", 0), 0);
+        ck_assert_int_eq(open_log(true), -EMLINK);
+        ck_assert(!is_locked(PATH));
+}
+END_TEST
+
+START_TEST(another_one_s_file_is_refused) { /* 63 */
+        spool_write(PATH, "ABC123\n");
+        ck_assert_int_eq(fchownat(spool_fd, PATH, 1, (gid_t) -1, 0), 0);
+        ck_assert_int_eq(open_log(true), -EPERM);
+}
+END_TEST
+
+START_TEST(a_file_without_permission_is_refused) { /* 63 */
+        spool_write(PATH, "ABC123\n");
+        ck_assert_int_eq(fchmodat(spool_fd, PATH, 0400, 0), 0);
+        ck_assert(spool_unprivileged());
+        ck_assert_int_eq(open_log(true), -EACCES);
+        ck_assert_int_lt(site_log.fd, 0);
+}
+END_TEST
+
+START_TEST(an_open_log_is_locked_until_it_is_unlocked_or_closed) {
+        ck_assert_int_eq(open_log(true), 0);
+        ck_assert(is_locked(PATH));
+        sitelog_unlock(&site_log);
+        ck_assert(!is_locked(PATH));
+        ck_assert_int_eq(sitelog_relock(&spool_queue, NAME, &site_log), 0);
+        ck_assert(is_locked(PATH));
+        sitelog_close(&site_log);
+        ck_assert(!is_locked(PATH));
+        sitelog_close(&site_log); /* twice does no harm */
+}
+END_TEST
+
+START_TEST(somebody_else_s_lock_is_not_waited_for) { /* 60 */
+        int fd;
+
+        spool_write(PATH, "");
+        fd = spool_lock(PATH);
+        ck_assert_int_eq(open_log(true), -EAGAIN);
+        ck_assert_int_lt(site_log.fd, 0);
+        closep(&fd);
+        ck_assert_int_eq(open_log(true), 0);
+        sitelog_unlock(&site_log);
+        fd = spool_lock(PATH);
+        ck_assert_int_eq(sitelog_relock(&spool_queue, NAME, &site_log), -EAGAIN);
+        closep(&fd);
+        ck_assert_int_eq(sitelog_relock(&spool_queue, NAME, &site_log), 0);
+}
+END_TEST
+
+START_TEST(a_log_that_was_removed_while_unlocked_is_stale) { /* 61 */
+        ck_assert_int_eq(open_log(true), 0);
+        sitelog_unlock(&site_log);
+        ck_assert_int_eq(unlinkat(spool_fd, PATH, 0), 0);
+        ck_assert_int_eq(sitelog_relock(&spool_queue, NAME, &site_log), -ESTALE);
+}
+END_TEST
+
+START_TEST(a_log_that_was_replaced_while_unlocked_is_stale) {
+        ck_assert_int_eq(open_log(true), 0);
+        sitelog_unlock(&site_log);
+        spool_write("other", "ABC123\n");
+        ck_assert_int_eq(renameat(spool_fd, PATH, spool_fd, "old"), 0);
+        ck_assert_int_eq(sitelog_relock(&spool_queue, NAME, &site_log), -ESTALE);
+        ck_assert_int_eq(renameat(spool_fd, "other", spool_fd, PATH), 0);
+        ck_assert_int_eq(sitelog_relock(&spool_queue, NAME, &site_log), -ESTALE);
+        /* Opened anew it is the one that bears the name. */
+        sitelog_close(&site_log);
+        ck_assert_int_eq(open_log(false), 0);
+        ck_assert_int_eq(site_log.st.st_size, 7);
+}
+END_TEST
+
+START_TEST(a_log_that_got_another_name_while_unlocked_is_refused) {
+        ck_assert_int_eq(open_log(true), 0);
+        sitelog_unlock(&site_log);
+        ck_assert_int_eq(linkat(spool_fd, PATH, spool_fd, "other", 0), 0);
+        ck_assert_int_eq(sitelog_relock(&spool_queue, NAME, &site_log), -EMLINK);
+}
+END_TEST
+
+START_TEST(a_relock_sees_what_was_written_meanwhile) {
+        ck_assert_int_eq(open_log(true), 0);
+        ck_assert_int_eq(append("ABC123\n"), 0);
+        sitelog_unlock(&site_log);
+        spool_append(PATH, "DEF456\n");
+        ck_assert_int_eq(sitelog_relock(&spool_queue, NAME, &site_log), 0);
+        ck_assert_int_eq(site_log.st.st_size, 14);
+        ck_assert_int_eq(append("GHI789\n"), 0);
+        spool_expect(PATH, "ABC123\nDEF456\nGHI789\n");
+}
+END_TEST
+
+START_TEST(reading_does_not_put_off_the_refresh) {
+        char buf[64];
+
+        spool_write(PATH, "ABC123\nDEF456\n");
+        spool_set_times(PATH, -DAY - 100, -DAY);
+        ck_assert_int_eq(open_log(false), 0);
+        ck_assert_int_eq(sitelog_read(&site_log, buf, sizeof buf, 0), 14);
+        ck_assert_mem_eq(buf, "ABC123\nDEF456\n", 14);
+        ck_assert_int_eq(sitelog_read(&site_log, buf, 3, 7), 3);
+        ck_assert_mem_eq(buf, "DEF", 3);
+        ck_assert_int_eq(sitelog_read(&site_log, buf, sizeof buf, 14), 0);
+        ck_assert_int_lt(spool_atime(PATH), -DAY);
+}
+END_TEST
+
+START_TEST(an_add_keeps_the_time_of_the_last_flush) {
+        spool_write(PATH, "ABC123");
+        spool_set_times(PATH, -DAY - 100, -DAY);
+        ck_assert_int_eq(open_log(true), 0);
+        ck_assert_int_eq(append("DEF456\n"), 0);
+        ck_assert_int_lt(spool_atime(PATH), -DAY);
+        ck_assert_int_ge(spool_mtime(PATH), -60);
+}
+END_TEST
+
+START_TEST(a_touched_log_was_flushed_now) {
+        spool_write(PATH, "");
+        spool_set_times(PATH, -DAY, -DAY);
+        ck_assert_int_eq(open_log(false), 0);
+        sitelog_touch(&site_log);
+        ck_assert_int_ge(spool_atime(PATH), -60);
+        ck_assert_int_ge(spool_mtime(PATH), -60);
+        ck_assert_int_eq(site_log.st.st_mtime, spool_stat(PATH).st_mtime);
+}
+END_TEST
+
+/* What was there, the prefix, what replaces it, what is left. */
+static const struct {
+        const char *before;
+        size_t n_prefix;
+        const char *keep, *after;
+} replacements[] = {
+        {"A\nB\n", 4, "", ""},
+        {"A\nB\n", 2, "", "B\n"},
+        {"A\nB\n", 0, "", "A\nB\n"},
+        {"A\nB\nC\n", 4, "B\n", "B\nC\n"},
+        {"A\nB\nC\n", 4, "A\nB\n", "A\nB\nC\n"},
+        {"A\nB\nC\n", 6, "B\n", "B\n"},
+        {"A\nB\nC\n", 6, "A\nC\n", "A\nC\n"},
+        {"A\nB", 3, "", ""},
+        {"A\nB", 3, "A\n", "A\n\n"}, /* the newline that B had not is no record */
+        {"A\nB", 3, "B", "B\n"},
+        {"A\nB", 2, "", "B\n"},
+        {"AAAA\nB\n", 5, "", "B\n"},               /* tail shorter than the prefix */
+        {"A\nBBBBBBBB\n", 2, "", "BBBBBBBB\n"},     /* and longer */
+        {"A\nBB\nCCCCCCCC\n", 5, "BB\n", "BB\nCCCCCCCC\n"},
+};
+
+START_TEST(a_prefix_is_replaced_and_the_rest_stays) {
+        const char *keep = replacements[_i].keep, *after = replacements[_i].after;
+
+        for (int sync = 0; sync < 2; sync++) {
+                spool_write(PATH, replacements[_i].before);
+                ck_assert_int_eq(open_log(false), 0);
+                ck_assert_int_eq(sitelog_replace_prefix(&site_log, replacements[_i].n_prefix, keep,
+                                                        strlen(keep), sync),
+                                 0);
+                spool_expect(PATH, after);
+                ck_assert_int_eq(site_log.st.st_size, strlen(after));
+                ck_assert_uint_eq(spool_stat(PATH).st_ino, site_log.st.st_ino); /* the same file */
+                sitelog_close(&site_log);
+        }
+}
+END_TEST
+
+START_TEST(after_a_replacement_records_go_to_the_end_again) {
+        spool_write(PATH, "A\nB\nC\n");
+        ck_assert_int_eq(open_log(false), 0);
+        ck_assert_int_eq(sitelog_replace_prefix(&site_log, 4, "B\n", 2, false), 0);
+        ck_assert_int_eq(append("D\n"), 0);
+        spool_expect(PATH, "B\nC\nD\n");
+}
+END_TEST
+
+START_TEST(a_prefix_of_many_pages_is_replaced) {
+        _cleanup_free_ char *text = malloc(600001);
+        char *got;
+
+        for (unsigned i = 0; i < 50000; i++)
+                (void) snprintf(text + 12 * i, 13, "%011u\n", i);
+        spool_write(PATH, text);
+        ck_assert_int_eq(open_log(false), 0);
+        ck_assert_int_eq(sitelog_replace_prefix(&site_log, 300000, text + 120000, 120000, false), 0);
+        got = spool_read(PATH);
+        ck_assert_uint_eq(strlen(got), 420000);
+        ck_assert_mem_eq(got, text + 120000, 120000);
+        ck_assert_mem_eq(got + 120000, text + 300000, 300000);
+        free(got);
+}
+END_TEST
+
+START_TEST(a_failed_append_leaves_nothing_behind) {
+        spool_write(PATH, "ABC123\n");
+        ck_assert_int_eq(open_log(true), 0);
+        spool_limit(10); /* so the first 3 bytes are written */
+        ck_assert_int_eq(append("DEF456\n"), -EFBIG);
+        spool_unlimit();
+        spool_expect(PATH, "ABC123\n");
+        ck_assert_int_eq(site_log.st.st_size, 7);
+        ck_assert_int_eq(append("GHI789\n"), 0);
+        spool_expect(PATH, "ABC123\nGHI789\n");
+}
+END_TEST
+
+START_TEST(a_failed_append_of_many_records_leaves_none_of_them) {
+        ck_assert_int_eq(open_log(true), 0);
+        spool_limit(4);
+        ck_assert_int_eq(append("A\nB\nC\nD\nE\n"), -EFBIG);
+        spool_unlimit();
+        spool_expect(PATH, "");
+}
+END_TEST
+
+START_TEST(a_failed_replacement_leaves_all_records) {
+        spool_write(PATH, "A\nB\nC\nD\n");
+        ck_assert_int_eq(open_log(true), 0);
+        spool_limit(10);
+        ck_assert_int_eq(sitelog_replace_prefix(&site_log, 4, "B\n", 2, false), -EFBIG);
+        spool_unlimit();
+        spool_expect(PATH, "A\nB\nC\nD\n");
+        ck_assert_int_eq(site_log.st.st_size, 8);
+        ck_assert_int_eq(sitelog_replace_prefix(&site_log, 4, "B\n", 2, false), 0);
+        spool_expect(PATH, "B\nC\nD\n");
+}
+END_TEST
+
+START_TEST(a_log_can_be_emptied_on_a_full_disk) {
+        spool_write(PATH, "A\nB\n");
+        ck_assert_int_eq(open_log(true), 0);
+        spool_limit(0);
+        ck_assert_int_eq(sitelog_replace_prefix(&site_log, 4, NULL, 0, false), 0);
+        spool_unlimit();
+        spool_expect(PATH, "");
+}
+END_TEST
+
+START_TEST(only_an_empty_log_is_removed) {
+        spool_write(PATH, "A\n");
+        ck_assert_int_eq(open_log(true), 0);
+        ck_assert_int_eq(sitelog_remove_if_empty(&spool_queue, NAME, &site_log), -ENOTEMPTY);
+        spool_expect(PATH, "A\n");
+        ck_assert_int_eq(sitelog_replace_prefix(&site_log, 2, NULL, 0, false), 0);
+        ck_assert_int_eq(sitelog_remove_if_empty(&spool_queue, NAME, &site_log), 0);
+        ck_assert(!spool_exists(PATH));
+}
+END_TEST
+
+START_TEST(a_log_removed_by_us_is_made_anew_by_the_next_add) {
+        ck_assert_int_eq(open_log(true), 0);
+        ck_assert_int_eq(sitelog_remove_if_empty(&spool_queue, NAME, &site_log), 0);
+        sitelog_close(&site_log);
+        ck_assert_int_eq(open_log(true), 0);
+        ck_assert(site_log.created);
+        ck_assert_int_eq(append("A\n"), 0);
+        spool_expect(PATH, "A\n");
+}
+END_TEST
+
+/* The stamp as it is if the log is opened now. */
+static SiteLogStamp stamp_now(void) {
+        SiteLogStamp stamp;
+
+        ck_assert_int_eq(open_log(true), 0);
+        stamp = sitelog_stamp(&site_log);
+        sitelog_close(&site_log);
+        return stamp;
+}
+
+START_TEST(the_stamp_after_a_change_is_the_one_the_next_open_sees) {
+        static const char line[] = "ABC123\n";
+        SiteLogStamp before, after;
+
+        for (int i = 0; i < 4; i++) {
+                ck_assert_int_eq(open_log(true), 0);
+                if (i == 0)
+                        ck_assert_int_eq(append(line), 0);
+                else if (i == 1)
+                        ck_assert_int_eq(sitelog_replace_prefix(&site_log, 0, line, 0, false), 0);
+                else if (i == 2)
+                        ck_assert_int_eq(sitelog_replace_prefix(&site_log, 7, NULL, 0, false), 0);
+                else
+                        sitelog_touch(&site_log);
+                before = sitelog_stamp(&site_log);
+                sitelog_close(&site_log);
+                spool_tick();
+                after = stamp_now();
+                ck_assert(sitelog_stamp_equal(&before, &after));
+        }
+}
+END_TEST
+
+START_TEST(the_stamp_tells_of_somebody_else_s_record) {
+        SiteLogStamp before = stamp_now(), after;
+
+        spool_append(PATH, "ABC123\n");
+        after = stamp_now();
+        ck_assert(!sitelog_stamp_equal(&before, &after));
+}
+END_TEST
+
+START_TEST(the_stamp_tells_of_other_records_of_the_same_length) {
+        SiteLogStamp before, after;
+
+        spool_write(PATH, "ABC123\n");
+        before = stamp_now();
+        spool_tick();
+        spool_write(PATH, "DEF456\n");
+        after = stamp_now();
+        ck_assert(!sitelog_stamp_equal(&before, &after));
+}
+END_TEST
+
+START_TEST(the_stamp_tells_of_another_file) {
+        SiteLogStamp before, after;
+
+        spool_write(PATH, "ABC123\n");
+        before = stamp_now();
+        spool_write("other", "ABC123\n");
+        ck_assert_int_eq(renameat(spool_fd, "other", spool_fd, PATH), 0);
+        after = stamp_now();
+        ck_assert(!sitelog_stamp_equal(&before, &after));
+}
+END_TEST
+
+int main(void) {
+        TCase *tc = tcase_create("sitelog");
+
+        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_test(tc, a_log_is_made_for_the_owner_only);
+        tcase_add_test(tc, a_log_is_not_made_unasked);
+        tcase_add_test(tc, hash_directories_are_made);
+        tcase_add_test(tc, the_directory_of_all_logs_is_made);
+        tcase_add_test(tc, records_go_to_the_end);
+        tcase_add_test(tc, a_last_line_without_newline_gets_one_first);
+        tcase_add_test(tc, a_record_can_be_on_the_disk_before_the_answer);
+        tcase_add_test(tc, a_symbolic_link_is_refused);
+        tcase_add_test(tc, a_dangling_symbolic_link_is_refused);
+        tcase_add_test(tc, a_directory_is_refused);
+        tcase_add_test(tc, a_fifo_is_refused_and_does_not_block);
+        tcase_add_test(tc, a_file_with_two_names_is_refused);
+        if (geteuid() == 0) /* nobody else can give a file away */
+                tcase_add_test(tc, another_one_s_file_is_refused);
+        tcase_add_test(tc, a_file_without_permission_is_refused);
+        tcase_add_test(tc, an_open_log_is_locked_until_it_is_unlocked_or_closed);
+        tcase_add_test(tc, somebody_else_s_lock_is_not_waited_for);
+        tcase_add_test(tc, a_log_that_was_removed_while_unlocked_is_stale);
+        tcase_add_test(tc, a_log_that_was_replaced_while_unlocked_is_stale);
+        tcase_add_test(tc, a_log_that_got_another_name_while_unlocked_is_refused);
+        tcase_add_test(tc, a_relock_sees_what_was_written_meanwhile);
+        tcase_add_test(tc, reading_does_not_put_off_the_refresh);
+        tcase_add_test(tc, an_add_keeps_the_time_of_the_last_flush);
+        tcase_add_test(tc, a_touched_log_was_flushed_now);
+        tcase_add_loop_test(tc, a_prefix_is_replaced_and_the_rest_stays, 0,
+                            ARRAY_SIZE(replacements));
+        tcase_add_test(tc, after_a_replacement_records_go_to_the_end_again);
+        tcase_add_test(tc, a_prefix_of_many_pages_is_replaced);
+        tcase_add_test(tc, a_failed_append_leaves_nothing_behind);
+        tcase_add_test(tc, a_failed_append_of_many_records_leaves_none_of_them);
+        tcase_add_test(tc, a_failed_replacement_leaves_all_records);
+        tcase_add_test(tc, a_log_can_be_emptied_on_a_full_disk);
+        tcase_add_test(tc, only_an_empty_log_is_removed);
+        tcase_add_test(tc, a_log_removed_by_us_is_made_anew_by_the_next_add);
+        tcase_add_test(tc, the_stamp_after_a_change_is_the_one_the_next_open_sees);
+        tcase_add_test(tc, the_stamp_tells_of_somebody_else_s_record);
+        tcase_add_test(tc, the_stamp_tells_of_other_records_of_the_same_length);
+        tcase_add_test(tc, the_stamp_tells_of_another_file);
+        return run_case("sitelog", tc);
+}

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+"""A throw-away Debian with a real systemd as PID 1 and a real Postfix, for tests of units.
+
+Needs root, mmdebstrap and systemd-container. The root file system of a release is made once and
+kept in $FFLUSHD_TEST_CACHE; each guest boots an overlay of it that vanishes with its last process.
+The guest has a loopback network only.
+"""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+CACHE = os.environ.get("FFLUSHD_TEST_CACHE", "/var/cache/fflushd-test")
+PACKAGES = ("systemd,systemd-sysv,dbus,postfix,postfix-lmdb,procps,iproute2,python3,"
+            "build-essential,autoconf,automake,pkg-config,libsystemd-dev,libconfuse-dev,"
+            "libidn2-dev,libunistring-dev,uthash-dev")
+BOOT_TIMEOUT = 60
+RUN_TIMEOUT = 120
+
+# Before the packages are configured: Postfix must not ask.
+PRESEED = r"""printf '%s\n' 'postfix postfix/main_mailer_type select Internet Site' \
+    'postfix postfix/mailname string guest.test' | chroot "$1" debconf-set-selections"""
+
+# No network, no clock, no disks: what would wait for them is masked.
+FINISH = r"""
+cd "$1"
+echo guest > etc/hostname
+printf '127.0.0.1 localhost\n127.0.1.1 guest.test guest\n' > etc/hosts
+echo 7c1d5f4be2a04d0f9a31c2aa00000001 > etc/machine-id
+for u in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
+         fstrim.timer systemd-resolved.service systemd-networkd.service \
+         systemd-timesyncd.service console-getty.service getty.target; do
+    ln -sf /dev/null "etc/systemd/system/$u"
+done
+chroot . postconf -e inet_interfaces=loopback-only inet_protocols=ipv4 myhostname=guest.test \
+    mydestination=guest.test,localhost disable_dns_lookups=yes compatibility_level=2 \
+    alias_maps= alias_database= biff=no
+"""
+
+# Runs in a mount and PID namespace of its own, so that the kernel cleans up whatever happens. A
+# control group of its own: two guests would share the group of whoever started them.
+BOOT = r"""
+set -e
+root=$1 dir=$2 group=$3
+mount -t tmpfs -o mode=0755,size=2g guest "$dir"
+mkdir "$dir/upper" "$dir/work" "$dir/root"
+mount -t overlay -o "lowerdir=$root,upperdir=$dir/upper,workdir=$dir/work" guest "$dir/root"
+for h in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
+    [ -e "$h/cgroup.procs" ] || continue
+    mkdir -p "$h/$group" && echo 0 > "$h/$group/cgroup.procs"
+done
+export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 SYSTEMD_NSPAWN_API_VFS_WRITABLE=network
+exec systemd-nspawn --quiet --directory="$dir/root" --machine="$group" --boot --register=no \
+    --keep-unit --private-network --link-journal=no --resolv-conf=off --timezone=off \
+    --console=pipe --system-call-filter=bpf
+"""
+
+
+def missing():
+    """What keeps guests from being made here, or None."""
+    if os.getuid() != 0:
+        return "needs root"
+    for tool in ("mmdebstrap", "systemd-nspawn", "nsenter", "unshare", "setpriv"):
+        if not shutil.which(tool):
+            return "needs " + tool
+    return None
+
+
+def root_of(suite):
+    """The root file system of a release; made if it is not there."""
+    key = hashlib.sha256((PACKAGES + PRESEED + FINISH).encode()).hexdigest()[:12]
+    root = os.path.join(CACHE, "%s-%s" % (suite, key))
+    if os.path.isdir(root):
+        return root
+    os.makedirs(CACHE, exist_ok=True)
+    new = "%s.%d" % (root, os.getpid())
+    try:
+        subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", "--include=" + PACKAGES,
+                        "--essential-hook=" + PRESEED,
+                        "--dpkgopt=path-exclude=/usr/share/doc/*",
+                        "--dpkgopt=path-exclude=/usr/share/man/*",
+                        "--dpkgopt=path-exclude=/usr/share/locale/*", suite, new],
+                       check=True, capture_output=True, text=True)
+        subprocess.run(["sh", "-ec", FINISH, "sh", new], check=True)
+        os.rename(new, root)
+    except subprocess.CalledProcessError as e:
+        raise RuntimeError("cannot make a root file system of %s:\n%s" % (suite, e.stderr)) from e
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return root
+
+
+def children(pid):
+    try:
+        with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
+            return [int(p) for p in f.read().split()]
+    except FileNotFoundError:
+        return []
+
+
+def is_init(pid):
+    """PID 1 of its own PID namespace?"""
+    try:
+        with open("/proc/%d/status" % pid) as f:
+            return any(line.split()[-1] == "1" for line in f if line.startswith("NSpid:"))
+    except FileNotFoundError:
+        return False
+
+
+class Guest:
+    def __init__(self, suite="bookworm"):
+        root = root_of(suite)
+        self.dir = tempfile.mkdtemp(prefix="fflushd-guest.")
+        self.group = os.path.basename(self.dir).replace(".", "-").replace("_", "-")
+        self.console = open(os.path.join(self.dir + ".console"), "wb")
+        self.process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private",
+             "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "sh", "-c", BOOT, "sh", root,
+             self.dir, self.group], stdin=subprocess.DEVNULL, stdout=self.console,
+            stderr=self.console)
+        try:
+            self.leader = self.find_leader()
+            self.wait_booted()
+        except BaseException:
+            self.close()
+            raise
+
+    def find_leader(self):
+        end = time.monotonic() + BOOT_TIMEOUT
+        while time.monotonic() < end and self.process.poll() is None:
+            for nspawn in children(self.process.pid):
+                for pid in children(nspawn):
+                    if is_init(pid) and pid != nspawn:
+                        return pid
+            time.sleep(0.02)
+        raise RuntimeError("no guest: " + self.console_text())
+
+    def wait_booted(self):
+        end = time.monotonic() + BOOT_TIMEOUT
+        state = ""
+        while time.monotonic() < end and self.process.poll() is None:
+            state = self.run("systemctl is-system-running --wait", check=False).stdout.strip()
+            if state in ("running", "degraded"):
+                return
+            time.sleep(0.05)
+        raise RuntimeError("the guest is %s: %s" % (state, self.console_text()))
+
+    def console_text(self):
+        with open(self.console.name, errors="replace") as f:
+            return f.read()[-3000:]
+
+    def run(self, script, check=True, timeout=RUN_TIMEOUT, input=None, user=None):
+        """Run a shell script in the guest, as root unless told otherwise."""
+        command = ["nsenter", "--target", str(self.leader), "--all", "--wd=/", "--",
+                   "env", "-i", "LC_ALL=C.UTF-8", "HOME=/root", "SYSTEMD_PAGER=",
+                   "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
+        if user:
+            command += ["setpriv", "--reuid=" + user, "--regid=" + user, "--init-groups"]
+        r = subprocess.run(command + ["sh", "-c", script], input=input, capture_output=True,
+                           text=not isinstance(input, bytes), timeout=timeout)
+        if check and r.returncode != 0:
+            raise AssertionError("%s\nstatus %d\n%s%s" % (script, r.returncode, r.stdout, r.stderr))
+        return r
+
+    def out(self, script, **kwargs):
+        return self.run(script, **kwargs).stdout.strip()
+
+    def write(self, path, text):
+        self.run("mkdir -p \"$(dirname '%s')\" && cat > '%s'" % (path, path), input=text)
+
+    def copy_in(self, directory, target):
+        """A directory's contents."""
+        tar = subprocess.run(["tar", "-c", "-C", directory, "."], capture_output=True, check=True)
+        self.run("mkdir -p '%s' && tar -x -C '%s'" % (target, target), input=tar.stdout)
+
+    def wait(self, script, what, timeout=30):
+        """Until the script ends with status 0."""
+        end = time.monotonic() + timeout
+        while self.run(script, check=False).returncode != 0:
+            if time.monotonic() > end:
+                raise AssertionError("%s\n%s" % (what, self.out("journalctl -n 40 --no-pager")))
+            time.sleep(0.1)
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.console.close()
+        os.unlink(self.console.name)
+        for hierarchy in ("/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"):
+            self.remove_group(os.path.join(hierarchy, self.group))
+        os.rmdir(self.dir)
+
+    def remove_group(self, path):
+        """Its processes are being killed; the group can go when they have gone."""
+        end = time.monotonic() + 10
+        while os.path.isdir(path) and time.monotonic() < end:
+            for directory, _, _ in os.walk(path, topdown=False):
+                try:
+                    os.rmdir(directory)
+                except OSError:
+                    time.sleep(0.02)
