@@ -282,9 +282,8 @@ static const Literal *match_literal(const Domains *d, const char *site) {
         }
 }
 
-static bool is_lookup_text(const char *site) {
-        if (*site == '\0' || strlen(site) > SITE_TEXT_MAX)
-                return false;
+/* postmap(1) takes one key a line and trims blanks; no valid site has any of these. */
+static bool is_table_key(const char *site) {
         for (; *site; site++)
                 if ((unsigned char) *site <= ' ' || *site == 0x7f)
                         return false;
@@ -300,6 +299,8 @@ static DomainsAnswer match_item(Domains *d, const Item *item, const char *site) 
         case ITEM_ANY:
                 return DOMAINS_YES;
         case ITEM_TABLE:
+                if (!is_table_key(site))
+                        return DOMAINS_NO;
                 switch (table_lookup(item->table, site)) {
                 case TABLE_HIT:
                         return DOMAINS_YES;
@@ -321,7 +322,7 @@ static DomainsAnswer match_item(Domains *d, const Item *item, const char *site) 
 DomainsAnswer domains_match(Domains *d, const char *site, const char **ret_why) {
         const Literal *literal;
 
-        if (!is_lookup_text(site))
+        if (*site == '\0' || strlen(site) > SITE_TEXT_MAX)
                 return DOMAINS_NO;
         literal = match_literal(d, site);
         for (size_t i = 0; i < d->n_items; i++) {

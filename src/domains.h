@@ -38,8 +38,8 @@ Domains *domains_free(Domains *d);
  * @site:     folded (site_fold())
  * @ret_why:  receives the reason of DOMAINS_ERROR, valid until the next call
  *
- * The first item that matches decides. A site with blanks or control characters, and the empty
- * one, never matches.
+ * The first item that matches decides. The empty site never matches, nor one of more than
+ * SITE_TEXT_MAX bytes; a site with blanks or control characters is in no table.
  */
 DomainsAnswer domains_match(Domains *d, const char *site, const char **ret_why);
 

@@ -1,0 +1,843 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "send.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+
+#include "spool.h"
+#include "util.h"
+
+#define NAME  "example_com"
+#define PATH  "flush/" NAME
+#define CHUNK 65536 /* what is read at a time */
+
+#define HOUR 3600
+#define DAY  (24 * HOUR)
+
+static sd_event *event;
+static Jobs jobs;
+static Trigger trigger;
+static Sites sites;
+static SendContext context;
+static Site *site;
+static SendResult result;
+static unsigned n_done;
+
+static void on_done(Site *s, const SendResult *r, void *userdata) {
+        ck_assert_ptr_eq(userdata, &context);
+        ck_assert_ptr_eq(s, site);
+        ck_assert_ptr_null(s->send);
+        result = *r;
+        n_done++;
+}
+
+static void setup(void) {
+        spool_setup();
+        spool_listen();
+        ck_assert_int_ge(sd_event_new(&event), 0);
+        ck_assert_int_eq(jobs_init(&jobs, event), 0);
+        ck_assert_int_eq(trigger_init(&trigger, event, spool_fd, "qmgr", USEC_PER_SEC), 0);
+        sites_init(&sites, &spool_queue, false, 60 * USEC_PER_SEC);
+        context = (SendContext){.sites = &sites,
+                                .jobs = &jobs,
+                                .trigger = &trigger,
+                                .lock_usec = 60 * USEC_PER_SEC,
+                                .done = on_done,
+                                .userdata = &context};
+        site = sites_get(&sites, NAME);
+        result = (SendResult){.error = 1};
+        n_done = 0;
+}
+
+static void teardown(void) {
+        jobs_cancel(&jobs);
+        sites_free(&sites);
+        trigger_free(&trigger);
+        jobs_free(&jobs);
+        event = sd_event_unref(event);
+        spool_teardown();
+}
+
+/* One turn of the event loop. */
+static void turn(void) {
+        ck_assert_int_ge(sd_event_run(event, USEC_PER_SEC), 0);
+}
+
+static void start(SendKind kind) {
+        ck_assert_int_eq(send_start(&context, site, kind), 0);
+        ck_assert_ptr_nonnull(site->send);
+}
+
+static void finish(void) {
+        for (unsigned i = 0; site->send && i < 1000000; i++)
+                turn();
+        ck_assert_ptr_null(site->send);
+        ck_assert_uint_eq(n_done, 1);
+        n_done = 0;
+}
+
+static void run(SendKind kind) {
+        start(kind);
+        finish();
+        ck_assert_int_eq(result.kind, kind);
+}
+
+static void expect_counts(RequestCounts expected) {
+        const RequestCounts *c = &result.counts;
+
+        ck_assert_int_eq(result.error, 0);
+        ck_assert_uint_eq(c->moved, expected.moved);
+        ck_assert_uint_eq(c->gone, expected.gone);
+        ck_assert_uint_eq(c->busy, expected.busy);
+        ck_assert_uint_eq(c->failed, expected.failed);
+        ck_assert_uint_eq(c->duplicate, expected.duplicate);
+        ck_assert_uint_eq(c->invalid, expected.invalid);
+        ck_assert_uint_eq(c->found, c->moved + c->gone + c->busy + c->failed + c->duplicate);
+}
+
+/* A message in deferred that is not due. */
+static void put_message(const char *id) {
+        char path[QUEUE_PATH_SIZE];
+
+        queue_path(&spool_queue, QUEUE_DEFERRED, id, path);
+        spool_put(path, 0700, HOUR);
+}
+
+static void on_added(Call *call, int error, void *userdata) {
+        (void) call;
+        *(int *) userdata = error;
+}
+
+static void add(const char *id) {
+        Call call = {.request = {.kind = REQUEST_ADD, .queue_id = id}, .site = site};
+        int error = 1;
+
+        sites_put_add(&sites, site, &call);
+        ck_assert(!sites_write(&sites, on_added, &error));
+        ck_assert_int_eq(error, 0);
+}
+
+/* @n lines of 12 bytes, each with another ID, first .. first + n - 1. */
+static char *many_ids(unsigned first, unsigned n) {
+        char *text = malloc(12 * (size_t) n + 1);
+
+        ck_assert_ptr_nonnull(text);
+        text[0] = '\0';
+        for (unsigned i = 0; i < n; i++)
+                (void) snprintf(text + 12 * (size_t) i, 13, "%011X\n", first + i);
+        return text;
+}
+
+/* A log that takes a send more than one turn, and a send that has had its first. */
+#define N_LONG 10000u
+static void start_long_send(SendKind kind) {
+        _cleanup_free_ char *text = many_ids(0, N_LONG);
+
+        spool_write(PATH, text);
+        start(kind);
+        turn();
+        ck_assert_msg(site->send, "the log is too short for this test");
+}
+
+/* ------------------------------------------------------------------------- what is moved */
+
+START_TEST(without_a_log_nothing_happens) { /* 64 */
+        run(SEND_SITE);
+        expect_counts((RequestCounts){0});
+        ck_assert(!result.had_lines);
+        ck_assert_str_eq(spool_triggers(), "");
+        ck_assert(!spool_exists(PATH));
+}
+END_TEST
+
+START_TEST(an_empty_log_is_touched_and_qmgr_told) { /* 65 */
+        spool_write(PATH, "");
+        spool_set_times(PATH, -DAY, -DAY);
+        run(SEND_SITE);
+        expect_counts((RequestCounts){0});
+        ck_assert(!result.had_lines);
+        ck_assert_str_eq(spool_triggers(), "F");
+        ck_assert_int_ge(spool_atime(PATH), -60);
+        ck_assert_int_ge(spool_mtime(PATH), -60);
+}
+END_TEST
+
+START_TEST(a_recorded_message_is_moved_and_the_log_emptied) { /* 66 */
+        put_message("ABC123");
+        spool_write(PATH, "ABC123\n");
+        spool_set_times(PATH, -DAY, -DAY);
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.moved = 1});
+        ck_assert(result.had_lines);
+        ck_assert(spool_exists("incoming/ABC123"));
+        ck_assert_int_le(spool_mtime("incoming/ABC123"), 0);
+        spool_expect(PATH, "");
+        ck_assert_int_ge(spool_atime(PATH), -60);
+        ck_assert_int_ge(spool_mtime(PATH), -60);
+        ck_assert_str_eq(spool_triggers(), "FI");
+}
+END_TEST
+
+START_TEST(a_message_that_is_gone_loses_its_record) { /* 68 */
+        spool_write(PATH, "ABC123\n");
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.gone = 1});
+        spool_expect(PATH, "");
+        ck_assert_str_eq(spool_triggers(), "FI");
+}
+END_TEST
+
+START_TEST(repeated_records_move_a_message_once) { /* 69 */
+        put_message("ABC123");
+        spool_write(PATH, "ABC123\nABC123\nABC123\n");
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.moved = 1, .duplicate = 2});
+        spool_expect(PATH, "");
+}
+END_TEST
+
+/* Logs with the messages ABC123 and DEF456 there. */
+static const struct {
+        const char *text;
+        size_t n;
+        RequestCounts counts;
+} odd_logs[] = {
+        {"../x\n\nAB-C\nABC123\nDEF456", 25, {.moved = 2, .invalid = 2}}, /* 73 */
+        {"!!\n", 3, {.invalid = 1}},                                      /* 74 */
+        {"\n", 1, {0}},
+        {"\n\n\nABC123\n\n\n", 12, {.moved = 1}},
+        {"ABC123\0junk\nDEF456\n", 19, {.moved = 2}}, /* 75 */
+        {"ABC123\0\0\0\nDEF456\0", 17, {.moved = 2}},
+        {"\0ABC123\nDEF456\n", 15, {.moved = 1, .invalid = 1}},
+        {"ABC123\r\n", 8, {.invalid = 1}}, /* 76 */
+        {"ABC123", 6, {.moved = 1}},
+        {"ABC123DEF456\n", 13, {.gone = 1}},
+        {" ABC123\nDEF456 \n", 16, {.invalid = 2}},
+        {"ABC123\nDEF456\nABC123\nABC123", 27, {.moved = 2, .duplicate = 2}},
+        {"\xff\xfe\n\x80", 4, {.invalid = 2}},
+};
+
+START_TEST(what_is_no_record_is_dropped_and_the_rest_is_moved) {
+        put_message("ABC123");
+        put_message("DEF456");
+        spool_write_bytes(PATH, odd_logs[_i].text, odd_logs[_i].n);
+        run(SEND_SITE);
+        expect_counts(odd_logs[_i].counts);
+        ck_assert(result.had_lines);
+        spool_expect(PATH, "");
+        ck_assert_str_eq(spool_triggers(), "FI");
+}
+END_TEST
+
+START_TEST(a_long_queue_id_is_found_by_its_hash) { /* 77 */
+        put_message("3pt2mN2VXxznjll");
+        spool_write(PATH, "3pt2mN2VXxznjll\n");
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.moved = 1});
+        ck_assert(spool_exists("incoming/3pt2mN2VXxznjll"));
+}
+END_TEST
+
+START_TEST(a_refresh_leaves_the_triggers_to_its_caller) {
+        put_message("ABC123");
+        spool_write(PATH, "ABC123\n");
+        run(SEND_REFRESH);
+        expect_counts((RequestCounts){.moved = 1});
+        ck_assert(result.had_lines);
+        ck_assert_str_eq(spool_triggers(), "");
+        spool_expect(PATH, "");
+}
+END_TEST
+
+START_TEST(delivery_starts_while_the_rest_is_being_moved) {
+        for (unsigned i = 0; i < 300; i++) {
+                char id[12];
+
+                (void) snprintf(id, sizeof id, "%011X", i);
+                put_message(id);
+        }
+        start_long_send(SEND_SITE);
+        ck_assert_str_eq(spool_triggers(), "FI");
+        ck_assert(spool_exists("incoming/00000000000"));
+        finish();
+        expect_counts((RequestCounts){.moved = 300, .gone = N_LONG - 300});
+        ck_assert_ptr_nonnull(strchr(spool_triggers(), 'I'));
+}
+END_TEST
+
+/* ------------------------------------------------------------------------ what is kept */
+
+START_TEST(records_of_active_and_held_messages_are_kept) {
+        put_message("ABC123");
+        spool_put("active/DEF456", 0700, HOUR);
+        spool_put("hold/GHI789", 0700, HOUR);
+        spool_write(PATH, "DEF456\nABC123\nGHI789\nDEF456\n");
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.moved = 1, .busy = 2, .duplicate = 1});
+        spool_expect(PATH, "DEF456\nGHI789\n");
+        ck_assert_int_ge(spool_atime(PATH), -60);
+}
+END_TEST
+
+START_TEST(records_of_messages_that_could_not_be_moved_are_kept) { /* 78, 79 */
+        put_message("ABC123");
+        put_message("DEF456");
+        put_message("GHI789");
+        ck_assert_int_eq(mkdirat(spool_fd, "incoming/DEF456", 0700), 0);
+        spool_write(PATH, "ABC123\nDEF456\nGHI789\n");
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.moved = 2, .failed = 1});
+        spool_expect(PATH, "DEF456\n");
+        ck_assert(spool_exists("incoming/GHI789"));
+        ck_assert_int_eq(unlinkat(spool_fd, "incoming/DEF456", AT_REMOVEDIR), 0);
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.moved = 1});
+        spool_expect(PATH, "");
+}
+END_TEST
+
+START_TEST(all_records_are_kept_where_nothing_can_be_moved) { /* 79 */
+        put_message("ABC123");
+        put_message("DEF456");
+        spool_write(PATH, "ABC123\nDEF456\n");
+        ck_assert(spool_unprivileged());
+        ck_assert_int_eq(fchmodat(spool_fd, "incoming", 0500, 0), 0);
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.failed = 2});
+        spool_expect(PATH, "ABC123\nDEF456\n");
+}
+END_TEST
+
+START_TEST(a_kept_record_without_newline_does_not_grow_into_the_next) {
+        spool_put("active/DEF456", 0700, HOUR);
+        spool_write(PATH, "ABC123\nDEF456");
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.gone = 1, .busy = 1});
+        add("GHI789");
+        spool_expect(PATH, "DEF456\nGHI789\n");
+}
+END_TEST
+
+START_TEST(many_kept_records_are_kept_in_their_order) {
+        _cleanup_free_ char *text = many_ids(0, N_LONG);
+
+        for (unsigned i = 0; i < N_LONG; i++) {
+                char path[32];
+
+                (void) snprintf(path, sizeof path, "active/%011X", i);
+                ck_assert_int_eq(symlinkat("x", spool_fd, path), 0); /* as good, and faster */
+        }
+        spool_write(PATH, text);
+        run(SEND_REFRESH);
+        expect_counts((RequestCounts){.busy = N_LONG});
+        spool_expect(PATH, text);
+}
+END_TEST
+
+START_TEST(records_added_while_it_runs_are_kept) {
+        start_long_send(SEND_SITE);
+        add("NEW1");
+        turn();
+        add("NEW2");
+        ck_assert_ptr_nonnull(site->send);
+        finish();
+        expect_counts((RequestCounts){.gone = N_LONG});
+        spool_expect(PATH, "NEW1\nNEW2\n");
+        add("NEW1"); /* and they are known */
+        spool_expect(PATH, "NEW1\nNEW2\n");
+}
+END_TEST
+
+START_TEST(a_record_added_again_while_it_runs_is_new) {
+        add("00000000000");
+        start_long_send(SEND_SITE); /* has been through this ID by now */
+        add("00000000000");
+        finish();
+        spool_expect(PATH, "00000000000\n");
+}
+END_TEST
+
+START_TEST(kept_records_come_before_those_added_while_it_runs) {
+        spool_put("active/00000000005", 0700, HOUR);
+        start_long_send(SEND_SITE);
+        add("NEW1");
+        finish();
+        expect_counts((RequestCounts){.gone = N_LONG - 1, .busy = 1});
+        spool_expect(PATH, "00000000005\nNEW1\n");
+}
+END_TEST
+
+START_TEST(a_record_is_new_after_its_message_was_sent) {
+        put_message("ABC123");
+        add("ABC123");
+        run(SEND_SITE);
+        spool_expect(PATH, "");
+        add("ABC123");
+        spool_expect(PATH, "ABC123\n");
+}
+END_TEST
+
+/* ------------------------------------------------------------- other processes, other files */
+
+START_TEST(somebody_else_s_records_while_it_runs_make_all_stay) {
+        _cleanup_free_ char *text = many_ids(0, N_LONG);
+        char *got;
+
+        start_long_send(SEND_SITE);
+        spool_append(PATH, "FOREIGN\n");
+        finish();
+        expect_counts((RequestCounts){.gone = N_LONG});
+        got = spool_read(PATH);
+        ck_assert_uint_eq(strlen(got), strlen(text) + 8);
+        ck_assert_int_eq(strncmp(got, text, strlen(text)), 0);
+        ck_assert_str_eq(got + strlen(text), "FOREIGN\n");
+        free(got);
+}
+END_TEST
+
+/* The add sees the change first; the send must not take the log for unchanged since. */
+START_TEST(somebody_else_s_change_is_not_hidden_by_our_own) {
+        start_long_send(SEND_SITE);
+        spool_write(PATH, "FOREIGN\n"); /* flush(8) has emptied it, and recorded one */
+        add("NEW1");
+        finish();
+        spool_expect(PATH, "FOREIGN\nNEW1\n");
+}
+END_TEST
+
+START_TEST(a_log_that_shrinks_while_it_runs_is_left_alone) {
+        start_long_send(SEND_SITE);
+        spool_write(PATH, "FOREIGN\n");
+        finish();
+        ck_assert_int_eq(result.error, 0);
+        spool_expect(PATH, "FOREIGN\n");
+}
+END_TEST
+
+START_TEST(a_log_that_is_replaced_while_it_runs_is_left_alone) {
+        start_long_send(SEND_SITE);
+        ck_assert_int_eq(unlinkat(spool_fd, PATH, 0), 0);
+        spool_write(PATH, "FOREIGN\n");
+        finish();
+        expect_counts((RequestCounts){.gone = N_LONG});
+        spool_expect(PATH, "FOREIGN\n");
+}
+END_TEST
+
+START_TEST(a_log_that_is_removed_while_it_runs_stays_removed) {
+        start_long_send(SEND_SITE);
+        ck_assert_int_eq(unlinkat(spool_fd, PATH, 0), 0);
+        finish();
+        expect_counts((RequestCounts){.gone = N_LONG});
+        ck_assert(!spool_exists(PATH));
+}
+END_TEST
+
+START_TEST(it_waits_for_somebody_else_s_lock_at_the_start) {
+        int fd;
+
+        put_message("ABC123");
+        spool_write(PATH, "ABC123\n");
+        fd = spool_lock(PATH);
+        start(SEND_SITE);
+        for (int i = 0; i < 3; i++)
+                turn();
+        ck_assert_ptr_nonnull(site->send);
+        ck_assert(spool_exists("deferred/A/ABC123"));
+        ck_assert_str_eq(spool_triggers(), "");
+        closep(&fd);
+        finish();
+        expect_counts((RequestCounts){.moved = 1});
+        spool_expect(PATH, "");
+}
+END_TEST
+
+START_TEST(it_waits_for_somebody_else_s_lock_at_the_end) {
+        int fd;
+
+        start_long_send(SEND_SITE);
+        fd = spool_lock(PATH);
+        while (jobs_busy(&jobs))
+                turn();
+        ck_assert_ptr_nonnull(site->send); /* waits */
+        closep(&fd);
+        finish();
+        expect_counts((RequestCounts){.gone = N_LONG});
+        spool_expect(PATH, "");
+}
+END_TEST
+
+START_TEST(it_does_not_wait_for_ever) {
+        int fd;
+
+        put_message("ABC123");
+        spool_write(PATH, "ABC123\n");
+        fd = spool_lock(PATH);
+        context.lock_usec = 1;
+        run(SEND_SITE);
+        ck_assert_int_eq(result.error, -ETIMEDOUT);
+        ck_assert(spool_exists("deferred/A/ABC123"));
+        spool_expect(PATH, "ABC123\n");
+        ck_assert_str_eq(spool_triggers(), "");
+        closep(&fd);
+}
+END_TEST
+
+START_TEST(it_does_not_wait_for_ever_at_the_end_either) {
+        _cleanup_free_ char *text = many_ids(0, N_LONG);
+        int fd;
+
+        context.lock_usec = 1;
+        start_long_send(SEND_SITE);
+        fd = spool_lock(PATH);
+        finish();
+        ck_assert_int_eq(result.error, -ETIMEDOUT);
+        spool_expect(PATH, text);
+        ck_assert_str_eq(spool_triggers(), "FI");
+        closep(&fd);
+}
+END_TEST
+
+START_TEST(a_log_that_is_refused_is_an_error) {
+        ck_assert_int_eq(symlinkat("../target", spool_fd, PATH), 0);
+        spool_write("target", "ABC123\n");
+        put_message("ABC123");
+        run(SEND_SITE);
+        ck_assert_int_eq(result.error, -ELOOP);
+        ck_assert(spool_exists("deferred/A/ABC123"));
+        spool_expect("target", "ABC123\n");
+        ck_assert_str_eq(spool_triggers(), "");
+}
+END_TEST
+
+START_TEST(a_log_that_cannot_be_shortened_keeps_its_records) {
+        put_message("ABC123");
+        spool_put("active/DEF456", 0700, HOUR);
+        spool_write(PATH, "ABC123\nDEF456\nDEF456\n");
+        spool_limit(21);
+        run(SEND_SITE);
+        spool_unlimit();
+        expect_counts((RequestCounts){.moved = 1, .busy = 1, .duplicate = 1});
+        spool_expect(PATH, "ABC123\nDEF456\nDEF456\n");
+        run(SEND_SITE);
+        spool_expect(PATH, "DEF456\n");
+}
+END_TEST
+
+START_TEST(a_cancelled_send_leaves_the_log_as_it_is) {
+        _cleanup_free_ char *text = many_ids(0, N_LONG);
+
+        put_message("00000000000");
+        start_long_send(SEND_SITE);
+        jobs_cancel(&jobs);
+        ck_assert_ptr_null(site->send);
+        ck_assert_uint_eq(n_done, 1);
+        ck_assert_int_eq(result.error, -ECANCELED);
+        spool_expect(PATH, text);
+        ck_assert(spool_exists("incoming/00000000000"));
+        ck_assert_str_eq(spool_triggers(), "FII"); /* what has been moved is delivered */
+        n_done = 0;
+        run(SEND_SITE); /* and nothing is lost by doing it again */
+        expect_counts((RequestCounts){.moved = 1, .gone = N_LONG - 1});
+        spool_expect(PATH, "");
+}
+END_TEST
+
+START_TEST(a_send_that_waits_for_a_lock_can_be_cancelled) {
+        int fd;
+
+        spool_write(PATH, "ABC123\n");
+        fd = spool_lock(PATH);
+        start(SEND_SITE);
+        turn();
+        jobs_cancel(&jobs);
+        ck_assert_uint_eq(n_done, 1);
+        ck_assert_int_eq(result.error, -ECANCELED);
+        ck_assert_str_eq(spool_triggers(), "");
+        closep(&fd);
+}
+END_TEST
+
+/* -------------------------------------------------------------------- lines and chunks */
+
+/* Blanks in front push each byte of a record over the boundary between two chunks in turn. */
+START_TEST(a_record_across_two_chunks_is_one_record) {
+        const unsigned n = CHUNK / 12 + 100;
+        _cleanup_free_ char *text = many_ids(0, n);
+        _cleanup_free_ char *log = NULL;
+
+        put_message("00000001555"); /* 5461: the one at the boundary, */
+        put_message("00000001554"); /* or this one */
+        ck_assert_int_gt(asprintf(&log, "%*s\n%s", _i, "", text), 0);
+        spool_write(PATH, log);
+        run(SEND_REFRESH);
+        expect_counts((RequestCounts){.moved = 2, .gone = n - 2, .invalid = _i > 0});
+        spool_expect(PATH, "");
+}
+END_TEST
+
+START_TEST(a_record_that_ends_with_a_chunk_is_one_record) {
+        for (int extra = -1; extra <= 1; extra++) {
+                char *log = malloc(CHUNK + 32), *end = log + CHUNK - 7 + extra;
+
+                put_message("ABC123");
+                put_message("DEF456");
+                memset(log, '-', CHUNK);
+                end[-1] = '\n';
+                (void) strcpy(end, "ABC123\nDEF456\n");
+                spool_write(PATH, log);
+                free(log);
+                run(SEND_REFRESH);
+                expect_counts((RequestCounts){.moved = 2, .invalid = 1});
+        }
+}
+END_TEST
+
+/* The longest ID and one that is too long, wherever the boundary falls in them. */
+START_TEST(the_longest_id_is_read_across_two_chunks) {
+        static const int before[] = {256, 255, 254, 200, 128, 2, 1, 0};
+        char id[QUEUEID_MAX + 2];
+
+        memset(id, 'A', QUEUEID_MAX + 1);
+        id[QUEUEID_MAX + 1] = '\0';
+        for (size_t i = 0; i < ARRAY_SIZE(before); i++)
+                for (int longer = 0; longer < 2; longer++) {
+                        char *log = malloc(CHUNK + 1024), *at = log + CHUNK - before[i];
+
+                        id[QUEUEID_MAX] = longer ? 'A' : '\0';
+                        memset(log, '-', CHUNK);
+                        at[-1] = '\n';
+                        (void) sprintf(at, "%s\nABC123\n", id);
+                        spool_write(PATH, log);
+                        free(log);
+                        run(SEND_REFRESH);
+                        expect_counts(
+                                (RequestCounts){.gone = 2 - longer, .invalid = 1 + longer});
+                }
+}
+END_TEST
+
+#define HUGE_LINE (10 * 1024 * 1024)
+
+START_TEST(a_line_of_ten_megabytes_is_one_bad_line) {
+        char *log = malloc(HUGE_LINE + 32);
+
+        ck_assert_ptr_nonnull(log);
+        put_message("ABC123");
+        put_message("DEF456");
+        memset(log, 'A', HUGE_LINE); /* each byte of it a valid one */
+        memcpy(log, "ABC123\n", 7);
+        (void) strcpy(log + HUGE_LINE, "\nDEF456\n");
+        spool_write(PATH, log);
+        free(log);
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.moved = 2, .invalid = 1});
+        spool_expect(PATH, "");
+}
+END_TEST
+
+START_TEST(ten_megabytes_without_any_newline_are_one_bad_line) {
+        char *log = malloc(HUGE_LINE + 1);
+
+        ck_assert_ptr_nonnull(log);
+        memset(log, 'A', HUGE_LINE);
+        log[HUGE_LINE] = '\0';
+        spool_write(PATH, log);
+        free(log);
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.invalid = 1});
+        spool_expect(PATH, "");
+}
+END_TEST
+
+START_TEST(a_megabyte_of_nuls_is_one_bad_line) {
+        char *log = calloc(1, 1024 * 1024 + 8);
+
+        ck_assert_ptr_nonnull(log);
+        put_message("ABC123");
+        memcpy(log + 1024 * 1024, "\nABC123\n", 8);
+        spool_write_bytes(PATH, log, 1024 * 1024 + 8);
+        free(log);
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.moved = 1, .invalid = 1});
+        spool_expect(PATH, "");
+}
+END_TEST
+
+/* --------------------------------------------------------------------------- compaction */
+
+START_TEST(compaction_leaves_each_id_once_and_moves_nothing) {
+        put_message("ABC123");
+        spool_write(PATH, "ABC123\nDEF456\nABC123\nABC123\nDEF456\n");
+        spool_set_times(PATH, -DAY, -DAY);
+        run(SEND_COMPACT);
+        ck_assert_int_eq(result.error, 0);
+        ck_assert_uint_eq(result.counts.found, 5);
+        ck_assert_uint_eq(result.counts.duplicate, 3);
+        ck_assert_uint_eq(result.counts.moved, 0);
+        spool_expect(PATH, "ABC123\nDEF456\n");
+        ck_assert(spool_exists("deferred/A/ABC123"));
+        ck_assert_str_eq(spool_triggers(), "");
+        ck_assert_int_le(spool_atime(PATH), -DAY + 60); /* it was not flushed */
+}
+END_TEST
+
+START_TEST(compaction_of_few_duplicates_is_not_worth_it) {
+        spool_write(PATH, "ABC123\nDEF456\nABC123\nDEF456\n");
+        spool_set_times(PATH, -DAY, -DAY);
+        run(SEND_COMPACT);
+        ck_assert_int_eq(result.error, 0);
+        spool_expect(PATH, "ABC123\nDEF456\nABC123\nDEF456\n");
+        ck_assert_int_le(spool_mtime(PATH), -DAY + 60);
+}
+END_TEST
+
+START_TEST(compaction_drops_what_is_no_record) {
+        spool_write(PATH, "ABC123\n!!\n\n!!\n");
+        run(SEND_COMPACT);
+        spool_expect(PATH, "ABC123\n");
+        spool_write(PATH, "!!\n");
+        run(SEND_COMPACT);
+        spool_expect(PATH, "");
+}
+END_TEST
+
+START_TEST(compaction_keeps_a_last_record_without_newline) {
+        spool_write(PATH, "ABC123\nABC123\nABC123\nABC123\nDEF456");
+        run(SEND_COMPACT);
+        ck_assert_uint_eq(result.counts.duplicate, 3);
+        spool_expect(PATH, "ABC123\nDEF456\n");
+        add("GHI789");
+        spool_expect(PATH, "ABC123\nDEF456\nGHI789\n");
+}
+END_TEST
+
+START_TEST(compaction_of_a_large_log_keeps_the_order) {
+        _cleanup_free_ char *text = many_ids(0, N_LONG), *log = NULL;
+
+        ck_assert_int_gt(asprintf(&log, "%s%s%s", text, text, text), 0);
+        spool_write(PATH, log);
+        run(SEND_COMPACT);
+        ck_assert_uint_eq(result.counts.duplicate, 2 * N_LONG);
+        spool_expect(PATH, text);
+}
+END_TEST
+
+START_TEST(compaction_keeps_what_is_added_meanwhile_and_what_is_known) {
+        _cleanup_free_ char *text = many_ids(0, N_LONG), *log = NULL, *expected = NULL;
+
+        ck_assert_int_gt(asprintf(&log, "%s%s%s", text, text, text), 0);
+        ck_assert_int_gt(asprintf(&expected, "%sNEW1\n", text), 0);
+        spool_write(PATH, log);
+        start(SEND_COMPACT);
+        turn();
+        ck_assert_msg(site->send, "the log is too short for this test");
+        add("NEW1");
+        finish();
+        spool_expect(PATH, expected);
+        add("NEW1");
+        spool_expect(PATH, expected);
+}
+END_TEST
+
+START_TEST(compaction_leaves_a_log_that_somebody_else_writes_to) {
+        _cleanup_free_ char *text = many_ids(0, N_LONG), *log = NULL, *expected = NULL;
+
+        ck_assert_int_gt(asprintf(&log, "%s%s%s", text, text, text), 0);
+        ck_assert_int_gt(asprintf(&expected, "%sFOREIGN\n", log), 0);
+        spool_write(PATH, log);
+        start(SEND_COMPACT);
+        turn();
+        ck_assert_msg(site->send, "the log is too short for this test");
+        spool_append(PATH, "FOREIGN\n");
+        finish();
+        spool_expect(PATH, expected);
+}
+END_TEST
+
+static TCase *moving(void) {
+        TCase *tc = tcase_create("moving");
+
+        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_test(tc, without_a_log_nothing_happens);
+        tcase_add_test(tc, an_empty_log_is_touched_and_qmgr_told);
+        tcase_add_test(tc, a_recorded_message_is_moved_and_the_log_emptied);
+        tcase_add_test(tc, a_message_that_is_gone_loses_its_record);
+        tcase_add_test(tc, repeated_records_move_a_message_once);
+        tcase_add_loop_test(tc, what_is_no_record_is_dropped_and_the_rest_is_moved, 0,
+                            ARRAY_SIZE(odd_logs));
+        tcase_add_test(tc, a_long_queue_id_is_found_by_its_hash);
+        tcase_add_test(tc, a_refresh_leaves_the_triggers_to_its_caller);
+        tcase_add_test(tc, delivery_starts_while_the_rest_is_being_moved);
+        return tc;
+}
+
+static TCase *keeping(void) {
+        TCase *tc = tcase_create("keeping");
+
+        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_test(tc, records_of_active_and_held_messages_are_kept);
+        tcase_add_test(tc, records_of_messages_that_could_not_be_moved_are_kept);
+        tcase_add_test(tc, all_records_are_kept_where_nothing_can_be_moved);
+        tcase_add_test(tc, a_kept_record_without_newline_does_not_grow_into_the_next);
+        tcase_add_test(tc, many_kept_records_are_kept_in_their_order);
+        tcase_add_test(tc, records_added_while_it_runs_are_kept);
+        tcase_add_test(tc, a_record_added_again_while_it_runs_is_new);
+        tcase_add_test(tc, kept_records_come_before_those_added_while_it_runs);
+        tcase_add_test(tc, a_record_is_new_after_its_message_was_sent);
+        return tc;
+}
+
+static TCase *others(void) {
+        TCase *tc = tcase_create("others");
+
+        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_test(tc, somebody_else_s_records_while_it_runs_make_all_stay);
+        tcase_add_test(tc, somebody_else_s_change_is_not_hidden_by_our_own);
+        tcase_add_test(tc, a_log_that_shrinks_while_it_runs_is_left_alone);
+        tcase_add_test(tc, a_log_that_is_replaced_while_it_runs_is_left_alone);
+        tcase_add_test(tc, a_log_that_is_removed_while_it_runs_stays_removed);
+        tcase_add_test(tc, it_waits_for_somebody_else_s_lock_at_the_start);
+        tcase_add_test(tc, it_waits_for_somebody_else_s_lock_at_the_end);
+        tcase_add_test(tc, it_does_not_wait_for_ever);
+        tcase_add_test(tc, it_does_not_wait_for_ever_at_the_end_either);
+        tcase_add_test(tc, a_log_that_is_refused_is_an_error);
+        tcase_add_test(tc, a_log_that_cannot_be_shortened_keeps_its_records);
+        tcase_add_test(tc, a_cancelled_send_leaves_the_log_as_it_is);
+        tcase_add_test(tc, a_send_that_waits_for_a_lock_can_be_cancelled);
+        return tc;
+}
+
+static TCase *lines(void) {
+        TCase *tc = tcase_create("lines");
+
+        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_loop_test(tc, a_record_across_two_chunks_is_one_record, 0, 13);
+        tcase_add_test(tc, a_record_that_ends_with_a_chunk_is_one_record);
+        tcase_add_test(tc, the_longest_id_is_read_across_two_chunks);
+        tcase_add_test(tc, a_line_of_ten_megabytes_is_one_bad_line);
+        tcase_add_test(tc, ten_megabytes_without_any_newline_are_one_bad_line);
+        tcase_add_test(tc, a_megabyte_of_nuls_is_one_bad_line);
+        return tc;
+}
+
+static TCase *compaction(void) {
+        TCase *tc = tcase_create("compaction");
+
+        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_test(tc, compaction_leaves_each_id_once_and_moves_nothing);
+        tcase_add_test(tc, compaction_of_few_duplicates_is_not_worth_it);
+        tcase_add_test(tc, compaction_drops_what_is_no_record);
+        tcase_add_test(tc, compaction_keeps_a_last_record_without_newline);
+        tcase_add_test(tc, compaction_of_a_large_log_keeps_the_order);
+        tcase_add_test(tc, compaction_keeps_what_is_added_meanwhile_and_what_is_known);
+        tcase_add_test(tc, compaction_leaves_a_log_that_somebody_else_writes_to);
+        return tc;
+}
+
+int main(void) {
+        TCase *tcs[] = {moving(), keeping(), others(), lines(), compaction()};
+
+        return run_cases("send", tcs, ARRAY_SIZE(tcs));
+}

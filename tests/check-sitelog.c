@@ -327,7 +327,8 @@ START_TEST(a_prefix_of_many_pages_is_replaced) {
                 (void) snprintf(text + 12 * i, 13, "%011u\n", i);
         spool_write(PATH, text);
         ck_assert_int_eq(open_log(false), 0);
-        ck_assert_int_eq(sitelog_replace_prefix(&site_log, 300000, text + 120000, 120000, false), 0);
+        ck_assert_int_eq(
+                sitelog_replace_prefix(&site_log, 300000, text + 120000, 120000, false), 0);
         got = spool_read(PATH);
         ck_assert_uint_eq(strlen(got), 420000);
         ck_assert_mem_eq(got, text + 120000, 120000);

@@ -159,7 +159,7 @@ class Guest:
                    "env", "-i", "LC_ALL=C.UTF-8", "HOME=/root", "SYSTEMD_PAGER=",
                    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
         if user:
-            command += ["setpriv", "--reuid=" + user, "--regid=" + user, "--init-groups"]
+            command += ["runuser", "-u", user, "--"]
         r = subprocess.run(command + ["sh", "-c", script], input=input, capture_output=True,
                            text=not isinstance(input, bytes), timeout=timeout)
         if check and r.returncode != 0:

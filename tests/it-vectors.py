@@ -915,21 +915,34 @@ def a_send_waits_for_the_lock(t):
 
 
 @test
-def a_record_is_not_written_to_a_log_that_has_been_removed(t):
+def a_record_is_written_to_the_log_that_has_the_name_then(t):
     spool, d = t.make()
-    for what, put in (("removed", lambda: None),
-                      ("replaced", lambda: spool.log("example_com", b"DEF456\n"))):
+    log_path, other_path = spool.join("flush/example_com"), spool.join("flush/other")
+
+    def remove():
+        os.unlink(log_path)
+
+    def rename():
+        os.rename(log_path, other_path)
+
+    def replace():
+        spool.log("other", b"DEF456\n")
+        os.rename(other_path, log_path)
+
+    for what, take_away, wanted in (("removed", remove, b"NEW1\n"), ("renamed", rename, b"NEW1\n"),
+                                    ("replaced", replace, b"DEF456\nNEW1\n")):
+        clean(spool)
         spool.log("example_com", b"")
         lock = Locked(spool)
         with open_client(d, add("example.com", "NEW1")) as s:
-            is_silent(s, 0.2)
-            os.unlink(spool.join("flush/example_com"))
-            put()
+            is_silent(s)
+            take_away()
             lock.release()
             eq(receive_all(s), OK, "vector 61, " + what)
-        wanted = b"NEW1\n" if what == "removed" else b"DEF456\nNEW1\n"
         eq(spool.read("flush/example_com"), wanted,
            "vector 61 (flush(8) loses the record), " + what)
+        if take_away is rename:
+            eq(spool.read("flush/other"), b"", "vector 61, " + what)
 
 
 @test

@@ -116,6 +116,23 @@ char *spool_read(const char *path) {
         return text;
 }
 
+/* Not ck_assert_str_eq(): check cannot report strings of any length. */
+const char *spool_difference(const char *path, const char *text) {
+        static char difference[512];
+        _cleanup_free_ char *got = spool_read(path);
+        size_t at = 0;
+
+        if (streq(got, text))
+                return NULL;
+        while (got[at] == text[at])
+                at++;
+        (void) snprintf(difference, sizeof difference,
+                        "%s: %zu bytes, expected %zu, differs from byte %zu: \"%.100s\" instead of "
+                        "\"%.100s\"",
+                        path, strlen(got), strlen(text), at, got + at, text + at);
+        return difference;
+}
+
 bool spool_exists(const char *path) {
         struct stat st;
 

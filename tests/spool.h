@@ -38,11 +38,13 @@ void spool_set_times(const char *path, long atime_offset, long mtime_offset);
 /** spool_lock() - a descriptor that has the lock of the file, as another process would; close it */
 int spool_lock(const char *path);
 
+/** spool_difference() - NULL if the file has this text, else what it has instead; static */
+const char *spool_difference(const char *path, const char *text);
+
 #define spool_expect(path, text)                                                                   \
         do {                                                                                       \
-                char *got_text_ = spool_read(path);                                                \
-                ck_assert_str_eq(got_text_, (text));                                               \
-                free(got_text_);                                                                   \
+                const char *difference_ = spool_difference((path), (text));                        \
+                ck_assert_msg(!difference_, "%s", difference_);                                    \
         } while (0)
 
 /** spool_listen() - make public/qmgr, a FIFO, and read it */
