@@ -2,12 +2,10 @@
 
 #include "domains.h"
 
-#include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
-#include <sys/stat.h>
 
 #include "site.h"
+#include "textfile.h"
 #include "util.h"
 
 #define HASH_NONFATAL_OOM          1
@@ -131,35 +129,10 @@ static void blank_comments(char *text) {
         char *p = text;
 
         while ((p = strchr(p, '#'))) {
-                size_t n = strcspn(p, "\n");
-
                 if (p == text || strchr(SEPARATORS, p[-1]))
-                        memset(p, ' ', n);
-                p += n ? n : 1;
+                        memset(p, ' ', strcspn(p, "\n"));
+                p++;
         }
-}
-
-static int read_file(const char *path, char **ret) {
-        _cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-        _cleanup_free_ char *text = NULL;
-        struct stat st;
-        ssize_t n;
-
-        if (fd < 0 || fstat(fd, &st) < 0)
-                return -errno;
-        if (!S_ISREG(st.st_mode))
-                return S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
-        if (st.st_size > FILE_SIZE_MAX)
-                return -EFBIG;
-        text = malloc((size_t) st.st_size + 1);
-        if (!text)
-                return -ENOMEM;
-        n = read(fd, text, (size_t) st.st_size);
-        if (n < 0)
-                return -errno;
-        text[n] = '\0';
-        *ret = TAKE_PTR(text);
-        return 0;
 }
 
 static int add_file(Domains *d, const char *path, bool excluded, unsigned depth) {
@@ -168,9 +141,9 @@ static int add_file(Domains *d, const char *path, bool excluded, unsigned depth)
 
         if (depth >= FILE_DEPTH_MAX)
                 return add_error(d, "%s: %s", path, "files name each other in a circle");
-        r = read_file(path, &text);
+        r = textfile_read(path, FILE_SIZE_MAX, &text);
         if (r < 0)
-                return r == -ENOMEM ? r : add_error(d, "%s: %s", path, strerror(-r));
+                return r == -ENOMEM ? r : add_error(d, "%s: %s", path, textfile_strerror(r));
         blank_comments(text);
         return parse(d, text, excluded, depth + 1);
 }

@@ -67,6 +67,7 @@ static bool has_moved(const Queue *q, const char *from, const char *to) {
 
 static int move_to_incoming(const Queue *q, const char *from, const char *id) {
         char to[QUEUE_PATH_SIZE];
+        struct stat st;
         int r;
 
         queue_path(q, QUEUE_INCOMING, id, to);
@@ -80,6 +81,9 @@ static int move_to_incoming(const Queue *q, const char *from, const char *id) {
         }
         if (r < 0 && has_moved(q, from, to))
                 return 0;
+        /* "No such file" may be the directory's; a message that is still there is not gone. */
+        if (r == -ENOENT && fstatat(q->fd, from, &st, AT_SYMLINK_NOFOLLOW) == 0)
+                return -ENOTDIR;
         return r;
 }
 

@@ -54,7 +54,8 @@ typedef enum QueueResult {
  * A message that is in incoming already is made due. Symbolic links are not followed. Its mode
  * stays: this is for destinations that qmgr was told about by QMGR_FLUSH_DEAD.
  *
- * Return: 0, or a negative errno: it is there but could not be moved.
+ * Return: 0, -ENOTDIR (there is no incoming queue), or another negative errno: it is there but
+ *         could not be moved.
  * Source: spec 5.4, 9.2, 9.3.
  */
 int queue_move(const Queue *q, const char *id, QueueResult *ret);

@@ -172,7 +172,7 @@ void refresh_sent(Refresh *r, const Site *site, const SendResult *result) {
                 if (result->error != -ECANCELED)
                         log_file(r, site->log, result->error, "cannot flush");
         } else if (result->kind == SEND_COMPACT)
-                r->result.compacted += result->counts.duplicate > 0;
+                r->result.compacted += result->shortened;
         else {
                 r->result.flushed++;
                 r->result.had_lines |= result->had_lines;

@@ -291,6 +291,7 @@ static void remove_prefix(Send *s) {
                           "log of %s: cannot be shortened: %s; its records stay", s->site->name,
                           strerror(-r));
         }
+        s->result.shortened = r == 0;
         if (s->kind != SEND_COMPACT)
                 sitelog_touch(&s->log);
         sites_wrote(s->site, &s->log);

@@ -17,6 +17,7 @@ typedef struct SendResult {
         SendKind kind;
         RequestCounts counts;
         bool had_lines; /* the log was not empty */
+        bool shortened; /* the lines that were gone through have been removed */
         int error;      /* the log could not be opened or locked; negative errno */
 } SendResult;
 

@@ -4,14 +4,13 @@
 
 #include <confuse.h>
 #include <dirent.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
-#include <sys/stat.h>
 
 #include "child.h"
 #include "domains.h"
 #include "queueid.h"
+#include "textfile.h"
 #include "timespan.h"
 #include "util.h"
 
@@ -225,19 +224,55 @@ static int take_values(Settings *s, cfg_t *cfg) {
         return 0;
 }
 
-static int parse_stream(Settings *s, const char *path, FILE *f) {
+/* libconfuse 3.3 counts the lines of comments twice, so comments become blanks. Not those in
+ * quotes, nor a "//" or "/" "*" inside of an unquoted path. */
+static void blank_comments(char *text) {
+        char quote = '\0';
+
+        for (char *p = text; *p; p++) {
+                bool at_start = p == text || strchr(" \t\n={}(),+", p[-1]);
+
+                if (quote != '\0') {
+                        if (*p == '\\' && p[1])
+                                p++;
+                        else if (*p == quote)
+                                quote = '\0';
+                } else if (*p == '"' || *p == '\'')
+                        quote = *p;
+                else if (*p == '#' || (at_start && p[0] == '/' && p[1] == '/')) {
+                        size_t n = strcspn(p, "\n");
+
+                        memset(p, ' ', n);
+                        p += n - 1;
+                } else if (at_start && p[0] == '/' && p[1] == '*')
+                        for (bool ended = false; *p && !ended; p++) {
+                                ended = p[0] == '*' && p[1] == '/';
+                                if (ended)
+                                        p[1] = ' ';
+                                if (*p != '\n')
+                                        *p = ' ';
+                        }
+        }
+}
+
+static int parse_text(Settings *s, const char *path, char *text) {
         cfg_opt_t opts[_INDEX_MAX + 1];
         size_t n = 0;
         cfg_t *cfg;
+        FILE *f;
         int r = 0;
 
         for (int i = 0; i < _INDEX_MAX; i++)
                 if (!table[i].read_only)
                         opts[n++] = (cfg_opt_t) CFG_STR(table[i].name, NULL, CFGF_NODEFAULT);
         opts[n] = (cfg_opt_t) CFG_END();
-        cfg = cfg_init(opts, CFGF_NONE);
-        if (!cfg)
+        f = fmemopen(text, strlen(text), "r");
+        cfg = f ? cfg_init(opts, CFGF_NONE) : NULL;
+        if (!cfg) {
+                if (f)
+                        (void) fclose(f);
                 return -ENOMEM;
+        }
         (void) cfg_set_error_function(cfg, on_confuse_error);
         for (size_t i = 0; i < n; i++)
                 (void) cfg_set_validate_func(cfg, opts[i].name, on_confuse_value);
@@ -246,32 +281,21 @@ static int parse_stream(Settings *s, const char *path, FILE *f) {
         if (cfg_parse_fp(cfg, f) == CFG_SUCCESS) /* on_confuse_error() has noted the rest */
                 r = take_values(s, cfg);
         (void) cfg_free(cfg);
+        (void) fclose(f);
         return r;
 }
 
-/* Not cfg_parse(): its scanner ends the process when it meets a directory. */
 static int parse_file(Settings *s, const char *path) {
-        _cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-        struct stat st;
-        FILE *f;
+        _cleanup_free_ char *text = NULL;
         int r;
 
-        if (fd < 0 || fstat(fd, &st) < 0) {
-                add_problem(s, "%s: %s", path, strerror(errno));
-                return 0;
+        r = textfile_read(path, CONFIG_SIZE_MAX, &text);
+        if (r < 0) {
+                add_problem(s, "%s: %s", path, textfile_strerror(r));
+                return r == -ENOMEM ? r : 0;
         }
-        if (!S_ISREG(st.st_mode) || st.st_size > CONFIG_SIZE_MAX) {
-                add_problem(s, "%s: %s", path,
-                            S_ISREG(st.st_mode) ? "too large" : "not a regular file");
-                return 0;
-        }
-        f = fdopen(fd, "r");
-        if (!f)
-                return -ENOMEM;
-        fd = -EBADF;
-        r = parse_stream(s, path, f);
-        (void) fclose(f);
-        return r;
+        blank_comments(text);
+        return text[0] ? parse_text(s, path, text) : 0;
 }
 
 static int is_conf(const struct dirent *e) {
@@ -508,10 +532,23 @@ void settings_free(Settings *s) {
         *s = (Settings){0};
 }
 
+/* As libconfuse reads it back. */
+static void print_quoted(const char *text, FILE *f) {
+        (void) fputc('\'', f);
+        for (; *text; text++) {
+                if (*text == '\'' || *text == '\\')
+                        (void) fputc('\\', f);
+                (void) fputc(*text, f);
+        }
+        (void) fputc('\'', f);
+}
+
 void settings_print(const Settings *s, FILE *f) {
         static const char *const sources[] = {"default", "Postfix", "fflushd.conf"};
 
-        for (int i = 0; i < _INDEX_MAX; i++)
-                (void) fprintf(f, "%s%s = '%s' # %s\n", table[i].read_only ? "# " : "",
-                               table[i].name, s->text[i], sources[s->source[i]]);
+        for (int i = 0; i < _INDEX_MAX; i++) {
+                (void) fprintf(f, "%s%s = ", table[i].read_only ? "# " : "", table[i].name);
+                print_quoted(s->text[i], f);
+                (void) fprintf(f, " # %s\n", sources[s->source[i]]);
+        }
 }

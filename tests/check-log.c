@@ -47,7 +47,9 @@ static const struct {
         {"a b~!", 5, "a b~!"},
         {"a\nb\r\0c", 6, "a\\x0ab\\x0d\\x00c"},
         {"\x1b[31m", 5, "\\x1b[31m"},
-        {"b\xc3\xbc" "cher", 7, "b\\xc3\\xbccher"},
+        {"b\xc3\xbc"
+         "cher",
+         7, "b\\xc3\\xbccher"},
         {"\x7f\x80\xff", 3, "\\x7f\\x80\\xff"},
         {"a\\x0a", 5, "a\\x5cx0a"}, /* nothing that is shown can be forged */
         {"%s%n", 4, "%s%n"},
@@ -78,13 +80,23 @@ static const struct {
         const char *name;
         int level;
 } levels[] = {
-        {"emerg", LOG_EMERG},     {"alert", LOG_ALERT},   {"crit", LOG_CRIT},
-        {"err", LOG_ERR},         {"warning", LOG_WARNING}, {"notice", LOG_NOTICE},
-        {"info", LOG_INFO},       {"debug", LOG_DEBUG},   {"0", LOG_EMERG},
-        {"3", LOG_ERR},           {"7", LOG_DEBUG},
+        {"emerg", LOG_EMERG},
+        {"alert", LOG_ALERT},
+        {"crit", LOG_CRIT},
+        {"err", LOG_ERR},
+        {"warning", LOG_WARNING},
+        {"notice", LOG_NOTICE},
+        {"info", LOG_INFO},
+        {"debug", LOG_DEBUG},
+        {"0", LOG_EMERG},
+        {"3", LOG_ERR},
+        {"7", LOG_DEBUG},
         /* what is no level is the default */
-        {"", LOG_INFO},           {"8", LOG_INFO},        {"77", LOG_INFO},
-        {"Debug", LOG_INFO},      {"nonsense", LOG_INFO},
+        {"", LOG_INFO},
+        {"8", LOG_INFO},
+        {"77", LOG_INFO},
+        {"Debug", LOG_INFO},
+        {"nonsense", LOG_INFO},
 };
 
 START_TEST(a_level_has_a_name_or_number) {

@@ -172,6 +172,16 @@ START_TEST(a_trigger_that_is_lost_again_is_given_up) {
 }
 END_TEST
 
+START_TEST(what_is_lost_is_sent_once_more_at_the_end) {
+        trigger_send(&second, QMGR_FLUSH_DEAD);
+        trigger_send(&second, QMGR_SCAN_INCOMING);
+        spool_listen();
+        trigger_free(&second);
+        ck_assert_str_eq(spool_triggers(), "FI");
+        ck_assert_int_eq(trigger_init(&second, event, spool_fd, "qmgr", USEC_PER_MSEC), 0);
+}
+END_TEST
+
 int main(void) {
         TCase *tc = tcase_create("trigger"), *retry = tcase_create("second try");
 
@@ -191,5 +201,6 @@ int main(void) {
         tcase_add_test(retry, a_lost_trigger_is_sent_once_more);
         tcase_add_test(retry, lost_triggers_are_repeated_once_each_and_in_their_order);
         tcase_add_test(retry, a_trigger_that_is_lost_again_is_given_up);
+        tcase_add_test(retry, what_is_lost_is_sent_once_more_at_the_end);
         return run_cases("qmgr", (TCase *[]){tc, retry}, 2);
 }

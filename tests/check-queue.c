@@ -13,7 +13,7 @@
 #define DEFERRED "deferred/A/" SHORT_ID
 #define INCOMING "incoming/" SHORT_ID
 
-#define HOUR 3600
+#define HOUR     3600
 
 typedef int (*expedite_t)(const Queue *q, const char *id, QueueResult *ret);
 
@@ -114,8 +114,7 @@ static const struct {
         {3, SHORT_ID, "deferred/A/B/C/ABC123", "incoming/A/B/C/ABC123", "active/A/B/C/ABC123"},
         {3, "AB", "deferred/A/B/_/AB", "incoming/A/B/_/AB", "active/A/B/_/AB"},
         {1, LONG_ID, "deferred/5/" LONG_ID, "incoming/5/" LONG_ID, "active/5/" LONG_ID},
-        {3, LONG_ID, "deferred/5/6/3/" LONG_ID, "incoming/5/6/3/" LONG_ID,
-         "active/5/6/3/" LONG_ID},
+        {3, LONG_ID, "deferred/5/6/3/" LONG_ID, "incoming/5/6/3/" LONG_ID, "active/5/6/3/" LONG_ID},
 };
 
 START_TEST(a_message_moves_into_hash_directories_that_are_made) { /* 105 */
@@ -287,6 +286,7 @@ START_TEST(a_message_is_not_gone_because_incoming_is) {
         spool_put(DEFERRED, 0700, HOUR);
         ck_assert_int_eq(unlinkat(spool_fd, "incoming", AT_REMOVEDIR), 0);
         r = both[_i](&spool_queue, SHORT_ID, &result);
+        /* BUG: -ENOENT of the rename is taken for that of the message */
         ck_assert_msg(r < 0 || result == QUEUE_MOVED, "returned %d, result %d", r, (int) result);
 }
 END_TEST
@@ -341,8 +341,7 @@ int main(void) {
         tcase_add_loop_test(tc, deferred_comes_before_active, 0, 2);
         tcase_add_loop_test(tc, a_message_moves_into_hash_directories_that_are_made, 0,
                             ARRAY_SIZE(forests));
-        tcase_add_loop_test(tc, a_message_in_a_hashed_active_queue_is_busy, 0,
-                            ARRAY_SIZE(forests));
+        tcase_add_loop_test(tc, a_message_in_a_hashed_active_queue_is_busy, 0, ARRAY_SIZE(forests));
         tcase_add_loop_test(tc, a_message_outside_its_hash_directory_is_not_seen, 0, 2);
         tcase_add_test(tc, a_move_keeps_every_mode);
         tcase_add_test(tc, an_unthrottled_message_keeps_its_other_bits);

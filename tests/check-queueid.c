@@ -6,10 +6,10 @@
 #include "spool.h"
 #include "util.h"
 
-#define LETTERS_50 "abcdefghijklmnopqrstuvwxyabcdefghijklmnopqrstuvwxy"
+#define LETTERS_50  "abcdefghijklmnopqrstuvwxyabcdefghijklmnopqrstuvwxy"
 #define LETTERS_250 LETTERS_50 LETTERS_50 LETTERS_50 LETTERS_50 LETTERS_50
 
-#define ID(text) text, sizeof text - 1
+#define ID(text)    text, sizeof text - 1
 
 static const struct {
         const char *id;
@@ -125,8 +125,7 @@ END_TEST
 int main(void) {
         TCase *tc = tcase_create("queueid");
 
-        tcase_add_loop_test(tc, only_letters_digits_and_underscores_make_an_id, 0,
-                            ARRAY_SIZE(ids));
+        tcase_add_loop_test(tc, only_letters_digits_and_underscores_make_an_id, 0, ARRAY_SIZE(ids));
         tcase_add_test(tc, bytes_behind_the_length_do_not_count);
         tcase_add_loop_test(tc, a_hashed_path_is_postfix_s, 0, ARRAY_SIZE(paths));
         tcase_add_test(tc, a_queue_that_is_not_hashed_has_no_forest);

@@ -8,8 +8,8 @@
 #include "spool.h"
 #include "util.h"
 
-#define NAME "example_com"
-#define PATH "flush/" NAME
+#define NAME   "example_com"
+#define PATH   "flush/" NAME
 
 #define MINUTE 60
 #define HOUR   (60 * MINUTE)
@@ -75,8 +75,8 @@ static void turn(void) {
 }
 
 static void start(uint64_t max_age) {
-        ck_assert_int_eq(
-                refresh_start(&context, max_age, EMPTY_USEC, on_done, &result, &refresh), 0);
+        ck_assert_int_eq(refresh_start(&context, max_age, EMPTY_USEC, on_done, &result, &refresh),
+                         0);
         ck_assert_ptr_nonnull(refresh);
 }
 
@@ -370,7 +370,7 @@ START_TEST(a_large_log_with_few_duplicates_is_not_counted_as_compacted) {
         put_log(PATH, text, -HOUR, -HOUR);
         run_refresh();
         spool_expect(PATH, text);
-        ck_assert_uint_eq(result.compacted, 0);
+        ck_assert_uint_eq(result.compacted, 0); /* BUG: any duplicate counts, see refresh_sent() */
 }
 END_TEST
 

@@ -7,14 +7,14 @@
 #include "spool.h"
 #include "util.h"
 
-#define BYTES(text) text, sizeof text - 1
+#define BYTES(text)   text, sizeof text - 1
 
 #define ADD(site, id) "request\0add\0site\0" site "\0queue_id\0" id "\0\0"
 #define SEND(site)    "request\0send_site\0site\0" site "\0\0"
 #define FILE_(id)     "request\0send_file\0queue_id\0" id "\0\0"
 
-#define A50  "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
-#define A255 A50 A50 A50 A50 A50 "AAAAA"
+#define A50           "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+#define A255          A50 A50 A50 A50 A50 "AAAAA"
 
 /* What arrives, and what it means. Numbers are those of the specification's vectors, "ours" where
  * this project differs from flush(8) on purpose. */
@@ -26,29 +26,50 @@ static const struct {
         Request request;
 } vectors[] = {
         /* 1-4 */
-        {BYTES(ADD("example.com", "ABC123")), false, 1,
+        {BYTES(ADD("example.com", "ABC123")),
+         false,
+         1,
          {REQUEST_ADD, "example.com", "ABC123", false, 0}},
-        {BYTES(ADD("EXAMPLE.COM", "ABC123")), false, 1,
+        {BYTES(ADD("EXAMPLE.COM", "ABC123")),
+         false,
+         1,
          {REQUEST_ADD, "EXAMPLE.COM", "ABC123", false, 0}},
-        {BYTES(ADD("b\xc3\xbc" "cher.example", "ABC")), true, 1,
-         {REQUEST_ADD, "b\xc3\xbc" "cher.example", "ABC", false, 0}},
+        {BYTES(ADD("b\xc3\xbc"
+                   "cher.example",
+                   "ABC")),
+         true,
+         1,
+         {REQUEST_ADD,
+          "b\xc3\xbc"
+          "cher.example",
+          "ABC", false, 0}},
         /* 5, 6: order, missing */
         {BYTES("request\0add\0queue_id\0ABC123\0site\0example.com\0\0"), false, -EBADMSG, {0}},
         {BYTES("request\0add\0site\0example.com\0\0"), false, -EBADMSG, {0}},
         /* 7: an attribute more */
-        {BYTES("request\0add\0site\0example.com\0queue_id\0ABC123\0foo\0bar\0\0"), false, 1,
+        {BYTES("request\0add\0site\0example.com\0queue_id\0ABC123\0foo\0bar\0\0"),
+         false,
+         1,
          {REQUEST_ADD, "example.com", "ABC123", false, 1}},
-        {BYTES("request\0add\0site\0example.com\0queue_id\0ABC123\0foo\0bar\0foo\0\0\0"), false, 1,
+        {BYTES("request\0add\0site\0example.com\0queue_id\0ABC123\0foo\0bar\0foo\0\0\0"),
+         false,
+         1,
          {REQUEST_ADD, "example.com", "ABC123", false, 2}},
         {BYTES("request\0add\0site\0example.com\0queue_id\0ABC123\0foo\0bar\0"), false, 0, {0}},
         {BYTES("request\0add\0site\0example.com\0queue_id\0ABC123\0foo\0"), true, -EBADMSG, {0}},
         /* 8-10 */
-        {BYTES("request\0add\0site\0example.com\0foo\0bar\0queue_id\0ABC123\0\0"), false, -EBADMSG,
+        {BYTES("request\0add\0site\0example.com\0foo\0bar\0queue_id\0ABC123\0\0"),
+         false,
+         -EBADMSG,
          {0}},
-        {BYTES("foo\0bar\0request\0add\0site\0example.com\0queue_id\0ABC123\0\0"), false, -EBADMSG,
+        {BYTES("foo\0bar\0request\0add\0site\0example.com\0queue_id\0ABC123\0\0"),
+         false,
+         -EBADMSG,
          {0}},
-        {BYTES("request\0add\0site\0example.com\0site\0example.net\0queue_id\0ABC123\0\0"), false,
-         -EBADMSG, {0}},
+        {BYTES("request\0add\0site\0example.com\0site\0example.net\0queue_id\0ABC123\0\0"),
+         false,
+         -EBADMSG,
+         {0}},
         /* 11-17: ends early, or may go on */
         {BYTES("request\0add\0site\0example.com\0queue_id\0ABC123\0"), true, -EBADMSG, {0}},
         {BYTES("request\0add\0site\0example.com\0queue_id\0ABC123\0"), false, 0, {0}},
@@ -84,7 +105,7 @@ static const struct {
         {BYTES("XY"), true, -EBADMSG, {0}},
         {BYTES("WW"), true, -EBADMSG, {0}},
         {BYTES("WW\0"), false, -EBADMSG, {0}},
-        {BYTES("W\0\0"), false, 1, {REQUEST_REFRESH, NULL, NULL, false, 0}}, /* ours */
+        {BYTES("W\0\0"), false, 1, {REQUEST_REFRESH, NULL, NULL, false, 0}},  /* ours */
         {BYTES("W\0junk"), true, 1, {REQUEST_REFRESH, NULL, NULL, false, 0}}, /* ours */
         {BYTES("W\n\0"), false, -EBADMSG, {0}},
         /* 29, 30 */
@@ -108,9 +129,13 @@ static const struct {
         {BYTES(ADD("example.com", "A")), false, 1, {REQUEST_ADD, "example.com", "A", false, 0}},
         {BYTES(ADD("example.com", "A_B")), false, 1, {REQUEST_ADD, "example.com", "A_B", false, 0}},
         {BYTES(ADD("example.com", A255)), false, 1, {REQUEST_ADD, "example.com", A255, false, 0}},
-        {BYTES(ADD("example.com", "3pt2mN2VXxznjll")), false, 1,
+        {BYTES(ADD("example.com", "3pt2mN2VXxznjll")),
+         false,
+         1,
          {REQUEST_ADD, "example.com", "3pt2mN2VXxznjll", false, 0}},
-        {BYTES(ADD("ex\nample.com", "ABCD")), false, 1,
+        {BYTES(ADD("ex\nample.com", "ABCD")),
+         false,
+         1,
          {REQUEST_ADD, "ex\nample.com", "ABCD", false, 0}},
         {BYTES(ADD("[192.0.2.1]", "ABC")), false, 1, {REQUEST_ADD, "[192.0.2.1]", "ABC", false, 0}},
         /* 53: other encodings */
@@ -118,13 +143,19 @@ static const struct {
         {BYTES("cmVxdWVzdA==:YWRk\n\n"), true, -EBADMSG, {0}},
         {BYTES("request=add\nsite=example.com\nqueue_id=ABC123\n\n"), false, 0, {0}},
         /* 54, 56: what follows a request is not looked at */
-        {BYTES(ADD("example.com", "AAA111") ADD("example.com", "BBB222")), false, 1,
+        {BYTES(ADD("example.com", "AAA111") ADD("example.com", "BBB222")),
+         false,
+         1,
          {REQUEST_ADD, "example.com", "AAA111", false, 0}},
-        {BYTES(ADD("example.com", "ABC123") "junk"), true, 1,
+        {BYTES(ADD("example.com", "ABC123") "junk"),
+         true,
+         1,
          {REQUEST_ADD, "example.com", "ABC123", false, 0}},
         /* 66, 82, 83 */
         {BYTES(SEND("eXample.COM")), false, 1, {REQUEST_SEND_SITE, "eXample.COM", NULL, false, 0}},
-        {BYTES("request\0send_site\0site\0example.com\0foo\0bar\0\0"), false, 1,
+        {BYTES("request\0send_site\0site\0example.com\0foo\0bar\0\0"),
+         false,
+         1,
          {REQUEST_SEND_SITE, "example.com", NULL, false, 1}},
         {BYTES("request\0send_site\0site\0example.com\0"), true, -EBADMSG, {0}},
         {BYTES("request\0send_site\0nexthop\0example.com\0\0"), false, -EBADMSG, {0}},
@@ -134,9 +165,13 @@ static const struct {
         {BYTES(FILE_("AB-C")), false, -EBADMSG, {0}},
         {BYTES(FILE_("")), false, -EBADMSG, {0}},
         {BYTES("request\0send_file\0\0"), false, -EBADMSG, {0}},
-        {BYTES("request\0send_file\0queue_id\0ABC123\0foo\0bar\0\0"), false, 1,
+        {BYTES("request\0send_file\0queue_id\0ABC123\0foo\0bar\0\0"),
+         false,
+         1,
          {REQUEST_SEND_FILE, NULL, "ABC123", false, 1}},
-        {BYTES("request\0send_file\0site\0example.com\0queue_id\0ABC123\0\0"), false, -EBADMSG,
+        {BYTES("request\0send_file\0site\0example.com\0queue_id\0ABC123\0\0"),
+         false,
+         -EBADMSG,
          {0}},
         /* 95, 98-100: complete with the name of the request */
         {BYTES("request\0rfrsh\0\0"), false, 1, {REQUEST_REFRESH, NULL, NULL, false, 0}},
@@ -147,15 +182,32 @@ static const struct {
         {BYTES("request\0purge\0"), false, 1, {REQUEST_PURGE, NULL, NULL, false, 0}},
         {BYTES("request\0purge\0\0"), true, 1, {REQUEST_PURGE, NULL, NULL, false, 0}},
         /* ours: the wish for counts, wherever an unknown attribute may be */
-        {BYTES("request\0send_site\0site\0example.com\0detail\0" "1\0\0"), false, 1,
+        {BYTES("request\0send_site\0site\0example.com\0detail\0"
+               "1\0\0"),
+         false,
+         1,
          {REQUEST_SEND_SITE, "example.com", NULL, true, 0}},
-        {BYTES("request\0send_site\0site\0example.com\0detail\0" "0\0\0"), false, 1,
+        {BYTES("request\0send_site\0site\0example.com\0detail\0"
+               "0\0\0"),
+         false,
+         1,
          {REQUEST_SEND_SITE, "example.com", NULL, false, 0}},
-        {BYTES("request\0send_site\0site\0example.com\0foo\0" "1\0detail\0" "1\0bar\0" "0\0\0"),
-         false, 1, {REQUEST_SEND_SITE, "example.com", NULL, true, 2}},
-        {BYTES("request\0send_file\0queue_id\0ABC\0detail\0" "1\0\0"), false, 1,
+        {BYTES("request\0send_site\0site\0example.com\0foo\0"
+               "1\0detail\0"
+               "1\0bar\0"
+               "0\0\0"),
+         false,
+         1,
+         {REQUEST_SEND_SITE, "example.com", NULL, true, 2}},
+        {BYTES("request\0send_file\0queue_id\0ABC\0detail\0"
+               "1\0\0"),
+         false,
+         1,
          {REQUEST_SEND_FILE, NULL, "ABC", true, 0}},
-        {BYTES("request\0add\0detail\0" "1\0site\0example.com\0queue_id\0ABC\0\0"), false, -EBADMSG,
+        {BYTES("request\0add\0detail\0"
+               "1\0site\0example.com\0queue_id\0ABC\0\0"),
+         false,
+         -EBADMSG,
          {0}},
 };
 
@@ -309,10 +361,10 @@ START_TEST(a_megabyte_of_anything_is_refused) {
 END_TEST
 
 START_TEST(the_announcement_is_postfix_s) {
-        static const char captured[] = {
-                0x70, 0x72, 0x6f, 0x74, 0x6f, 0x63, 0x6f, 0x6c, 0x00, 0x71, 0x75,
-                0x65, 0x75, 0x65, 0x5f, 0x66, 0x6c, 0x75, 0x73, 0x68, 0x5f, 0x70,
-                0x72, 0x6f, 0x74, 0x6f, 0x63, 0x6f, 0x6c, 0x00, 0x00};
+        static const char captured[] = {0x70, 0x72, 0x6f, 0x74, 0x6f, 0x63, 0x6f, 0x6c,
+                                        0x00, 0x71, 0x75, 0x65, 0x75, 0x65, 0x5f, 0x66,
+                                        0x6c, 0x75, 0x73, 0x68, 0x5f, 0x70, 0x72, 0x6f,
+                                        0x74, 0x6f, 0x63, 0x6f, 0x6c, 0x00, 0x00};
 
         ck_assert_uint_eq(REQUEST_ANNOUNCEMENT_SIZE, sizeof captured);
         ck_assert_mem_eq(REQUEST_ANNOUNCEMENT, captured, sizeof captured);
@@ -324,11 +376,17 @@ static const struct {
         const char *bytes;
         size_t n;
 } replies[] = {
-        {REQUEST_OK, BYTES("status\0" "0\0\0")},
-        {REQUEST_BAD, BYTES("status\0" "3\0\0")},
-        {REQUEST_DENY, BYTES("status\0" "4\0\0")},
-        {REQUEST_FAIL, BYTES("status\0" "4294967295\0\0")},
+        {REQUEST_OK, BYTES("status\0"
+                           "0\0\0")},
+        {REQUEST_BAD, BYTES("status\0"
+                            "3\0\0")},
+        {REQUEST_DENY, BYTES("status\0"
+                             "4\0\0")},
+        {REQUEST_FAIL, BYTES("status\0"
+                             "4294967295\0\0")},
 };
+
+static bool has_counts;
 
 static int decode_reply(AttrReader *in, const char *bytes, size_t n, RequestStatus *ret,
                         RequestCounts *ret_counts) {
@@ -339,7 +397,7 @@ static int decode_reply(AttrReader *in, const char *bytes, size_t n, RequestStat
         ck_assert_uint_ge(room, n);
         memcpy(space, bytes, n);
         attr_reader_commit(in, n);
-        return request_decode_reply(in, ret, ret_counts);
+        return request_decode_reply(in, ret, ret_counts, &has_counts);
 }
 
 START_TEST(a_reply_has_postfix_s_bytes) {
@@ -368,10 +426,11 @@ START_TEST(a_reply_of_either_dialect_is_read) {
 
                         ck_assert_int_eq(decode_reply(&in, bytes, cut, &status, &counts), 0);
                         ck_assert_int_eq(status, 99);
-                        ck_assert_int_eq(
-                                decode_reply(&in, bytes + cut, n - cut, &status, &counts), 1);
+                        ck_assert_int_eq(decode_reply(&in, bytes + cut, n - cut, &status, &counts),
+                                         1);
                         ck_assert_int_eq(status, replies[_i].status);
                         ck_assert_uint_eq(counts.found, 0);
+                        ck_assert(!has_counts);
                         attr_reader_free(&in);
                 }
         }
@@ -379,7 +438,10 @@ START_TEST(a_reply_of_either_dialect_is_read) {
 END_TEST
 
 START_TEST(counts_survive_the_way_to_the_client) {
-        static const char begin[] = "status\0" "0\0found\0" "4000000000\0moved\0" "1\0";
+        static const char begin[] = "status\0"
+                                    "0\0found\0"
+                                    "4000000000\0moved\0"
+                                    "1\0";
         RequestCounts counts = {4000000000, 1, 20, 300, 4000, 50000, 600000}, got;
         char bytes[REQUEST_REPLY_SIZE];
         RequestStatus status = 99;
@@ -391,6 +453,7 @@ START_TEST(counts_survive_the_way_to_the_client) {
         ck_assert_mem_eq(bytes, begin, sizeof begin - 1);
         ck_assert_int_eq(decode_reply(&in, bytes, n, &status, &got), 1);
         ck_assert_int_eq(status, REQUEST_OK);
+        ck_assert(has_counts);
         ck_assert_mem_eq(&got, &counts, sizeof got);
         attr_reader_free(&in);
 }
@@ -401,19 +464,35 @@ static const struct {
         size_t n;
         int r;
 } odd_replies[] = {
-        {BYTES("status\0" "0\0foo\0bar\0\0"), 1}, /* tolerated by Postfix's clients, too */
-        {BYTES("status\0" "0\0foo\0bar\0"), 0},
-        {BYTES("status\0" "0\0"), 0},
+        {BYTES("status\0"
+               "0\0foo\0bar\0\0"),
+         1}, /* tolerated by Postfix's clients, too */
+        {BYTES("status\0"
+               "0\0foo\0bar\0"),
+         0},
+        {BYTES("status\0"
+               "0\0"),
+         0},
         {BYTES("status\0"), 0},
-        {BYTES("foo\0bar\0status\0" "0\0\0"), -EBADMSG},
+        {BYTES("foo\0bar\0status\0"
+               "0\0\0"),
+         -EBADMSG},
         {BYTES("\0"), 0},
         {BYTES("\0\0"), -EBADMSG},
         {BYTES("status\0\0\0"), -EBADMSG},
         {BYTES("status\0zero\0\0"), -EBADMSG},
-        {BYTES("status\0" "0x\0\0"), -EBADMSG},
-        {BYTES("status\0" "99999999999999999999999999\0\0"), -EBADMSG},
-        {BYTES("status\0" "0\0moved\0many\0\0"), -EBADMSG},
-        {BYTES("protocol\0queue_flush_protocol\0status\0" "0\0\0"), -EBADMSG},
+        {BYTES("status\0"
+               "0x\0\0"),
+         -EBADMSG},
+        {BYTES("status\0"
+               "99999999999999999999999999\0\0"),
+         -EBADMSG},
+        {BYTES("status\0"
+               "0\0moved\0many\0\0"),
+         -EBADMSG},
+        {BYTES("protocol\0queue_flush_protocol\0status\0"
+               "0\0\0"),
+         -EBADMSG},
         {BYTES("220 example.com ESMTP\r\n"), 0},
 };
 
@@ -440,7 +519,8 @@ static const struct {
         {{REQUEST_SEND_SITE, "Example.com", NULL, false, 0}, BYTES(SEND("Example.com"))},
         {{REQUEST_SEND_FILE, NULL, "E34BF11814B", false, 0}, BYTES(FILE_("E34BF11814B"))},
         {{REQUEST_SEND_SITE, "[192.0.2.1]", NULL, true, 0},
-         BYTES("request\0send_site\0site\0[192.0.2.1]\0detail\0" "1\0\0")},
+         BYTES("request\0send_site\0site\0[192.0.2.1]\0detail\0"
+               "1\0\0")},
         {{REQUEST_REFRESH, NULL, NULL, false, 0}, BYTES("request\0rfrsh\0\0")},
         {{REQUEST_PURGE, NULL, NULL, false, 0}, BYTES("request\0purge\0\0")},
 };

@@ -12,8 +12,8 @@
 #define PATH  "flush/" NAME
 #define CHUNK 65536 /* what is read at a time */
 
-#define HOUR 3600
-#define DAY  (24 * HOUR)
+#define HOUR  3600
+#define DAY   (24 * HOUR)
 
 static sd_event *event;
 static Jobs jobs;
@@ -612,8 +612,7 @@ START_TEST(the_longest_id_is_read_across_two_chunks) {
                         spool_write(PATH, log);
                         free(log);
                         run(SEND_REFRESH);
-                        expect_counts(
-                                (RequestCounts){.gone = 2 - longer, .invalid = 1 + longer});
+                        expect_counts((RequestCounts){.gone = 2 - longer, .invalid = 1 + longer});
                 }
 }
 END_TEST

@@ -12,7 +12,7 @@
 #define NAME "example_com"
 #define PATH "flush/" NAME
 
-#define DAY (24 * 3600)
+#define DAY  (24 * 3600)
 
 static SiteLog site_log;
 
@@ -288,8 +288,8 @@ static const struct {
         {"A\nB", 3, "A\n", "A\n\n"}, /* the newline that B had not is no record */
         {"A\nB", 3, "B", "B\n"},
         {"A\nB", 2, "", "B\n"},
-        {"AAAA\nB\n", 5, "", "B\n"},               /* tail shorter than the prefix */
-        {"A\nBBBBBBBB\n", 2, "", "BBBBBBBB\n"},     /* and longer */
+        {"AAAA\nB\n", 5, "", "B\n"},            /* tail shorter than the prefix */
+        {"A\nBBBBBBBB\n", 2, "", "BBBBBBBB\n"}, /* and longer */
         {"A\nBB\nCCCCCCCC\n", 5, "BB\n", "BB\nCCCCCCCC\n"},
 };
 
@@ -327,8 +327,8 @@ START_TEST(a_prefix_of_many_pages_is_replaced) {
                 (void) snprintf(text + 12 * i, 13, "%011u\n", i);
         spool_write(PATH, text);
         ck_assert_int_eq(open_log(false), 0);
-        ck_assert_int_eq(
-                sitelog_replace_prefix(&site_log, 300000, text + 120000, 120000, false), 0);
+        ck_assert_int_eq(sitelog_replace_prefix(&site_log, 300000, text + 120000, 120000, false),
+                         0);
         got = spool_read(PATH);
         ck_assert_uint_eq(strlen(got), 420000);
         ck_assert_mem_eq(got, text + 120000, 120000);

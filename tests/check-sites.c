@@ -7,8 +7,8 @@
 #include "spool.h"
 #include "util.h"
 
-#define NAME "example_com"
-#define PATH "flush/" NAME
+#define NAME      "example_com"
+#define PATH      "flush/" NAME
 
 #define CALLS_MAX 16
 

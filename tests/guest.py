@@ -155,12 +155,13 @@ class Guest:
 
     def run(self, script, check=True, timeout=RUN_TIMEOUT, input=None, user=None):
         """Run a shell script in the guest, as root unless told otherwise."""
-        command = ["nsenter", "--target", str(self.leader), "--all", "--wd=/", "--",
+        command = ["nsenter", "--target", str(self.leader), "--all", "--",
                    "env", "-i", "LC_ALL=C.UTF-8", "HOME=/root", "SYSTEMD_PAGER=",
                    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
         if user:
             command += ["runuser", "-u", user, "--"]
-        r = subprocess.run(command + ["sh", "-c", script], input=input, capture_output=True,
+        command += ["sh", "-c", "cd /; " + script]
+        r = subprocess.run(command, input=input, capture_output=True,
                            text=not isinstance(input, bytes), timeout=timeout)
         if check and r.returncode != 0:
             raise AssertionError("%s\nstatus %d\n%s%s" % (script, r.returncode, r.stdout, r.stderr))

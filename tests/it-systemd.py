@@ -58,10 +58,11 @@ def drop_in(unit, text):
 
 def clean():
     """As after the switch-over, whatever the last test did."""
+    units = "fflush.socket fflushd.service fflush-refresh.timer fflush-refresh.service"
     g.run("rm -rf /etc/systemd/system/ff*.d /etc/fflushd; systemctl daemon-reload;"
-          "systemctl stop fflush-refresh.timer fflush.socket fflushd; "
-          "systemctl reset-failed 'ff*' 2>/dev/null; rm -rf /var/spool/postfix/flush/*; "
-          "systemctl start fflush.socket fflush-refresh.timer", check=True)
+          "systemctl stop %s; for u in %s; do systemctl reset-failed $u 2>/dev/null; done;"
+          "rm -rf /var/spool/postfix/flush/*; systemctl start fflush.socket fflush-refresh.timer"
+          % (units, units))
 
 
 def load(n, clients, sites=1):
@@ -103,8 +104,10 @@ def journal(options=""):
 @test
 def units_are_valid_and_the_sandbox_is_tight(t):
     out = g.run("systemd-analyze verify --man=no /lib/systemd/system/ff* 2>&1 | grep ff", check=False)
-    lines = [line for line in out.stdout.splitlines() if "Failed to prepare" not in line]
-    eq(lines, [])
+    # What this systemd has not heard of it leaves out of the sandbox, and says so.
+    newer = ["PrivateIPC"] if SUITE == "bullseye" else []
+    eq([line for line in out.stdout.splitlines()
+        if "Failed to prepare" not in line and not any(key in line for key in newer)], [])
     score = g.out("systemd-analyze security fflushd.service --no-pager | tail -1")
     assert float(re.search(r"([\d.]+) ", score.split(":")[1].strip()).group(1)) <= 1.0, score
 
@@ -572,7 +575,8 @@ def postfix_s_own_housekeeping_does_no_harm(t):
 def a_second_postfix_instance_has_its_own(t):
     clean()
     g.run("postmulti -e init; postmulti -I postfix-b -G mta -e create;"
-          "postconf -c /etc/postfix-b -e fast_flush_domains=static:all inet_interfaces=127.0.0.1"
+          "postconf -c /etc/postfix-b -MX smtp/inet;"
+          "postconf -c /etc/postfix-b -e fast_flush_domains=static:all"
           " master_service_disable= authorized_submit_users=root,nobody"
           " flush_service_name=fflushd; postmulti -i postfix-b -e enable;"
           "postmulti -i postfix-b -p start")
