@@ -14,6 +14,7 @@ struct Call {
         LogCaller caller;
         RequestStatus status;
         RequestCounts counts;
-        Site *site; /* add and send_site, once they are known to be eligible */
-        Call *next; /* in the one list it waits in */
+        Site *site;          /* add and send_site, once they are known to be eligible */
+        Call *next;          /* in the one list it waits in */
+        uint64_t since_usec; /* an add: since when it waits to be written */
 };

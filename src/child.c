@@ -144,7 +144,8 @@ Child *child_free(Child *child) {
                 return NULL;
         if (child->pid > 0) {
                 (void) kill(child->pid, SIGKILL);
-                (void) waitpid(child->pid, NULL, 0);
+                /* Not for one that hangs in the kernel: whoever comes after us reaps it. */
+                (void) waitpid(child->pid, NULL, WNOHANG);
         }
         sd_event_source_disable_unref(child->ended);
         sd_event_source_disable_unref(child->timeout);

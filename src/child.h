@@ -31,7 +31,8 @@ typedef void (*child_done_t)(Child *child, const ChildResult *result, void *user
  *
  * The environment is reduced to what Postfix's commands use.
  *
- * Return: 0, or a negative errno; a command that cannot be executed ends with status 127.
+ * Return: 0, -ENOENT or -EACCES (there is no such program, or not for us), or another negative
+ *         errno.
  */
 int child_start(sd_event *event, const char *const argv[], const char *input, size_t n_input,
                 uint64_t timeout_usec, child_done_t done, void *userdata, Child **ret);

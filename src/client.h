@@ -23,8 +23,8 @@ int client_connect(const char *path);
  * @ret_counts:    all 0 if the server has no counts to tell (flush(8)), and then
  * @ret_has_counts:  is false
  *
- * Return: 0, -EBADMSG (not a reply), -ECONNRESET (closed without one), -ETIMEDOUT, or another
- *         negative errno.
+ * Return: 0, -EBADMSG (not a reply), -ECONNRESET or -EPIPE (closed without one), -ETIMEDOUT, or
+ *         another negative errno.
  * Source: spec 1.4, 2.
  */
 int client_ask(int fd, const Request *request, uint64_t timeout_usec, RequestStatus *ret,

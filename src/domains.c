@@ -3,10 +3,12 @@
 #include "domains.h"
 
 #include <stdio.h>
+#include <unistr.h>
 
 #include "site.h"
 #include "textfile.h"
 #include "util.h"
+#include "watch.h"
 
 #define HASH_NONFATAL_OOM          1
 #define uthash_nonfatal_oom(entry) (oom = true)
@@ -40,6 +42,7 @@ typedef struct Item {
 struct Domains {
         bool subdomains;
         const char *const *postmap;
+        Watch *files;
         Literal *literals;
         Item *items;
         size_t n_items, n_allocated;
@@ -141,6 +144,9 @@ static int add_file(Domains *d, const char *path, bool excluded, unsigned depth)
 
         if (depth >= FILE_DEPTH_MAX)
                 return add_error(d, "%s: %s", path, "files name each other in a circle");
+        r = watch_add(&d->files, path);
+        if (r < 0)
+                return r;
         r = textfile_read(path, FILE_SIZE_MAX, &text);
         if (r < 0)
                 return r == -ENOMEM ? r : add_error(d, "%s: %s", path, textfile_strerror(r));
@@ -234,6 +240,7 @@ Domains *domains_free(Domains *d) {
                 free(d->items[i].error);
         }
         free(d->items);
+        watch_free(d->files);
         free(d);
         return NULL;
 }
@@ -255,12 +262,17 @@ static const Literal *match_literal(const Domains *d, const char *site) {
         }
 }
 
-/* postmap(1) takes one key a line and trims blanks; no valid site has any of these. */
+/* postmap(1) takes one key a line and trims blanks; no valid site has any of these. Nor does
+ * Postfix look up what is not UTF-8. */
 static bool is_table_key(const char *site) {
-        for (; *site; site++)
-                if ((unsigned char) *site <= ' ' || *site == 0x7f)
+        for (const char *p = site; *p; p++)
+                if ((unsigned char) *p <= ' ' || *p == 0x7f)
                         return false;
-        return true;
+        return !u8_check((const uint8_t *) site, strlen(site));
+}
+
+bool domains_changed(const Domains *d) {
+        return watch_changed(d->files);
 }
 
 static DomainsAnswer decided(bool excluded) {

@@ -39,9 +39,13 @@ Domains *domains_free(Domains *d);
  * @ret_why:  receives the reason of DOMAINS_ERROR, valid until the next call
  *
  * The first item that matches decides. The empty site never matches, nor one of more than
- * SITE_TEXT_MAX bytes; a site with blanks or control characters is in no table.
+ * SITE_TEXT_MAX bytes; a site with blanks or control characters, or that
+ * is not UTF-8, is in no table.
  */
 DomainsAnswer domains_match(Domains *d, const char *site, const char **ret_why);
+
+/** domains_changed() - has a /file of the list changed since it was read? */
+bool domains_changed(const Domains *d);
 
 /**
  * domains_start() - ask the tables that domains_match() needs

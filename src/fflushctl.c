@@ -114,7 +114,8 @@ static int say_connect_error(const char *path, int error) {
 
 static int say_no_reply(const char *what, int error) {
         (void) fprintf(stderr, "fflushctl: %s: %s\n", what,
-                       error == -ECONNRESET  ? "the service closed the connection without a reply"
+                       error == -ECONNRESET || error == -EPIPE
+                               ? "the service closed the connection without a reply"
                        : error == -EBADMSG   ? "the reply makes no sense"
                        : error == -ETIMEDOUT ? "no reply in time"
                                              : strerror(-error));

@@ -143,6 +143,7 @@ int main(int argc, char *argv[]) {
         log_open();
         (void) umask(077);
         (void) signal(SIGPIPE, SIG_IGN);
+        (void) signal(SIGXFSZ, SIG_IGN); /* a file too large is an error like others */
 
         r = settings_load(arg_config, arg_instance, &settings);
         if (r < 0) {

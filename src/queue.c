@@ -87,11 +87,12 @@ static int move_to_incoming(const Queue *q, const char *from, const char *id) {
         return r;
 }
 
-static bool exists(const Queue *q, QueueName name, const char *id) {
+/* Only "no such file" is a no: after any other error the message may well be there. */
+static bool may_exist(const Queue *q, QueueName name, const char *id) {
         char path[QUEUE_PATH_SIZE];
 
         queue_path(q, name, id, path);
-        return faccessat(q->fd, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+        return faccessat(q->fd, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
 }
 
 typedef int (*find_t)(const Queue *q, const char *path, QueueResult *ret);
@@ -118,7 +119,7 @@ static int expedite(const Queue *q, const char *id, find_t make_due, QueueResult
                 r = make_due(q, path, ret);
                 if (r != -ENOENT)
                         return r;
-                if (exists(q, QUEUE_ACTIVE, id) || exists(q, QUEUE_HOLD, id)) {
+                if (may_exist(q, QUEUE_ACTIVE, id) || may_exist(q, QUEUE_HOLD, id)) {
                         *ret = QUEUE_BUSY;
                         return 0;
                 }

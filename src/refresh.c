@@ -16,7 +16,7 @@
 
 struct Refresh {
         Job job;
-        const SendContext *context;
+        SendContext *context;
         uint64_t max_age, max_empty_age;
         refresh_done_t done;
         void *userdata;
@@ -153,7 +153,7 @@ static void done(Job *job, bool cancelled) {
         free(r);
 }
 
-static void add_counts(RequestCounts *sum, const RequestCounts *c) {
+static void sum_counts(RequestCounts *sum, const RequestCounts *c) {
         sum->found += c->found;
         sum->moved += c->moved;
         sum->gone += c->gone;
@@ -176,12 +176,12 @@ void refresh_sent(Refresh *r, const Site *site, const SendResult *result) {
         else {
                 r->result.flushed++;
                 r->result.had_lines |= result->had_lines;
-                add_counts(&r->result.counts, &result->counts);
+                sum_counts(&r->result.counts, &result->counts);
         }
         jobs_start(r->context->jobs, &r->job);
 }
 
-int refresh_start(const SendContext *context, uint64_t max_age, uint64_t max_empty_age,
+int refresh_start(SendContext *context, uint64_t max_age, uint64_t max_empty_age,
                   refresh_done_t done_callback, void *userdata, Refresh **ret) {
         Refresh *r = calloc(1, sizeof *r);
 

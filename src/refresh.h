@@ -30,7 +30,7 @@ typedef void (*refresh_done_t)(const RefreshResult *result, void *userdata);
  * Source: spec 5.5. Unlike flush(8): under the lock, one trigger at the end (the caller's), an
  *         entry of one character that is no directory is passed over.
  */
-int refresh_start(const SendContext *context, uint64_t max_age, uint64_t max_empty_age,
+int refresh_start(SendContext *context, uint64_t max_age, uint64_t max_empty_age,
                   refresh_done_t done, void *userdata, Refresh **ret);
 
 /** refresh_sent() - a send has ended, perhaps the one that the refresh waits for */

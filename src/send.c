@@ -15,7 +15,7 @@
 
 struct Send {
         Job job;
-        const SendContext *context;
+        SendContext *context;
         Site *site;
         SendKind kind;
         enum { STATE_OPEN, STATE_WORK, STATE_CLOSE } state;
@@ -200,7 +200,7 @@ static JobResult wait_for_lock(Send *s) {
 
         if (s->since_usec == 0)
                 s->since_usec = now;
-        if (now - s->since_usec < s->context->lock_usec)
+        if (now - s->since_usec < s->context->sites->lock_usec)
                 return JOB_PAUSE;
         s->result.error = -ETIMEDOUT;
         return JOB_DONE;
@@ -210,6 +210,8 @@ static JobResult step_open(Send *s) {
         Site *site = s->site;
         int r;
 
+        if (s->context->n_open >= SENDS_MAX)
+                return JOB_PAUSE;
         r = sitelog_open(s->context->sites->queue, site->log, false, &s->log);
         if (r == -EAGAIN)
                 return wait_for_lock(s);
@@ -217,6 +219,7 @@ static JobResult step_open(Send *s) {
                 s->result.error = r == -ENOENT ? 0 : r; /* nothing recorded: nothing to do */
                 return JOB_DONE;
         }
+        s->context->n_open++;
         sites_observe(s->context->sites, site, &s->log);
         s->changes = site->changes;
         s->size = s->log.st.st_size;
@@ -339,6 +342,8 @@ static void done(Job *job, bool cancelled) {
 
         if (cancelled)
                 s->result.error = -ECANCELED;
+        if (s->log.fd >= 0)
+                s->context->n_open--;
         sitelog_close(&s->log);
         if (s->kind == SEND_SITE && (s->result.had_lines || s->result.counts.moved > 0))
                 trigger_send(s->context->trigger, QMGR_SCAN_INCOMING);
@@ -350,7 +355,7 @@ static void done(Job *job, bool cancelled) {
         free(s);
 }
 
-int send_start(const SendContext *context, Site *site, SendKind kind) {
+int send_start(SendContext *context, Site *site, SendKind kind) {
         Send *s = calloc(1, sizeof *s);
 
         static_assert(offsetof(Send, job) == 0, "a Send is a Job");

@@ -17,19 +17,21 @@ typedef struct SendResult {
         SendKind kind;
         RequestCounts counts;
         bool had_lines; /* the log was not empty */
-        bool shortened; /* the lines that were gone through have been removed */
+        bool shortened; /* there were lines, and they have been removed */
         int error;      /* the log could not be opened or locked; negative errno */
 } SendResult;
 
 typedef void (*send_done_t)(Site *site, const SendResult *result, void *userdata);
+
+#define SENDS_MAX 64u /* at a time; further ones wait. Each has a descriptor and 64 KiB. */
 
 /* What a send works with. */
 typedef struct SendContext {
         Sites *sites;
         Jobs *jobs;
         Trigger *trigger;
-        uint64_t lock_usec; /* how long to wait for somebody else's lock */
-        send_done_t done;   /* called once for each send; @site->send is NULL by then */
+        unsigned n_open;  /* sends that have their log open */
+        send_done_t done; /* called once for each send; @site->send is NULL by then */
         void *userdata;
 } SendContext;
 
@@ -46,4 +48,4 @@ typedef struct SendContext {
  * Return: 0, or -ENOMEM.
  * Source: spec 5.3; DESIGN: "the log as it was when the request came".
  */
-int send_start(const SendContext *context, Site *site, SendKind kind);
+int send_start(SendContext *context, Site *site, SendKind kind);

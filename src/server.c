@@ -13,19 +13,24 @@
 #include <systemd/sd-daemon.h>
 #include <utlist.h>
 
+#include "send.h"
 #include "service.h"
 #include "util.h"
 
 #define EVENTS_MAX        256 /* taken from the kernel at a time */
 #define ACCEPTS_MAX       64  /* per look at a listening socket */
 #define CONNECTIONS_MAX   16384
-#define FDS_RESERVED      64    /* for logs, children, the journal, triggers */
+#define FDS_RESERVED      (SENDS_MAX + 64) /* for logs, children, the journal, triggers */
 #define SPIN_USEC         20u   /* how long to look again before sleeping: a wake-up costs more */
 #define TURN_USEC         5000u /* then signals, timers and jobs have their turn */
 #define ACCEPT_PAUSE_USEC (100 * USEC_PER_MSEC) /* when accept(2) fails */
 #define STOP_USEC         (2 * USEC_PER_SEC)    /* what is quick may finish after SIGTERM */
 #define IDLE_USEC_MIN     (5 * USEC_PER_SEC)    /* under systemd, whose limits count starts */
 #define STATUS_USEC       (1 * USEC_PER_SEC)    /* between two lines for systemctl status */
+#define LINGER_USEC       (1 * USEC_PER_SEC)
+#define DRAIN_USEC        (200 * USEC_PER_MSEC) /* without accepting, to find a moment to leave */
+#define DRAIN_AGAIN_USEC  (2 * USEC_PER_SEC)    /* then clients have their turn */
+#define INCOMPLETE_USEC   (10 * USEC_PER_SEC)   /* before Postfix is asked once more */
 #define LINGER_MAX        (4u * 1024 * 1024)    /* bytes read off a client that was refused */
 
 typedef enum ConnectionState {
@@ -40,6 +45,7 @@ typedef struct Connection {
         int fd;
         ConnectionState state;
         uint64_t accepted_usec, read_usec;
+        uint64_t linger_until_usec;
         size_t lingered;
         struct Connection *prev_open, *next_open;
         RequestDecoder decoder;
@@ -53,19 +59,27 @@ struct Server {
         unsigned n_listen_fds;
         bool listening;
         int epoll_fd;
-        sd_event_source *turn, *idle, *deadlines, *accept_again, *status, *stop;
+        sd_event_source *turn, *idle, *deadlines, *accept_again, *status, *drain, *stop;
         Connection *connections, *spare;
         unsigned n_connections, connections_max;
         uint64_t n_requests;
         uint64_t active_usec; /* when something last happened */
         uint64_t max_idle;
-        bool deadlines_armed, status_armed, accept_paused;
-        bool retiring; /* leaves as soon as no job runs */
+        uint64_t started_usec;
+        uint64_t deadlines_usec; /* when they are looked at, USEC_INFINITY for never */
+        bool status_armed, accept_paused, accept_failing;
+        bool retiring; /* leaves at the next quiet moment */
+        enum {
+                DRAIN_NO,
+                DRAIN_NOW,   /* does not accept, for DRAIN_USEC */
+                DRAIN_LATER, /* in vain; accepts, for DRAIN_AGAIN_USEC */
+        } drain_state;
         bool stopping; /* leaves within STOP_USEC */
 };
 
 static void update_listening(Server *server);
 static void arm_status(Server *server);
+static void arm_deadlines(Server *server, uint64_t when);
 
 /* ------------------------------------------------------------------------------ connections */
 
@@ -89,14 +103,16 @@ static void connection_close(Connection *c) {
         update_listening(server);
 }
 
-static Connection *connection_new(Server *server, int fd) {
-        Connection *c = server->spare;
+/* Had before accept(2): a connection must not be accepted only to be dropped. */
+static bool have_spare(Server *server) {
+        if (!server->spare)
+                server->spare = malloc(sizeof *server->spare);
+        return server->spare;
+}
 
-        server->spare = NULL;
-        if (!c)
-                c = malloc(sizeof *c);
-        if (!c)
-                return NULL;
+static Connection *connection_new(Server *server, int fd) {
+        Connection *c = TAKE_PTR(server->spare);
+
         memset(c, 0, sizeof *c);
         c->server = server;
         c->fd = fd;
@@ -144,6 +160,8 @@ static void on_reply(Call *call) {
 /* Closing while the client still sends would destroy the reply it has not read yet. */
 static void linger(Connection *c) {
         c->state = CONNECTION_LINGERING;
+        c->linger_until_usec = now_usec() + LINGER_USEC;
+        arm_deadlines(c->server, c->linger_until_usec);
         (void) shutdown(c->fd, SHUT_WR);
         rearm(c);
 }
@@ -171,11 +189,11 @@ static void on_identify(Call *call) {
 static const ServiceCallbacks callbacks = {
         .reply = on_reply, .finish = on_finish, .identify = on_identify};
 
-static void refuse(Connection *c, const char *why) {
+static void refuse(Connection *c, RequestStatus status, const char *why) {
         const char *bytes = attr_reader_string(&c->decoder.in, 0);
 
         c->state = CONNECTION_WORKING;
-        service_refuse(c->server->service, &c->call, why, bytes, c->decoder.in.n);
+        service_refuse(c->server->service, &c->call, status, why, bytes, c->decoder.in.n);
 }
 
 /* All that has arrived, or one buffer full of it. Return: 1, 0 (end), or a negative errno. */
@@ -203,7 +221,7 @@ static void decode(Connection *c, bool eof) {
                 c->state = CONNECTION_WORKING;
                 service_submit(c->server->service, &c->call);
         } else if (r == -EBADMSG)
-                refuse(c, c->decoder.error);
+                refuse(c, REQUEST_BAD, c->decoder.error);
         else if (r == -ENODATA) {
                 /* A probe, or a client that died: BAD as in flush(8), but nothing to report. */
                 c->call.status = REQUEST_BAD;
@@ -221,9 +239,13 @@ static void on_readable(Connection *c) {
         else if (r == -EAGAIN || r == -EINTR)
                 rearm(c);
         else if (r == -EMSGSIZE)
-                refuse(c, "longer than 65536 bytes");
+                refuse(c, REQUEST_BAD, "longer than 65536 bytes");
         else if (r == -ENOMEM)
-                refuse(c, "out of memory");
+                refuse(c, REQUEST_FAIL, "out of memory");
+        else if (r == -ECONNRESET)
+                /* The end, of a client that closed without reading the announcement: postkick(1).
+                 */
+                decode(c, true);
         else /* the client is gone, half a request is none */
                 connection_close(c);
 }
@@ -247,13 +269,15 @@ static uint64_t deadline_of(const Connection *c) {
         uint64_t whole = c->accepted_usec + settings->request_timeout;
         uint64_t idle = c->read_usec + settings->ipc_timeout;
 
+        if (c->state == CONNECTION_LINGERING)
+                return c->linger_until_usec;
         return whole < idle ? whole : idle;
 }
 
 /* As flush(8): BAD for a client that never said anything, and nothing for half a request. */
 static void expire(Connection *c) {
         if (c->state == CONNECTION_READING && c->decoder.in.n == 0)
-                refuse(c, "nothing was sent in time");
+                refuse(c, REQUEST_BAD, "nothing was sent in time");
         else if (c->state == CONNECTION_READING) {
                 LogCaller *caller = &c->call.caller;
 
@@ -267,7 +291,9 @@ static void expire(Connection *c) {
 }
 
 static void arm_deadlines(Server *server, uint64_t when) {
-        server->deadlines_armed = true;
+        if (when >= server->deadlines_usec)
+                return;
+        server->deadlines_usec = when;
         (void) sd_event_source_set_time(server->deadlines, when);
         (void) sd_event_source_set_enabled(server->deadlines, SD_EVENT_ONESHOT);
 }
@@ -281,14 +307,14 @@ static int on_deadlines(sd_event_source *source, uint64_t usec, void *userdata) 
 
         (void) source;
         (void) usec;
-        server->deadlines_armed = false;
+        server->deadlines_usec = USEC_INFINITY;
         DL_FOREACH_SAFE2(server->connections, c, tmp, next_open) {
                 uint64_t deadline = deadline_of(c);
 
                 if (c->state == CONNECTION_WORKING)
                         continue; /* whatever it waits for has limits of its own */
                 if (deadline <= now)
-                        expire(c);
+                        expire(c); /* if it lingers now, its new deadline is noted */
                 else if (deadline < next)
                         next = deadline;
         }
@@ -322,14 +348,50 @@ static bool is_retiring(const Server *server) {
                (server->settings->max_use > 0 && server->n_requests >= server->settings->max_use);
 }
 
-/* Connections beyond the limit stay in the backlog, which is the kernel's to hold. */
-static void update_listening(Server *server) {
-        bool leaving = server->stopping || (is_retiring(server) && !service_busy(server->service));
+static void set_drain(Server *server, int state, uint64_t usec) {
+        server->drain_state = state;
+        (void) sd_event_source_set_time_relative(server->drain, usec);
+        (void) sd_event_source_set_enabled(server->drain, SD_EVENT_ONESHOT);
+}
 
+static int on_drain(sd_event_source *source, uint64_t usec, void *userdata) {
+        Server *server = userdata;
+
+        (void) source;
+        (void) usec;
+        if (server->drain_state == DRAIN_NOW)
+                set_drain(server, DRAIN_LATER, DRAIN_AGAIN_USEC);
+        else
+                server->drain_state = DRAIN_NO;
+        update_listening(server);
+        return 0;
+}
+
+/*
+ * To leave takes a moment without any connection. One may never come by itself, so none is
+ * accepted for a short time; for a short time only, since a client that is connected and silent, or
+ * whose send takes long, must not keep all others waiting.
+ *
+ * Connections beyond the limit stay in the backlog, which is the kernel's to hold.
+ */
+static void update_listening(Server *server) {
+        bool leaving;
+
+        if (server->drain_state == DRAIN_NO && is_retiring(server))
+                set_drain(server, DRAIN_NOW, DRAIN_USEC);
+        leaving = server->stopping || server->drain_state == DRAIN_NOW;
         set_listening(server, !leaving && !server->accept_paused &&
                                       server->n_connections < server->connections_max);
         if (leaving && server->n_connections == 0)
                 (void) sd_event_exit(server->event, 0);
+}
+
+/* The configuration is read at the start; so a new one is had by a new start. */
+static void retire(Server *server, const char *why) {
+        log_event(LOG_INFO, &(LogEvent){.message_id = LOG_ID_CONFIG},
+                  "%s: leaving, so that the next request finds the new configuration", why);
+        server->retiring = true;
+        update_listening(server);
 }
 
 static int on_accept_again(sd_event_source *source, uint64_t usec, void *userdata) {
@@ -343,8 +405,10 @@ static int on_accept_again(sd_event_source *source, uint64_t usec, void *userdat
 }
 
 static void pause_accept(Server *server, int error) {
-        log_event(LOG_ERR, &(LogEvent){.message_id = LOG_ID_FAILED, .error = error},
-                  "cannot accept connections, will try again: %s", strerror(-error));
+        if (!server->accept_failing) /* once, not each time it is tried */
+                log_event(LOG_ERR, &(LogEvent){.message_id = LOG_ID_FAILED, .error = error},
+                          "cannot accept connections, will try again: %s", strerror(-error));
+        server->accept_failing = true;
         server->accept_paused = true;
         (void) sd_event_source_set_time_relative(server->accept_again, ACCEPT_PAUSE_USEC);
         (void) sd_event_source_set_enabled(server->accept_again, SD_EVENT_ONESHOT);
@@ -353,27 +417,29 @@ static void pause_accept(Server *server, int error) {
 
 static void greet(Server *server, int fd) {
         Connection *c = connection_new(server, fd);
-        int r = c ? watch(c, EPOLL_CTL_ADD) : -ENOMEM;
+        int r = watch(c, EPOLL_CTL_ADD);
 
         if (r < 0) {
-                if (c)
-                        connection_close(c);
-                else
-                        (void) close(fd);
+                connection_close(c);
                 pause_accept(server, r);
                 return;
         }
+        server->accept_failing = false;
         if (server->settings->announce)
                 send_bytes(c, REQUEST_ANNOUNCEMENT, REQUEST_ANNOUNCEMENT_SIZE);
-        if (!server->deadlines_armed)
-                arm_deadlines(server, deadline_of(c));
+        arm_deadlines(server, deadline_of(c));
         update_listening(server);
 }
 
 static void on_connections(Server *server, int listen_fd) {
         for (unsigned i = 0; i < ACCEPTS_MAX && server->listening; i++) {
-                int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+                int fd;
 
+                if (!have_spare(server)) {
+                        pause_accept(server, -ENOMEM);
+                        return;
+                }
+                fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
                 if (fd >= 0)
                         greet(server, fd);
                 else if (errno == EAGAIN)
@@ -464,6 +530,13 @@ static int on_status(sd_event_source *source, uint64_t usec, void *userdata) {
         (void) usec;
         server->status_armed = false;
         notify_status(server);
+        if (server->retiring)
+                return 0;
+        if (service_outdated(server->service))
+                retire(server, "the configuration has changed");
+        else if (server->settings->incomplete &&
+                 now_usec() - server->started_usec > INCOMPLETE_USEC)
+                retire(server, "Postfix did not tell its configuration");
         return 0;
 }
 
@@ -527,9 +600,7 @@ static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si,
 
         (void) source;
         (void) si;
-        log_message(LOG_INFO, "leaving, so that the next request finds the new configuration");
-        server->retiring = true;
-        update_listening(server);
+        retire(server, "asked to reload");
         return 0;
 }
 
@@ -544,7 +615,7 @@ static unsigned raise_fd_limit(void) {
         limit.rlim_cur = limit.rlim_max;
         (void) setrlimit(RLIMIT_NOFILE, &limit);
         if (limit.rlim_cur <= 2 * FDS_RESERVED)
-                return FDS_RESERVED;
+                return FDS_RESERVED / 2;
         return limit.rlim_cur - FDS_RESERVED < CONNECTIONS_MAX
                        ? (unsigned) limit.rlim_cur - FDS_RESERVED
                        : CONNECTIONS_MAX;
@@ -571,6 +642,8 @@ static int add_sources(Server *server) {
         if (r >= 0)
                 r = add_timer(server, on_status, &server->status);
         if (r >= 0)
+                r = add_timer(server, on_drain, &server->drain);
+        if (r >= 0)
                 r = add_timer(server, on_stop_timeout, &server->stop);
         if (r >= 0)
                 r = sd_event_add_signal(server->event, NULL, SIGTERM, on_signal, server);
@@ -595,6 +668,7 @@ int server_new(sd_event *event, const Settings *settings, const int *listen_fds,
         server->listen_fds = listen_fds;
         server->n_listen_fds = n_fds;
         server->connections_max = raise_fd_limit();
+        server->deadlines_usec = USEC_INFINITY;
         server->max_idle = settings->max_idle;
         if (getenv("NOTIFY_SOCKET") && server->max_idle < IDLE_USEC_MIN)
                 server->max_idle = IDLE_USEC_MIN;
@@ -613,7 +687,7 @@ int server_new(sd_event *event, const Settings *settings, const int *listen_fds,
 }
 
 int server_run(Server *server) {
-        server->active_usec = now_usec();
+        server->started_usec = server->active_usec = now_usec();
         (void) sd_event_source_set_time(server->idle, server->active_usec + server->max_idle);
         (void) sd_event_source_set_enabled(server->idle, SD_EVENT_ONESHOT);
         update_listening(server);
@@ -636,6 +710,7 @@ Server *server_free(Server *server) {
         sd_event_source_disable_unref(server->deadlines);
         sd_event_source_disable_unref(server->accept_again);
         sd_event_source_disable_unref(server->status);
+        sd_event_source_disable_unref(server->drain);
         sd_event_source_disable_unref(server->stop);
         closep(&server->epoll_fd);
         free(server);

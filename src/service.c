@@ -30,6 +30,7 @@ struct Service {
         bool purging;         /* the one that runs is a purge */
         Call *refreshing;     /* wait for its end */
         Call *next_refreshes; /* purges that came while a refresh ran */
+        bool untold;          /* the refresh has moved messages, and qmgr will hear at its end */
 };
 
 static void start_refresh(Service *s);
@@ -75,8 +76,8 @@ static void fail(Service *s, Call *call, int error) {
                error);
 }
 
-void service_refuse(Service *s, Call *call, const char *why, const char *bytes, size_t n_bytes) {
-        RequestStatus status = REQUEST_BAD;
+void service_refuse(Service *s, Call *call, RequestStatus status, const char *why,
+                    const char *bytes, size_t n_bytes) {
         char text[LOG_ESCAPE_SIZE];
 
         s->callbacks->identify(call);
@@ -150,11 +151,21 @@ static void fail_all(Service *s, Call *calls, int error) {
                 fail(s, call, error);
 }
 
+/* Somebody asks for what the refresh may just have moved: this cannot wait for its end. */
+static void tell_of_refresh(Service *s) {
+        if (s->untold)
+                trigger_send(&s->trigger, QMGR_SCAN_INCOMING);
+        s->untold = false;
+}
+
 static void on_sent(Site *site, const SendResult *result, void *userdata) {
         Service *s = userdata;
         Call *calls = site->senders, *call, *tmp;
         int r;
 
+        s->untold |= result->kind == SEND_REFRESH && result->counts.moved > 0;
+        if (result->kind == SEND_SITE || site->next_senders)
+                tell_of_refresh(s);
         site->senders = site->next_senders;
         site->next_senders = NULL;
         LL_FOREACH_SAFE (calls, call, tmp) {
@@ -268,8 +279,8 @@ static void on_refreshed(const RefreshResult *result, void *userdata) {
         Service *s = userdata;
 
         s->refresh = NULL;
-        if (result->had_lines)
-                trigger_send(&s->trigger, QMGR_SCAN_INCOMING);
+        s->untold |= result->had_lines;
+        tell_of_refresh(s);
         finish_refreshes(s, result);
 
         s->refreshing = s->next_refreshes;
@@ -337,9 +348,7 @@ static void decide(Service *s, Call *call) {
         const char *why = "";
         DomainsAnswer answer = DOMAINS_ERROR;
 
-        if (!s->settings->fast_flush_domains)
-                why = "fast_flush_domains is not known, see the messages at the start";
-        else if (site_fold(call->request.site, &folded) < 0)
+        if (site_fold(call->request.site, &folded) < 0)
                 why = strerror(ENOMEM);
         else
                 answer = domains_match(s->domains, folded, &why);
@@ -379,6 +388,12 @@ void service_submit(Service *s, Call *call) {
         if (call->request.n_unknown > 0)
                 log_message(LOG_NOTICE, "%s: %u unknown attributes ignored",
                             request_name(call->request.kind), call->request.n_unknown);
+        if (s->settings->incomplete) {
+                refuse(s, call, REQUEST_FAIL, LOG_ERR,
+                       "postconf(1) has not told what must be known, see the messages at the start",
+                       0);
+                return;
+        }
         switch (call->request.kind) {
         case REQUEST_ADD:
         case REQUEST_SEND_SITE:
@@ -419,6 +434,10 @@ static int on_lock_retry(sd_event_source *source, uint64_t usec, void *userdata)
         (void) usec;
         write_adds(s);
         return 0;
+}
+
+bool service_outdated(const Service *s) {
+        return settings_changed(s->settings) || domains_changed(s->domains);
 }
 
 bool service_busy(const Service *s) {
@@ -480,12 +499,11 @@ static void set_postmap(Service *s) {
 }
 
 static int read_domains(Service *s) {
-        const char *text = s->settings->fast_flush_domains;
         char *problem = NULL;
         int r;
 
-        r = domains_new(text ? text : "", s->settings->subdomains, s->postmap, &s->domains,
-                        &problem);
+        r = domains_new(s->settings->fast_flush_domains, s->settings->subdomains, s->postmap,
+                        &s->domains, &problem);
         free(problem); /* settings_load() has reported it */
         return r;
 }
@@ -523,7 +541,6 @@ int service_new(sd_event *event, const Settings *settings, const ServiceCallback
         s->context = (SendContext){.sites = &s->sites,
                                    .jobs = &s->jobs,
                                    .trigger = &s->trigger,
-                                   .lock_usec = settings->request_timeout,
                                    .done = on_sent,
                                    .userdata = s};
         *ret = s;

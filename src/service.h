@@ -41,9 +41,15 @@ void service_end_turn(Service *service);
 /** service_step() - one slice of the long work, so that clients without end cannot stop it */
 void service_step(Service *service);
 
-/** service_refuse() - not a request: answer BAD, one line in the journal; the call is finished */
-void service_refuse(Service *service, Call *call, const char *why, const char *bytes,
-                    size_t n_bytes);
+/**
+ * service_refuse() - what came is no request: one line in the journal; the call is finished
+ * @status:  REQUEST_BAD, or REQUEST_FAIL if that is our fault
+ */
+void service_refuse(Service *service, Call *call, RequestStatus status, const char *why,
+                    const char *bytes, size_t n_bytes);
+
+/** service_outdated() - has a file of the configuration changed since the service began? */
+bool service_outdated(const Service *service);
 
 /** service_busy() - is there work that could be done now? */
 bool service_busy(const Service *service);

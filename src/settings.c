@@ -177,19 +177,26 @@ static const char *check_value(Index i, const char *text) {
         default:
                 if (i == QUEUE_DIRECTORY && text[0] != '/')
                         return "not an absolute path";
-                if (strchr(text, '$'))
-                        return "main.cf's $name means nothing here";
                 if (i == QUEUE_SERVICE_NAME && (text[0] == '\0' || strchr(text, '/')))
                         return "not a service name";
                 return NULL;
         }
 }
 
+/* "$relay_domains" would be taken for a domain; a "$" that ends a pattern is none of this. */
+static bool has_parameter(const char *text) {
+        for (; (text = strchr(text, '$')); text++)
+                if (text[1] == '{' || text[1] == '(' || (text[1] >= 'a' && text[1] <= 'z'))
+                        return true;
+        return false;
+}
+
 static int on_confuse_value(cfg_t *cfg, cfg_opt_t *opt) {
         const char *value = cfg_opt_getnstr(opt, 0), *why;
         int i = find_setting(cfg_opt_name(opt));
 
-        why = check_value((Index) i, value);
+        why = has_parameter(value) ? "main.cf's $name means nothing here"
+                                   : check_value((Index) i, value);
         if (!why)
                 return 0;
         cfg_error(cfg, "%s = \"%s\": %s", table[i].name, value, why);
@@ -244,14 +251,16 @@ static void blank_comments(char *text) {
 
                         memset(p, ' ', n);
                         p += n - 1;
-                } else if (at_start && p[0] == '/' && p[1] == '*')
-                        for (bool ended = false; *p && !ended; p++) {
-                                ended = p[0] == '*' && p[1] == '/';
-                                if (ended)
-                                        p[1] = ' ';
+                } else if (at_start && p[0] == '/' && p[1] == '*') {
+                        char *end = strstr(p + 2, "*/");
+
+                        if (!end)
+                                return; /* libconfuse has a word for it */
+                        for (; p < end + 1; p++)
                                 if (*p != '\n')
                                         *p = ' ';
-                        }
+                        *p = ' ';
+                }
         }
 }
 
@@ -289,6 +298,9 @@ static int parse_file(Settings *s, const char *path) {
         _cleanup_free_ char *text = NULL;
         int r;
 
+        r = watch_add(&s->files, path);
+        if (r < 0)
+                return r;
         r = textfile_read(path, CONFIG_SIZE_MAX, &text);
         if (r < 0) {
                 add_problem(s, "%s: %s", path, textfile_strerror(r));
@@ -313,6 +325,9 @@ static int parse_drop_ins(Settings *s, const char *file) {
 
         if (asprintf(&dir, "%.*sconf.d", slash ? (int) (slash - file) + 1 : 0, file) < 0)
                 return -ENOMEM;
+        r = watch_add(&s->files, dir);
+        if (r < 0)
+                return r;
         n = scandir(dir, &entries, is_conf, alphasort);
         if (n < 0 && errno != ENOENT)
                 add_problem(s, "%s: %s", dir, strerror(errno));
@@ -333,7 +348,9 @@ static int parse_drop_ins(Settings *s, const char *file) {
 static int load_files(Settings *s, const char *file, bool may_be_missing) {
         int r = 0;
 
-        if (!may_be_missing || access(file, F_OK) == 0)
+        if (may_be_missing && access(file, F_OK) < 0)
+                r = watch_add(&s->files, file);
+        else
                 r = parse_file(s, file);
         return r < 0 ? r : parse_drop_ins(s, file);
 }
@@ -366,6 +383,7 @@ static int take_postconf(Settings *s, char *output) {
 
 static int load_postfix(Settings *s) {
         const char *dir = s->text[POSTFIX_CONFIG_DIRECTORY];
+        _cleanup_free_ char *main_cf = NULL;
         const char *argv[_INDEX_MAX + 5];
         ChildResult result;
         size_t n = 0;
@@ -373,6 +391,11 @@ static int load_postfix(Settings *s) {
 
         if (dir[0] == '\0')
                 return 0;
+        if (asprintf(&main_cf, "%s/main.cf", dir) < 0)
+                return -ENOMEM;
+        r = watch_add(&s->files, main_cf);
+        if (r < 0)
+                return r;
         argv[n++] = POSTFIX_COMMAND_DIR "/postconf";
         argv[n++] = "-c";
         argv[n++] = dir;
@@ -421,9 +444,11 @@ static bool announces(const Settings *s) {
         return major > ANNOUNCING_MAJOR || (major == ANNOUNCING_MAJOR && minor >= ANNOUNCING_MINOR);
 }
 
+/* Tables are not asked here. */
+static const char *const no_postmap[] = {"postmap", NULL};
+
 /* The list is matched like any other, but for names of parameters, so exactly. */
 static int find_subdomains(Settings *s) {
-        static const char *const no_postmap[] = {"postmap", NULL};
         _cleanup_free_ char *problem = NULL;
         const char *why = "a table cannot be used here";
         DomainsAnswer answer;
@@ -442,7 +467,6 @@ static int find_subdomains(Settings *s) {
 }
 
 static int check_domains(Settings *s) {
-        static const char *const no_postmap[] = {"postmap", NULL};
         _cleanup_free_ char *problem = NULL;
         Domains *d;
         int r;
@@ -456,12 +480,22 @@ static int check_domains(Settings *s) {
         return 0;
 }
 
+/* What decides where a message or a log is, and who may. A wrong guess would make messages count
+ * as gone, and their records with them. */
+static bool is_incomplete(const Settings *s) {
+        static const Index vital[] = {QUEUE_DIRECTORY, FAST_FLUSH_DOMAINS, HASH_QUEUE_NAMES,
+                                      HASH_QUEUE_DEPTH, PARENT_DOMAIN_MATCHES_SUBDOMAINS};
+
+        for (size_t i = 0; i < ARRAY_SIZE(vital); i++)
+                if (s->source[vital[i]] == SOURCE_DEFAULT)
+                        return s->text[POSTFIX_CONFIG_DIRECTORY][0] != '\0';
+        return false;
+}
+
 static void fill_in(Settings *s) {
         s->queue_directory = s->text[QUEUE_DIRECTORY];
         s->fast_flush_domains = s->text[FAST_FLUSH_DOMAINS];
-        if (s->source[FAST_FLUSH_DOMAINS] == SOURCE_DEFAULT &&
-            s->text[POSTFIX_CONFIG_DIRECTORY][0] != '\0')
-                s->fast_flush_domains = NULL;
+        s->incomplete = is_incomplete(s);
         s->hash_queue_names = s->text[HASH_QUEUE_NAMES];
         s->queue_service_name = s->text[QUEUE_SERVICE_NAME];
         s->postfix_config_directory = s->text[POSTFIX_CONFIG_DIRECTORY];
@@ -529,7 +563,12 @@ void settings_free(Settings *s) {
         free(s->text);
         free(s->source);
         free(s->problems);
+        watch_free(s->files);
         *s = (Settings){0};
+}
+
+bool settings_changed(const Settings *s) {
+        return watch_changed(s->files);
 }
 
 /* As libconfuse reads it back. */

@@ -7,10 +7,12 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "watch.h"
+
 /* Values as the daemon uses them. Strings belong to the Settings. */
 typedef struct Settings {
         const char *queue_directory;
-        const char *fast_flush_domains; /* NULL: unknown, see @domains_problem */
+        const char *fast_flush_domains;
         const char *hash_queue_names;
         const char *queue_service_name;
         const char *postfix_config_directory; /* "": there is no Postfix to ask */
@@ -22,8 +24,11 @@ typedef struct Settings {
         uint64_t fast_flush_refresh_time, fast_flush_purge_time; /* microseconds, as all below */
         uint64_t trigger_timeout, ipc_timeout, request_timeout, max_idle;
 
+        /* Postfix should have told something that must not be guessed, and did not. */
+        bool incomplete;
         char *problems; /* NULL, or what is wrong, one line each; the settings can be used anyway */
-        char **text;    /* as written, by table index; private */
+        Watch *files;
+        char **text; /* as written, by table index; private */
         unsigned char *source;
 } Settings;
 
@@ -39,14 +44,15 @@ typedef struct Settings {
  *
  * Each file for itself: one that cannot be read or parsed, or has a wrong value, is as good as
  * empty, and is named in @ret->problems with the line; the service goes on with the others, with
- * Postfix's values and the defaults. Values
- * that Postfix should have told but did not are the documented defaults; only fast_flush_domains
- * stays unknown then, since a guess would refuse mail's records without a word.
+ * Postfix's values and the defaults. If postconf(1) fails, @ret->incomplete says so.
  *
  * Return: 0, or -ENOMEM.
  */
 int settings_load(const char *file, const char *instance, Settings *ret);
 void settings_free(Settings *s);
+
+/** settings_changed() - has a file that was read, main.cf included, changed since? */
+bool settings_changed(const Settings *s);
 
 /** settings_print() - all values in use and where each comes from, as a configuration file */
 void settings_print(const Settings *s, FILE *f);

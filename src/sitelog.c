@@ -32,7 +32,6 @@ static int open_file(const Queue *q, const char *path, bool create, SiteLog *log
         int flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_NOATIME | O_CLOEXEC;
         int fd = openat(q->fd, path, flags);
 
-        log->created = false;
         if (fd < 0 && errno == ENOENT && create) {
                 int r;
 
@@ -45,7 +44,6 @@ static int open_file(const Queue *q, const char *path, bool create, SiteLog *log
                 }
                 if (fd < 0 && errno == EEXIST) /* somebody else was faster */
                         return -ESTALE;
-                log->created = fd >= 0;
         }
         if (fd < 0)
                 return -errno;
@@ -165,7 +163,7 @@ static int end_last_line(SiteLog *log) {
         return n == 0 || last == '\n' ? 0 : append(log, "\n", 1);
 }
 
-/* A new file is on the disk only when its name is. */
+/* A new file is on the disk only when its name is; and an empty one may be new. */
 static int sync_name(const Queue *q, const char *name) {
         _cleanup_close_ int dir_fd = -EBADF;
         char path[QUEUE_PATH_SIZE];
@@ -193,7 +191,7 @@ int sitelog_append(const Queue *q, const char *name, SiteLog *log, const char *l
         r = append(log, lines, n);
         if (r == 0 && sync) {
                 r = RET_NERRNO(fdatasync(log->fd));
-                if (r == 0 && log->created)
+                if (r == 0 && old_size == 0)
                         r = sync_name(q, name);
                 if (r < 0) /* on the disk or not, who knows; it will be answered FAIL */
                         (void) ftruncate(log->fd, old_size);

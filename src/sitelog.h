@@ -14,15 +14,15 @@
 /* A log that is open and, until sitelog_unlock(), locked. */
 typedef struct SiteLog {
         int fd;
-        bool created; /* by this sitelog_open() */
         struct stat st;
 } SiteLog;
 
 #define SITELOG_INIT                                                                               \
         { .fd = -EBADF }
 
-/* What tells that nobody else has changed a log: a system that keeps these changes them with
- * every write, truncation and replacement. */
+/* What tells that nobody else has changed a log. Blind to a change that leaves the size as it was
+ * within one tick of the kernel's clock (4 ms at most; none since Linux 6.13): flush(8) would have
+ * to empty the log and record as many bytes anew in that time. */
 typedef struct SiteLogStamp {
         dev_t dev;
         ino_t ino;
@@ -93,7 +93,8 @@ ssize_t sitelog_read(const SiteLog *log, char *buf, size_t size, off_t offset);
  *
  * @sync: wait for the disk between these steps, so that a loss of power cannot turn them round
  *
- * Return: 0, or a negative errno; the log then has all it had before.
+ * Return: 0, or a negative errno; the log then has all it had before, and maybe a copy of what
+ *         stays behind it.
  * Source: ours; spec 9.2, 9.6.
  */
 int sitelog_replace_prefix(SiteLog *log, size_t n_prefix, const char *keep, size_t n_keep,

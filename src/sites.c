@@ -12,7 +12,8 @@
 #include "util.h"
 
 void sites_init(Sites *sites, const Queue *queue, bool sync, uint64_t lock_usec) {
-        *sites = (Sites){.queue = queue, .sync = sync, .lock_usec = lock_usec};
+        *sites = (Sites){
+                .queue = queue, .sync = sync, .lock_usec = lock_usec, .forget_at = SITES_MAX};
 }
 
 static void free_site(Sites *sites, Site *site) {
@@ -31,9 +32,14 @@ void sites_free(Sites *sites) {
 static void forget_idle(Sites *sites) {
         Site *site, *tmp;
 
-        HASH_ITER (hh, sites->table, site, tmp)
+        HASH_ITER (hh, sites->table, site, tmp) {
                 if (!site->adds && !site->send)
                         free_site(sites, site);
+        }
+        /* If most were in use, looking again at once would cost more than it gains. */
+        sites->forget_at = 2 * HASH_COUNT(sites->table);
+        if (sites->forget_at < SITES_MAX)
+                sites->forget_at = SITES_MAX;
 }
 
 Site *sites_get(Sites *sites, const char *log) {
@@ -43,6 +49,8 @@ Site *sites_get(Sites *sites, const char *log) {
         HASH_FIND_STR(sites->table, log, site);
         if (site)
                 return site;
+        if (HASH_COUNT(sites->table) >= sites->forget_at)
+                forget_idle(sites);
         site = calloc(1, sizeof *site);
         if (!site)
                 return NULL;
@@ -79,11 +87,11 @@ void sites_wrote(Site *site, const SiteLog *log) {
 
 void sites_put_add(Sites *sites, Site *site, Call *call) {
         call->next = NULL;
+        call->since_usec = now_usec();
         if (site->adds)
                 site->last_add->next = call;
         else {
                 site->adds = call;
-                site->since_usec = now_usec();
                 LL_PREPEND2(sites->waiting, site, next_waiting);
         }
         site->last_add = call;
@@ -154,8 +162,6 @@ static int write_site(Sites *sites, Site *site) {
         int r;
 
         r = sitelog_open(sites->queue, site->log, true, &log);
-        if (r == -EAGAIN && now_usec() - site->since_usec > sites->lock_usec)
-                return -ETIMEDOUT;
         if (r < 0)
                 return r;
         sites_observe(sites, site, &log);
@@ -170,6 +176,17 @@ static void finish_adds(Site *site, int error, sites_done_t done, void *userdata
                 done(call, error, userdata);
 }
 
+/* Those that have waited too long for the lock; the oldest come first. */
+static void expire_adds(Sites *sites, Site *site, sites_done_t done, void *userdata) {
+        uint64_t now = now_usec();
+        Call *call;
+
+        while ((call = site->adds) && now - call->since_usec > sites->lock_usec) {
+                site->adds = call->next;
+                done(call, -ETIMEDOUT, userdata);
+        }
+}
+
 bool sites_write(Sites *sites, sites_done_t done, void *userdata) {
         Site *waiting = sites->waiting, *site, *tmp;
 
@@ -178,12 +195,12 @@ bool sites_write(Sites *sites, sites_done_t done, void *userdata) {
                 int r = write_site(sites, site);
 
                 if (r == -EAGAIN)
-                        LL_PREPEND2(sites->waiting, site, next_waiting);
+                        expire_adds(sites, site, done, userdata);
                 else
                         finish_adds(site, r, done, userdata);
+                if (site->adds)
+                        LL_PREPEND2(sites->waiting, site, next_waiting);
         }
-        if (HASH_COUNT(sites->table) > SITES_MAX)
-                forget_idle(sites);
         return sites->waiting;
 }
 

@@ -23,7 +23,6 @@ struct Site {
         UT_hash_handle hh;
         Call *adds, *last_add; /* not yet written, in order of arrival */
         Site *next_waiting;    /* in Sites.waiting, if there are @adds */
-        uint64_t since_usec;   /* when the first of @adds came */
         Send *send;            /* the one that runs */
         Call *senders;         /* wait for its end */
         Call *next_senders;    /* came later: wait for the one after it */
@@ -41,6 +40,7 @@ typedef struct Sites {
         Site *table;
         Site *waiting; /* those with adds */
         size_t n_known;
+        unsigned forget_at; /* so many sites: forget those that have nothing to do */
 } Sites;
 
 typedef void (*sites_done_t)(Call *call, int error, void *userdata);
@@ -50,7 +50,8 @@ void sites_free(Sites *sites);
 
 /**
  * sites_get() - the site of a log
- * Return: it, new or not, or NULL (out of memory). It stays for as long as it has adds or a send.
+ * Return: it, new or not, or NULL (out of memory). It stays for as long as it has adds or a send,
+ *         others may be gone after the next sites_get().
  */
 Site *sites_get(Sites *sites, const char *log);
 

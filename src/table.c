@@ -68,21 +68,23 @@ int table_new(const char *name, bool subdomains, const char *const *postmap, Tab
         return 0;
 }
 
-static void forget_answers(Table *t) {
+/* Whoever waits for an answer that is forgotten looks it up again, and it is asked for anew. */
+static void forget_answers(Table *t, bool also_pending) {
         Answer *a, *tmp;
 
         HASH_ITER (hh, t->answers, a, tmp) {
+                if (a->answer == TABLE_PENDING && !also_pending)
+                        continue;
                 HASH_DEL(t->answers, a);
                 free(a);
         }
-        t->n_wanted = 0;
 }
 
 Table *table_free(Table *t) {
         if (!t)
                 return NULL;
         child_free(t->child);
-        forget_answers(t);
+        forget_answers(t, true);
         free(t->name);
         free(t);
         return NULL;
@@ -101,9 +103,8 @@ static TableAnswer want(Table *t, const char *site) {
         bool oom = false;
         Answer *a;
 
-        /* Whoever waits for a pending answer looks it up again and is then pending anew. */
-        if (HASH_COUNT(t->answers) >= ANSWERS_MAX && !t->child)
-                forget_answers(t);
+        if (HASH_COUNT(t->answers) >= ANSWERS_MAX)
+                forget_answers(t, false);
         a = malloc(sizeof *a + n + 1);
         if (a) {
                 a->answer = TABLE_PENDING;
@@ -234,6 +235,9 @@ static void set_error(Table *t, const ChildResult *result) {
         else
                 (void) snprintf(t->error, sizeof t->error, "%s ended with status %d", t->postmap[0],
                                 result->status);
+        for (char *p = t->error; *p; p++) /* it may quote what a client sent */
+                if ((unsigned char) *p < ' ' || *p == 0x7f)
+                        *p = '?';
 }
 
 static void on_answers(Child *child, const ChildResult *result, void *userdata) {

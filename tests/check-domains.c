@@ -280,7 +280,7 @@ START_TEST(a_number_sign_inside_a_pattern_does_not_hide_the_comment) {
         read_list("@/list", true);
         expect("a#b.example", YES);
         expect("next.example", YES);
-        expect("comment.example", NO); /* BUG: blank_comments() skips the rest of the line */
+        expect("comment.example", NO);
 }
 END_TEST
 

@@ -286,7 +286,6 @@ START_TEST(a_message_is_not_gone_because_incoming_is) {
         spool_put(DEFERRED, 0700, HOUR);
         ck_assert_int_eq(unlinkat(spool_fd, "incoming", AT_REMOVEDIR), 0);
         r = both[_i](&spool_queue, SHORT_ID, &result);
-        /* BUG: -ENOENT of the rename is taken for that of the message */
         ck_assert_msg(r < 0 || result == QUEUE_MOVED, "returned %d, result %d", r, (int) result);
 }
 END_TEST

@@ -42,7 +42,6 @@ static void setup(void) {
         context = (SendContext){.sites = &sites,
                                 .jobs = &jobs,
                                 .trigger = &trigger,
-                                .lock_usec = 60 * USEC_PER_SEC,
                                 .done = on_done,
                                 .userdata = &context};
         site = sites_get(&sites, NAME);
@@ -474,7 +473,7 @@ START_TEST(it_does_not_wait_for_ever) {
         put_message("ABC123");
         spool_write(PATH, "ABC123\n");
         fd = spool_lock(PATH);
-        context.lock_usec = 1;
+        sites.lock_usec = 1;
         run(SEND_SITE);
         ck_assert_int_eq(result.error, -ETIMEDOUT);
         ck_assert(spool_exists("deferred/A/ABC123"));
@@ -488,7 +487,7 @@ START_TEST(it_does_not_wait_for_ever_at_the_end_either) {
         _cleanup_free_ char *text = many_ids(0, N_LONG);
         int fd;
 
-        context.lock_usec = 1;
+        sites.lock_usec = 1;
         start_long_send(SEND_SITE);
         fd = spool_lock(PATH);
         finish();

@@ -205,7 +205,7 @@ class Daemon:
         fd = self.listener.fileno()
         script = 'exec 3<&"$0"; LISTEN_FDS=1 LISTEN_PID=$$; export LISTEN_FDS LISTEN_PID; exec "$@"'
         with open(self.stderr_path, "ab") as err:
-            self.process = subprocess.Popen(["sh", "-c", script, str(fd)] + self.command,
+            self.process = subprocess.Popen(["bash", "-c", script, str(fd)] + self.command,
                                             stderr=err, stdin=subprocess.DEVNULL, pass_fds=[fd],
                                             env=dict(os.environ) | self.env, **as_user())
 

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "watch.h"
+
+#include <sys/stat.h>
+#include <utlist.h>
+
+#include "util.h"
+
+struct Watch {
+        Watch *next;
+        bool exists;
+        struct stat st;
+        char path[];
+};
+
+static bool look(const char *path, struct stat *ret) {
+        return stat(path, ret) == 0;
+}
+
+int watch_add(Watch **watch, const char *path) {
+        size_t n = strlen(path) + 1;
+        Watch *w = calloc(1, sizeof *w + n);
+
+        if (!w)
+                return -ENOMEM;
+        memcpy(w->path, path, n);
+        w->exists = look(path, &w->st);
+        LL_PREPEND(*watch, w);
+        return 0;
+}
+
+static bool has_changed(const Watch *w) {
+        struct stat now;
+
+        if (look(w->path, &now) != w->exists)
+                return true;
+        return w->exists &&
+               (now.st_dev != w->st.st_dev || now.st_ino != w->st.st_ino ||
+                now.st_size != w->st.st_size || now.st_mtim.tv_sec != w->st.st_mtim.tv_sec ||
+                now.st_mtim.tv_nsec != w->st.st_mtim.tv_nsec);
+}
+
+bool watch_changed(const Watch *watch) {
+        const Watch *w;
+
+        LL_FOREACH (watch, w)
+                if (has_changed(w))
+                        return true;
+        return false;
+}
+
+Watch *watch_free(Watch *watch) {
+        Watch *w, *tmp;
+
+        LL_FOREACH_SAFE (watch, w, tmp)
+                free(w);
+        return NULL;
+}
