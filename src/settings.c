@@ -233,7 +233,7 @@ static int take_values(Settings *s, cfg_t *cfg) {
 
 /* libconfuse 3.3 counts the lines of comments twice, so comments become blanks. Not those in
  * quotes, nor a "//" or "/" "*" inside of an unquoted path. */
-static void blank_comments(char *text) {
+static bool blank_comments(char *text) {
         char quote = '\0';
 
         for (char *p = text; *p; p++) {
@@ -255,13 +255,14 @@ static void blank_comments(char *text) {
                         char *end = strstr(p + 2, "*/");
 
                         if (!end)
-                                return; /* libconfuse has a word for it */
+                                return false; /* without an end, and libconfuse would not mind */
                         for (; p < end + 1; p++)
                                 if (*p != '\n')
                                         *p = ' ';
                         *p = ' ';
                 }
         }
+        return true;
 }
 
 static int parse_text(Settings *s, const char *path, char *text) {
@@ -306,7 +307,10 @@ static int parse_file(Settings *s, const char *path) {
                 add_problem(s, "%s: %s", path, textfile_strerror(r));
                 return r == -ENOMEM ? r : 0;
         }
-        blank_comments(text);
+        if (!blank_comments(text)) {
+                add_problem(s, "%s: a comment without an end", path);
+                return 0;
+        }
         return text[0] ? parse_text(s, path, text) : 0;
 }
 
