@@ -230,7 +230,7 @@ static JobResult step_open(Send *s) {
                 trigger_send(s->context->trigger, QMGR_FLUSH_DEAD);
         if (s->size == 0) {
                 sitelog_touch(&s->log);
-                sites_wrote(site, &s->log);
+                sites_wrote(site, &s->log, 0);
                 return JOB_DONE;
         }
         sitelog_unlock(&s->log);
@@ -297,7 +297,7 @@ static void remove_prefix(Send *s) {
         s->result.shortened = r == 0;
         if (s->kind != SEND_COMPACT)
                 sitelog_touch(&s->log);
-        sites_wrote(s->site, &s->log);
+        sites_wrote(s->site, &s->log, r);
 }
 
 static JobResult step_close(Send *s) {

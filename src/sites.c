@@ -81,8 +81,8 @@ void sites_observe(Sites *sites, Site *site, const SiteLog *log) {
         sites_forget_known(sites, site);
 }
 
-void sites_wrote(Site *site, const SiteLog *log) {
-        site->stamp = sitelog_stamp(log);
+void sites_wrote(Site *site, const SiteLog *log, int error) {
+        site->stamp = error == 0 ? sitelog_stamp(log) : (SiteLogStamp){0};
 }
 
 void sites_put_add(Sites *sites, Site *site, Call *call) {
@@ -151,7 +151,7 @@ static int append_adds(Sites *sites, Site *site, SiteLog *log) {
         if (r < 0 || n == 0)
                 return r;
         r = sitelog_append(sites->queue, site->log, log, lines, n, sites->sync);
-        sites_wrote(site, log);
+        sites_wrote(site, log, r);
         if (r == 0)
                 learn(sites, site, &fresh);
         return r;
@@ -159,12 +159,15 @@ static int append_adds(Sites *sites, Site *site, SiteLog *log) {
 
 static int write_site(Sites *sites, Site *site) {
         _cleanup_(sitelog_close) SiteLog log = SITELOG_INIT;
+        unsigned changes;
         int r;
 
         r = sitelog_open(sites->queue, site->log, true, &log);
         if (r < 0)
                 return r;
+        changes = site->changes;
         sites_observe(sites, site, &log);
+        log.ends_line = changes == site->changes; /* this process writes whole lines only */
         return append_adds(sites, site, &log);
 }
 

@@ -62,8 +62,11 @@ Site *sites_get(Sites *sites, const char *log);
  */
 void sites_observe(Sites *sites, Site *site, const SiteLog *log);
 
-/** sites_wrote() - this process has just changed the log, under its lock */
-void sites_wrote(Site *site, const SiteLog *log);
+/**
+ * sites_wrote() - this process has just changed the log, under its lock
+ * @error:  0, or the negative errno with which it failed: then nobody knows how it was left
+ */
+void sites_wrote(Site *site, const SiteLog *log, int error);
 
 /** sites_forget_known() - IDs added from now on are new, whatever the log has */
 void sites_forget_known(Sites *sites, Site *site);
