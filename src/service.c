@@ -18,7 +18,7 @@ struct Service {
         const ServiceCallbacks *callbacks;
         Queue queue;
         Domains *domains;
-        const char *postmap[6];
+        const char *postmap[7];
         Sites sites;
         Jobs jobs;
         Trigger trigger;
@@ -493,6 +493,7 @@ static void set_postmap(Service *s) {
                 s->postmap[n++] = "-c";
                 s->postmap[n++] = s->settings->postfix_config_directory;
         }
+        s->postmap[n++] = "-f"; /* as flush(8): keys of a table are not folded, the site is */
         s->postmap[n++] = "-q";
         s->postmap[n++] = "-";
         s->postmap[n] = NULL;

@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <string.h>
 #include <unicase.h>
+#include <unictype.h>
+#include <uninorm.h>
 #include <unistr.h>
 
 #include "util.h"
@@ -94,15 +96,40 @@ static bool has_alabel(const char *name) {
         return strncmp(name, "xn--", 4) == 0 || strstr(name, ".xn--");
 }
 
+/*
+ * IDNA 2008 has no symbols, but UTS 46 does, and so do registries: xn--ls8h.la. libidn2 calls them
+ * disallowed, along with all that is really no part of a name. So: letters, marks, numbers and
+ * symbols, and nothing that UTS 46 would have mapped to something else.
+ */
+static bool has_symbols_only(const char *unicode) {
+        const uint32_t categories =
+                UC_CATEGORY_MASK_L | UC_CATEGORY_MASK_M | UC_CATEGORY_MASK_N | UC_CATEGORY_MASK_S;
+        const uint8_t *p = (const uint8_t *) unicode;
+        size_t n = strlen(unicode), n_mapped = 0;
+        uint8_t *mapped;
+        bool same;
+        ucs4_t c;
+
+        mapped = u8_casefold(p, n, NULL, UNINORM_NFKC, NULL, &n_mapped);
+        same = mapped && n_mapped == n && memcmp(mapped, p, n) == 0;
+        free(mapped);
+        while (same && (p = u8_next(&c, p)))
+                same = c < 0x80 || uc_is_general_category_withtable(c, categories);
+        return same;
+}
+
 /* libidn2 leaves ASCII labels alone. So an A-label that decodes to nothing, or to what would be
  * encoded otherwise, is found by going there and back. */
 static bool alabels_valid(const char *name) {
         char *unicode = NULL, *back = NULL;
-        bool valid;
+        bool valid = false;
 
-        valid = idn2_to_unicode_8z8z(name, &unicode, IDN2_NONTRANSITIONAL) == IDN2_OK &&
-                idn2_to_ascii_8z(unicode, &back, IDN2_NONTRANSITIONAL) == IDN2_OK &&
-                streq(name, back);
+        if (idn2_to_unicode_8z8z(name, &unicode, IDN2_NONTRANSITIONAL) == IDN2_OK) {
+                int r = idn2_to_ascii_8z(unicode, &back, IDN2_NONTRANSITIONAL);
+
+                valid = (r == IDN2_OK && streq(name, back)) ||
+                        (r == IDN2_DISALLOWED && has_symbols_only(unicode));
+        }
         idn2_free(unicode);
         idn2_free(back);
         return valid;

@@ -39,12 +39,18 @@ struct Table {
         char error[TABLE_ERROR_SIZE];
 };
 
-/* Tables that match patterns get the whole name only: parent domains are the pattern's business. */
+/* Tables that match patterns get the whole name only: parent domains are the pattern's business.
+ * Tables made of others are what their first member is. */
 static bool has_patterns(const char *name) {
-        static const char *const types[] = {"regexp:", "pcre:", "cidr:", "tcp:"};
+        static const char *const wrappers[] = {"proxy:", "pipemap:", "unionmap:"};
+        static const char *const types[] = {"regexp:", "pcre:", "cidr:", "tcp:", "fail:"};
 
-        if (strncmp(name, "proxy:", strlen("proxy:")) == 0)
-                name += strlen("proxy:");
+        for (size_t i = 0; i < ARRAY_SIZE(wrappers); i++)
+                if (strncmp(name, wrappers[i], strlen(wrappers[i])) == 0) {
+                        name += strlen(wrappers[i]);
+                        name += strspn(name, " \t{");
+                        i = (size_t) -1; /* they may be nested */
+                }
         for (size_t i = 0; i < ARRAY_SIZE(types); i++)
                 if (strncmp(name, types[i], strlen(types[i])) == 0)
                         return true;

@@ -89,6 +89,16 @@ static const char *const invalid[] = {
         "xn--b-9fa5827a.example", /* an ideographic full stop */
 };
 
+START_TEST(symbols_are_names_as_registries_have_them) {
+        char site[SITE_SIZE];
+
+        ck_assert_int_eq(site_normalize("xn--LS8H.la", site), 0);
+        ck_assert_str_eq(site, "xn--ls8h.la");
+        ck_assert_int_eq(site_normalize("xn--i-7iq.ws", site), 0);
+        ck_assert_int_eq(site_normalize("xn--a.example", site), -EINVAL); /* a control character */
+}
+END_TEST
+
 START_TEST(what_is_no_site_is_refused) {
         char site[SITE_SIZE];
 
@@ -238,6 +248,7 @@ int main(void) {
         TCase *tc = tcase_create("site");
 
         tcase_add_loop_test(tc, a_valid_site_has_one_normal_form_and_one_log, 0, ARRAY_SIZE(valid));
+        tcase_add_test(tc, symbols_are_names_as_registries_have_them);
         tcase_add_loop_test(tc, what_is_no_site_is_refused, 0, ARRAY_SIZE(invalid));
         tcase_add_test(tc, a_very_long_text_is_refused);
         tcase_add_test(tc, a_dot_a_hyphen_and_an_underscore_make_three_logs);

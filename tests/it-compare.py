@@ -510,7 +510,10 @@ class Twins(Deviations):
             hash_queue_depth=depth, parent_domain_matches_subdomains="relay_domains" if strict
             else "relay_domains, fast_flush_domains")
         self.original.start()
-        our_spool, self.ours = t.make(postfix_config_directory=self.original.conf,
+        # A copy: fflushd leaves when its main.cf changes, and here nobody would start it again.
+        conf = os.path.join(self.original.base, "conf-of-ours")
+        shutil.copytree(self.original.conf, conf)
+        our_spool, self.ours = t.make(postfix_config_directory=conf,
                                       fast_flush_domains=domains)
         os.mkdir(our_spool.join("saved"), 0o700)
         our_spool.own(our_spool.join("saved"))
@@ -677,7 +680,7 @@ class Twins(Deviations):
                 original, ours = self.split_reply((a, b))
                 wanted = r.reply(original)
                 if not isinstance(wanted, set) or ours not in wanted:
-                    eq(ours, wanted, "reply")
+                    eq(ours, wanted, "reply to %s %r" % (r.name, r.data[:200]))
                 replies.append(ours)
                 self.count["%s %s" % (r.name, NAMES.get(ours, ours))] += 1
             self.count["requests"] += len(requests)

@@ -244,7 +244,7 @@ def is_silent(s, seconds=0.1):
     s.settimeout(seconds)
     try:
         got = s.recv(1, socket.MSG_PEEK)
-    except TimeoutError:
+    except socket.timeout:
         return True
     finally:
         s.settimeout(TIMEOUT)
@@ -313,7 +313,7 @@ class Failures:
         return self
 
     def __exit__(self, kind, value, _):
-        if kind is not None and issubclass(kind, (AssertionError, TimeoutError)):
+        if kind is not None and issubclass(kind, (AssertionError, socket.timeout)):
             self.texts.append("%s %s" % ("" if kind is AssertionError else kind.__name__, value))
             return True
         return False
