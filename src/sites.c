@@ -82,7 +82,9 @@ void sites_observe(Sites *sites, Site *site, const SiteLog *log) {
 }
 
 void sites_wrote(Site *site, const SiteLog *log, int error) {
-        site->stamp = error == 0 ? sitelog_stamp(log) : (SiteLogStamp){0};
+        bool undone = log->st.st_size == site->stamp.size;
+
+        site->stamp = error == 0 || undone ? sitelog_stamp(log) : (SiteLogStamp){0};
 }
 
 void sites_put_add(Sites *sites, Site *site, Call *call) {

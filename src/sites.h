@@ -64,7 +64,8 @@ void sites_observe(Sites *sites, Site *site, const SiteLog *log);
 
 /**
  * sites_wrote() - this process has just changed the log, under its lock
- * @error:  0, or the negative errno with which it failed: then nobody knows how it was left
+ * @error:  0, or the negative errno with which it failed: unless that was undone, nobody knows
+ *          how the log was left
  */
 void sites_wrote(Site *site, const SiteLog *log, int error);
 
