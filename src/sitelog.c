@@ -155,7 +155,7 @@ static int end_last_line(SiteLog *log) {
         char last;
         ssize_t n;
 
-        if (log->st.st_size == 0 || log->ends_line)
+        if (log->st.st_size == 0)
                 return 0;
         n = sitelog_read(log, &last, 1, log->st.st_size - 1);
         if (n < 0)

@@ -14,7 +14,6 @@
 /* A log that is open and, until sitelog_unlock(), locked. */
 typedef struct SiteLog {
         int fd;
-        bool ends_line; /* set by whoever knows that the last line has its newline */
         struct stat st;
 } SiteLog;
 

@@ -161,15 +161,12 @@ static int append_adds(Sites *sites, Site *site, SiteLog *log) {
 
 static int write_site(Sites *sites, Site *site) {
         _cleanup_(sitelog_close) SiteLog log = SITELOG_INIT;
-        unsigned changes;
         int r;
 
         r = sitelog_open(sites->queue, site->log, true, &log);
         if (r < 0)
                 return r;
-        changes = site->changes;
         sites_observe(sites, site, &log);
-        log.ends_line = changes == site->changes; /* this process writes whole lines only */
         return append_adds(sites, site, &log);
 }
 

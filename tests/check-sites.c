@@ -256,6 +256,18 @@ START_TEST(a_log_that_is_refused_fails_its_own_adds_only) { /* 62, 63 */
 }
 END_TEST
 
+START_TEST(a_torn_line_that_a_send_has_seen_is_ended_all_the_same) {
+        SiteLog log = SITELOG_INIT;
+
+        spool_write(PATH, "AAA");
+        ck_assert_int_eq(sitelog_open(&spool_queue, NAME, false, &log), 0);
+        sites_observe(&sites, sites_get(&sites, NAME), &log);
+        sitelog_close(&log);
+        ck_assert_int_eq(add(NAME, "BBB"), 0);
+        spool_expect(PATH, "AAA\nBBB\n");
+}
+END_TEST
+
 START_TEST(a_record_that_could_not_be_written_is_not_known) {
         ck_assert_int_eq(add(NAME, "AAA"), 0);
         spool_limit(6);
@@ -375,6 +387,7 @@ int main(void) {
         tcase_add_test(tc, adds_do_not_wait_for_ever);
         tcase_add_test(tc, adds_that_wait_can_be_given_up);
         tcase_add_test(tc, a_log_that_is_refused_fails_its_own_adds_only);
+        tcase_add_test(tc, a_torn_line_that_a_send_has_seen_is_ended_all_the_same);
         tcase_add_test(tc, a_record_that_could_not_be_written_is_not_known);
         tcase_add_test(tc, a_site_has_the_name_its_log_stands_for);
         tcase_add_test(tc, idle_sites_are_forgotten_when_there_are_too_many);
