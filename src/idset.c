@@ -38,6 +38,16 @@ int idset_add(IdSet *set, const char *id) {
         return 1;
 }
 
+void idset_remove(IdSet *set, const char *id) {
+        IdSetEntry *e;
+
+        HASH_FIND_STR(set->entries, id, e);
+        if (e) {
+                HASH_DEL(set->entries, e);
+                free(e);
+        }
+}
+
 bool idset_contains(const IdSet *set, const char *id) {
         const IdSetEntry *e;
 

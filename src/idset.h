@@ -20,6 +20,9 @@ typedef struct IdSet {
  */
 int idset_add(IdSet *set, const char *id);
 
+/** idset_remove() - take an ID out again, if it is there */
+void idset_remove(IdSet *set, const char *id);
+
 bool idset_contains(const IdSet *set, const char *id);
 size_t idset_size(const IdSet *set);
 void idset_clear(IdSet *set);

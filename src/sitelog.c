@@ -51,25 +51,15 @@ static int open_file(const Queue *q, const char *path, bool create, SiteLog *log
         return 0;
 }
 
-/* Has @name been removed or replaced while we had it open and unlocked? */
-static int check_name(const Queue *q, const char *path, SiteLog *log) {
-        struct stat named;
-
-        if (fstat(log->fd, &log->st) < 0)
-                return -errno;
-        if (log->st.st_nlink == 0)
-                return -ESTALE;
-        if (fstatat(q->fd, path, &named, AT_SYMLINK_NOFOLLOW) < 0)
-                return errno == ENOENT ? -ESTALE : -errno;
-        if (named.st_dev != log->st.st_dev || named.st_ino != log->st.st_ino)
-                return -ESTALE;
-        return check_file(&log->st);
-}
-
-static int lock_file(const Queue *q, const char *path, SiteLog *log) {
+/* The lock is waited for by nobody, so between open(2) and here are microseconds; but in these the
+ * log may have been removed by whoever had the lock. */
+static int lock_file(SiteLog *log) {
         if (flock(log->fd, LOCK_EX | LOCK_NB) < 0)
                 return errno == EWOULDBLOCK ? -EAGAIN : -errno;
-        return check_name(q, path, log);
+        log->ends_line = false;
+        if (fstat(log->fd, &log->st) < 0)
+                return -errno;
+        return log->st.st_nlink == 0 ? -ESTALE : check_file(&log->st);
 }
 
 int sitelog_open(const Queue *q, const char *name, bool create, SiteLog *log) {
@@ -80,7 +70,7 @@ int sitelog_open(const Queue *q, const char *name, bool create, SiteLog *log) {
         for (int i = 0; i < OPEN_TRIES && r == -ESTALE; i++) {
                 r = open_file(q, path, create, log);
                 if (r == 0)
-                        r = lock_file(q, path, log);
+                        r = lock_file(log);
                 if (r < 0)
                         sitelog_close(log);
         }
@@ -98,21 +88,35 @@ void sitelog_unlock(SiteLog *log) {
 
 int sitelog_relock(const Queue *q, const char *name, SiteLog *log) {
         char path[QUEUE_PATH_SIZE];
+        struct stat named;
+        int r;
 
+        r = lock_file(log);
+        if (r < 0)
+                return r;
         queue_path(q, QUEUE_FLUSH, name, path);
-        return lock_file(q, path, log);
+        if (fstatat(q->fd, path, &named, AT_SYMLINK_NOFOLLOW) < 0)
+                return errno == ENOENT ? -ESTALE : -errno;
+        return named.st_dev == log->st.st_dev && named.st_ino == log->st.st_ino ? 0 : -ESTALE;
 }
 
 SiteLogStamp sitelog_stamp(const SiteLog *log) {
         return (SiteLogStamp){.dev = log->st.st_dev,
                               .ino = log->st.st_ino,
                               .size = log->st.st_size,
-                              .ctime = log->st.st_ctim};
+                              .ctime = log->st.st_ctim,
+                              .ends_line = log->ends_line};
 }
 
-bool sitelog_stamp_equal(const SiteLogStamp *a, const SiteLogStamp *b) {
-        return a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
-               a->ctime.tv_sec == b->ctime.tv_sec && a->ctime.tv_nsec == b->ctime.tv_nsec;
+bool sitelog_unchanged(SiteLog *log, const SiteLogStamp *stamp) {
+        const struct stat *st = &log->st;
+
+        if (st->st_dev != stamp->dev || st->st_ino != stamp->ino || st->st_size != stamp->size ||
+            st->st_ctim.tv_sec != stamp->ctime.tv_sec ||
+            st->st_ctim.tv_nsec != stamp->ctime.tv_nsec)
+                return false;
+        log->ends_line = stamp->ends_line;
+        return true;
 }
 
 /* Nothing useful can be done when this fails; the next sitelog_open() looks anyway. */
@@ -142,6 +146,7 @@ static int write_fully(const SiteLog *log, const char *data, size_t n, off_t off
 static int append(SiteLog *log, const char *data, size_t n) {
         int r = write_fully(log, data, n, log->st.st_size);
 
+        log->ends_line = r == 0;
         if (r < 0) /* if this fails as well, a torn line stays: that is no record, but no harm */
                 (void) ftruncate(log->fd, log->st.st_size);
         else
@@ -155,7 +160,7 @@ static int end_last_line(SiteLog *log) {
         char last;
         ssize_t n;
 
-        if (log->st.st_size == 0)
+        if (log->ends_line || log->st.st_size == 0)
                 return 0;
         n = sitelog_read(log, &last, 1, log->st.st_size - 1);
         if (n < 0)

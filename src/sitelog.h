@@ -15,6 +15,7 @@
 typedef struct SiteLog {
         int fd;
         struct stat st;
+        bool ends_line; /* known to be empty or to end with a newline */
 } SiteLog;
 
 #define SITELOG_INIT                                                                               \
@@ -28,6 +29,7 @@ typedef struct SiteLogStamp {
         ino_t ino;
         off_t size;
         struct timespec ctime;
+        bool ends_line;
 } SiteLogStamp;
 
 /**
@@ -60,7 +62,13 @@ int sitelog_relock(const Queue *q, const char *name, SiteLog *log);
 
 /** sitelog_stamp() - of the log as it was last looked at: opened, locked, written */
 SiteLogStamp sitelog_stamp(const SiteLog *log);
-bool sitelog_stamp_equal(const SiteLogStamp *a, const SiteLogStamp *b);
+
+/**
+ * sitelog_unchanged() - is the log just opened or locked as it was when the stamp was taken?
+ *
+ * What was known of its last line then is known again, and saves a look at it.
+ */
+bool sitelog_unchanged(SiteLog *log, const SiteLogStamp *stamp);
 
 /**
  * sitelog_append() - write records at the end of a locked log

@@ -71,13 +71,11 @@ void sites_forget_known(Sites *sites, Site *site) {
         idset_clear(&site->known);
 }
 
-void sites_observe(Sites *sites, Site *site, const SiteLog *log) {
-        SiteLogStamp now = sitelog_stamp(log);
-
-        if (sitelog_stamp_equal(&site->stamp, &now))
+void sites_observe(Sites *sites, Site *site, SiteLog *log) {
+        if (sitelog_unchanged(log, &site->stamp))
                 return;
         site->changes++;
-        site->stamp = now;
+        site->stamp = sitelog_stamp(log);
         sites_forget_known(sites, site);
 }
 
@@ -99,28 +97,55 @@ void sites_put_add(Sites *sites, Site *site, Call *call) {
         site->last_add = call;
 }
 
-/* The lines to write: each ID once, and none that the log is known to have. */
-static int collect_lines(Site *site, IdSet *fresh, char **ret, size_t *ret_n) {
+/* Forgetting is always safe; so the bound is kept by forgetting all rather than by keeping an
+ * order in which to forget. */
+static void make_room(Sites *sites, const Site *site) {
+        const Call *call;
+        size_t n;
+
+        LL_COUNT(site->adds, call, n);
+        if (sites->n_known + n <= SITES_KNOWN_MAX)
+                return;
+        for (Site *s = sites->table; s; s = s->hh.next)
+                sites_forget_known(sites, s);
+}
+
+/* Takes back what collect_lines() has made known. */
+static void forget_new(Sites *sites, Site *site) {
+        Call *call;
+
+        LL_FOREACH (site->adds, call)
+                if (call->is_new) {
+                        idset_remove(&site->known, call->request.queue_id);
+                        sites->n_known--;
+                }
+}
+
+/* The lines to write: each ID once, and none that the log is known to have. They are known from
+ * here on, so whoever cannot write them has to forget_new(). */
+static int collect_lines(Sites *sites, Site *site, char **ret, size_t *ret_n) {
         size_t n = 0, size = 0;
         _cleanup_free_ char *lines = NULL;
         Call *call;
 
-        LL_FOREACH (site->adds, call)
+        LL_FOREACH (site->adds, call) {
+                call->is_new = false;
                 size += strlen(call->request.queue_id) + 1;
+        }
         lines = malloc(size);
         if (!lines)
                 return -ENOMEM;
+        make_room(sites, site);
         LL_FOREACH (site->adds, call) {
                 const char *id = call->request.queue_id;
-                int r;
+                int r = idset_add(&site->known, id);
 
-                if (idset_contains(&site->known, id))
-                        continue;
-                r = idset_add(fresh, id);
                 if (r < 0)
                         return r;
                 if (r == 0)
                         continue;
+                call->is_new = true;
+                sites->n_known++;
                 n = (size_t) (stpcpy(lines + n, id) - lines);
                 lines[n++] = '\n';
         }
@@ -129,33 +154,18 @@ static int collect_lines(Site *site, IdSet *fresh, char **ret, size_t *ret_n) {
         return 0;
 }
 
-/* Forgetting is always safe; so the bound is kept by forgetting all rather than by keeping an
- * order in which to forget. */
-static void learn(Sites *sites, Site *site, const IdSet *fresh) {
-        if (sites->n_known + idset_size(fresh) > SITES_KNOWN_MAX) {
-                for (Site *s = sites->table; s; s = s->hh.next)
-                        sites_forget_known(sites, s);
-        }
-        if (idset_size(fresh) > SITES_KNOWN_MAX)
-                return;
-        for (const IdSetEntry *e = idset_next(fresh, NULL); e; e = idset_next(fresh, e))
-                if (idset_add(&site->known, idset_entry_id(e)) > 0)
-                        sites->n_known++;
-}
-
 static int append_adds(Sites *sites, Site *site, SiteLog *log) {
-        _cleanup_(idset_clear) IdSet fresh = {0};
         _cleanup_free_ char *lines = NULL;
         size_t n;
         int r;
 
-        r = collect_lines(site, &fresh, &lines, &n);
-        if (r < 0 || n == 0)
-                return r;
-        r = sitelog_append(sites->queue, site->log, log, lines, n, sites->sync);
-        sites_wrote(site, log, r);
-        if (r == 0)
-                learn(sites, site, &fresh);
+        r = collect_lines(sites, site, &lines, &n);
+        if (r == 0 && n > 0) {
+                r = sitelog_append(sites->queue, site->log, log, lines, n, sites->sync);
+                sites_wrote(site, log, r);
+        }
+        if (r < 0)
+                forget_new(sites, site);
         return r;
 }
 

@@ -14,7 +14,7 @@
 #include "idset.h"
 #include "sitelog.h"
 
-#define SITES_KNOWN_MAX 100000u /* IDs remembered, of all sites together */
+#define SITES_KNOWN_MAX 100000u /* IDs remembered, of all sites together, and one batch */
 #define SITES_MAX       10000u  /* sites remembered that have nothing to do */
 
 typedef struct Send Send;
@@ -60,7 +60,7 @@ Site *sites_get(Sites *sites, const char *log);
  *
  * If somebody else changed it, all that was known about it is forgotten, and @site->changes grows.
  */
-void sites_observe(Sites *sites, Site *site, const SiteLog *log);
+void sites_observe(Sites *sites, Site *site, SiteLog *log);
 
 /**
  * sites_wrote() - this process has just changed the log, under its lock

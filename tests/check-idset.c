@@ -49,6 +49,18 @@ START_TEST(the_set_keeps_a_copy) {
 }
 END_TEST
 
+START_TEST(what_is_removed_is_new_again) {
+        ck_assert_int_eq(idset_add(&set, "ABC123"), 1);
+        ck_assert_int_eq(idset_add(&set, "DEF456"), 1);
+        idset_remove(&set, "ABC123");
+        idset_remove(&set, "ABC123");
+        ck_assert_uint_eq(idset_size(&set), 1);
+        ck_assert(!idset_contains(&set, "ABC123"));
+        ck_assert(idset_contains(&set, "DEF456"));
+        ck_assert_int_eq(idset_add(&set, "ABC123"), 1);
+}
+END_TEST
+
 START_TEST(the_walk_is_in_the_order_of_insertion) {
         static const char *const ids[] = {"Z", "A", "M", "z", "_", "0"};
         const IdSetEntry *e = NULL;
@@ -93,6 +105,7 @@ int main(void) {
         tcase_add_test(tc, an_id_is_new_once);
         tcase_add_test(tc, an_empty_set_contains_nothing);
         tcase_add_test(tc, the_set_keeps_a_copy);
+        tcase_add_test(tc, what_is_removed_is_new_again);
         tcase_add_test(tc, the_walk_is_in_the_order_of_insertion);
         tcase_add_test(tc, many_ids_are_told_apart_and_a_cleared_set_is_as_new);
         return run_case("idset", tc);

@@ -360,15 +360,6 @@ START_TEST(the_ids_remembered_are_bounded_over_all_sites) {
 }
 END_TEST
 
-START_TEST(a_turn_with_too_many_ids_is_written_but_not_remembered) {
-        add_many(NAME, SITES_KNOWN_MAX + 1, 0);
-        ck_assert_int_eq(spool_stat(PATH).st_size, 12 * (off_t) (SITES_KNOWN_MAX + 1));
-        ck_assert_uint_eq(sites.n_known, 0);
-        add_many(NAME, 1, 0);
-        ck_assert_int_eq(spool_stat(PATH).st_size, 12 * (off_t) (SITES_KNOWN_MAX + 2));
-}
-END_TEST
-
 int main(void) {
         TCase *tc = tcase_create("sites");
 
@@ -392,6 +383,5 @@ int main(void) {
         tcase_add_test(tc, a_site_has_the_name_its_log_stands_for);
         tcase_add_test(tc, idle_sites_are_forgotten_when_there_are_too_many);
         tcase_add_test(tc, the_ids_remembered_are_bounded_over_all_sites);
-        tcase_add_test(tc, a_turn_with_too_many_ids_is_written_but_not_remembered);
         return run_case("sites", tc);
 }
