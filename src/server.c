@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -18,9 +19,10 @@
 #include "util.h"
 
 #define EVENTS_MAX        256 /* taken from the kernel at a time */
-#define ACCEPTS_MAX       64  /* per look at a listening socket */
+#define ACCEPTS_MAX       64  /* connections in a row before what has arrived is worked on */
 #define CONNECTIONS_MAX   16384
 #define FDS_RESERVED      (SENDS_MAX + 64) /* for logs, children, the journal, triggers */
+#define FRESH_TRIES       3                /* to read from a new connection before it is watched */
 #define SPIN_USEC         20u   /* how long to look again before sleeping: a wake-up costs more */
 #define TURN_USEC         5000u /* then signals, timers and jobs have their turn */
 #define ACCEPT_PAUSE_USEC (100 * USEC_PER_MSEC) /* when accept(2) fails */
@@ -44,10 +46,13 @@ typedef struct Connection {
         Server *server;
         int fd;
         ConnectionState state;
+        bool watched; /* in the epoll set */
+        unsigned n_tries;
         uint64_t accepted_usec, read_usec;
         uint64_t linger_until_usec;
         size_t lingered;
         struct Connection *prev_open, *next_open;
+        struct Connection *next_fresh;
         RequestDecoder decoder;
 } Connection;
 
@@ -61,6 +66,7 @@ struct Server {
         int epoll_fd;
         sd_event_source *turn, *idle, *deadlines, *accept_again, *status, *drain, *stop;
         Connection *connections, *spare;
+        Connection *fresh, *last_fresh; /* accepted in this turn, not watched yet */
         unsigned n_connections, connections_max;
         uint64_t n_requests;
         uint64_t active_usec; /* when something last happened */
@@ -77,6 +83,7 @@ struct Server {
         bool stopping; /* leaves within STOP_USEC */
 };
 
+static void refuse(Connection *c, RequestStatus status, const char *why);
 static void update_listening(Server *server);
 static void arm_status(Server *server);
 static void arm_deadlines(Server *server, uint64_t when);
@@ -124,20 +131,22 @@ static Connection *connection_new(Server *server, int fd) {
 
 /* One event and then silence until we ask again: so a client that hangs up while its request is
  * worked on does not wake us over and over. */
-static int watch(const Connection *c, int op) {
-        struct epoll_event e = {.events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT,
-                                .data.ptr = (void *) (uintptr_t) c};
+static int watch(Connection *c) {
+        struct epoll_event e = {.events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT, .data.ptr = c};
+        int op = c->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+        int r = RET_NERRNO(epoll_ctl(c->server->epoll_fd, op, c->fd, &e));
 
-        return RET_NERRNO(epoll_ctl(c->server->epoll_fd, op, c->fd, &e));
+        c->watched |= r == 0;
+        return r;
 }
 
 static void rearm(Connection *c) {
-        int r = watch(c, EPOLL_CTL_MOD);
+        int r = watch(c);
 
-        if (r < 0) {
-                log_message(LOG_ERR, "epoll_ctl: %s", strerror(-r));
+        if (r < 0 && c->state == CONNECTION_READING)
+                refuse(c, REQUEST_FAIL, "the kernel cannot watch it");
+        else if (r < 0)
                 connection_close(c);
-        }
 }
 
 /* A socket that has taken less than its buffer holds takes these few bytes, or its peer is gone:
@@ -231,9 +240,8 @@ static void decode(Connection *c, bool eof) {
                 rearm(c);
 }
 
-static void on_readable(Connection *c) {
-        int r = read_some(c);
-
+/* @r: of read_some() */
+static void on_read(Connection *c, int r) {
         if (r >= 0)
                 decode(c, r == 0);
         else if (r == -EAGAIN || r == -EINTR)
@@ -415,38 +423,45 @@ static void pause_accept(Server *server, int error) {
         update_listening(server);
 }
 
+static void put_fresh(Connection *c) {
+        Server *server = c->server;
+
+        c->next_fresh = NULL;
+        if (server->fresh)
+                server->last_fresh->next_fresh = c;
+        else
+                server->fresh = c;
+        server->last_fresh = c;
+}
+
 static void greet(Server *server, int fd) {
         Connection *c = connection_new(server, fd);
-        int r = watch(c, EPOLL_CTL_ADD);
 
-        if (r < 0) {
-                connection_close(c);
-                pause_accept(server, r);
-                return;
-        }
         server->accept_failing = false;
         if (server->settings->announce)
                 send_bytes(c, REQUEST_ANNOUNCEMENT, REQUEST_ANNOUNCEMENT_SIZE);
+        put_fresh(c);
         arm_deadlines(server, deadline_of(c));
         update_listening(server);
 }
 
-static void on_connections(Server *server, int listen_fd) {
-        for (unsigned i = 0; i < ACCEPTS_MAX && server->listening; i++) {
-                int fd;
+/* One at a time: the look that follows in any case tells whether there is another one, for a
+ * fraction of what an accept(2) in vain costs. Return: true if a connection was accepted. */
+static bool on_connection(Server *server, int listen_fd) {
+        int fd;
 
-                if (!have_spare(server)) {
-                        pause_accept(server, -ENOMEM);
-                        return;
-                }
-                fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-                if (fd >= 0)
-                        greet(server, fd);
-                else if (errno == EAGAIN)
-                        return;
-                else if (errno != ECONNABORTED && errno != EINTR)
-                        pause_accept(server, -errno);
+        if (!server->listening)
+                return false;
+        if (!have_spare(server)) {
+                pause_accept(server, -ENOMEM);
+                return false;
         }
+        fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0)
+                greet(server, fd);
+        else if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
+                pause_accept(server, -errno);
+        return fd >= 0;
 }
 
 /* ------------------------------------------------------------------------------------- turns */
@@ -457,21 +472,86 @@ static bool is_listener(const Server *server, const void *ptr) {
         return fd >= server->listen_fds && fd < server->listen_fds + server->n_listen_fds;
 }
 
-static void on_event(Server *server, void *ptr) {
-        if (is_listener(server, ptr)) {
-                on_connections(server, *(const int *) ptr);
-                return;
-        }
-        switch (((Connection *) ptr)->state) {
+static void on_connection_event(Connection *c) {
+        switch (c->state) {
         case CONNECTION_READING:
-                on_readable(ptr);
+                on_read(c, read_some(c));
                 break;
         case CONNECTION_LINGERING:
-                on_lingering(ptr);
+                on_lingering(c);
                 break;
         default: /* cannot be: not watched while its call is worked on */
                 break;
         }
+}
+
+/* Return: how many connections were accepted, or -1 if nothing was ready. */
+static int look(Server *server, int fd) {
+        struct epoll_event events[EVENTS_MAX];
+        int n = epoll_wait(fd, events, EVENTS_MAX, 0), accepted = 0;
+
+        for (int i = 0; i < n; i++) {
+                void *ptr = events[i].data.ptr;
+
+                if (is_listener(server, ptr))
+                        accepted += on_connection(server, *(const int *) ptr);
+                else
+                        on_connection_event(ptr);
+        }
+        return n > 0 ? accepted : -1;
+}
+
+static bool worth_another_try(Connection *c, uint64_t now) {
+        return ++c->n_tries < FRESH_TRIES || now - c->accepted_usec < SPIN_USEC;
+}
+
+/*
+ * Most requests come within microseconds of the announcement, and to try to read them costs less
+ * than to have the kernel watch for them. Return: true if there was any.
+ */
+static bool try_fresh(Server *server) {
+        Connection *c = server->fresh, *next;
+        uint64_t now = now_usec();
+        bool found = false;
+
+        server->fresh = NULL;
+        for (; c; c = next) {
+                int r = read_some(c);
+
+                next = c->next_fresh;
+                found |= r != -EAGAIN;
+                if (r == -EAGAIN && worth_another_try(c, now))
+                        put_fresh(c);
+                else
+                        on_read(c, r);
+        }
+        return found;
+}
+
+/* Those from whom nothing has come: now it may take longer. */
+static void watch_fresh(Server *server) {
+        Connection *c, *tmp;
+
+        LL_FOREACH_SAFE2(server->fresh, c, tmp, next_fresh)
+        rearm(c);
+        server->fresh = NULL;
+}
+
+/* Return: true if anything was ready. While clients come, they come in first: what the earlier of
+ * them say meanwhile makes the batch larger. */
+static bool take_what_is_ready(Server *server, int fd) {
+        int n = 0, accepted;
+        bool ready = false;
+
+        do {
+                accepted = look(server, fd);
+                ready |= accepted >= 0;
+                n += accepted;
+        } while (accepted > 0 && n < ACCEPTS_MAX);
+        ready |= try_fresh(server);
+        if (ready)
+                service_end_turn(server->service);
+        return ready;
 }
 
 /*
@@ -481,7 +561,6 @@ static void on_event(Server *server, void *ptr) {
  * cost more. With jobs to do a turn is as long as a slice, so that both get on.
  */
 static int on_turn(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
-        struct epoll_event events[EVENTS_MAX];
         Server *server = userdata;
         uint64_t start = now_usec(), last = start, now = start;
         uint64_t longest = service_busy(server->service) ? JOB_SLICE_USEC : TURN_USEC;
@@ -489,16 +568,15 @@ static int on_turn(sd_event_source *source, int fd, uint32_t revents, void *user
         (void) source;
         (void) revents;
         do {
-                int n = epoll_wait(fd, events, EVENTS_MAX, 0);
+                bool ready = take_what_is_ready(server, fd);
 
-                for (int i = 0; i < n; i++)
-                        on_event(server, events[i].data.ptr);
-                if (n > 0)
-                        service_end_turn(server->service);
+                if (!ready) /* whom we wait for may need this CPU */
+                        (void) sched_yield();
                 now = now_usec();
-                if (n > 0)
+                if (ready)
                         last = now;
         } while (now - last < SPIN_USEC && now - start < longest && server->listening);
+        watch_fresh(server);
         server->active_usec = last;
         service_step(server->service);
         return 0;
