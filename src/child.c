@@ -75,11 +75,13 @@ static int spawn(Child *child, const char *const argv[]) {
         static char *const environment[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", NULL};
         posix_spawn_file_actions_t actions;
         posix_spawnattr_t attr;
-        sigset_t none, all;
+        sigset_t none, ignored;
         int r;
 
         (void) sigemptyset(&none);
-        (void) sigfillset(&all);
+        (void) sigemptyset(&ignored); /* those that fflushd ignores */
+        (void) sigaddset(&ignored, SIGPIPE);
+        (void) sigaddset(&ignored, SIGXFSZ);
         if (posix_spawnattr_init(&attr) != 0)
                 return -ENOMEM;
         if (posix_spawn_file_actions_init(&actions) != 0) {
@@ -90,7 +92,7 @@ static int spawn(Child *child, const char *const argv[]) {
         if (r == 0)
                 r = posix_spawnattr_setsigmask(&attr, &none);
         if (r == 0)
-                r = posix_spawnattr_setsigdefault(&attr, &all);
+                r = posix_spawnattr_setsigdefault(&attr, &ignored);
         for (int i = 0; r == 0 && i < 3; i++)
                 r = posix_spawn_file_actions_adddup2(&actions, child->fds[i], i);
         if (r == 0)

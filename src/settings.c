@@ -7,15 +7,14 @@
 #include <limits.h>
 #include <stdarg.h>
 
-#include "child.h"
 #include "domains.h"
+#include "postconf.h"
 #include "queueid.h"
 #include "textfile.h"
 #include "timespan.h"
 #include "util.h"
 
 #define CONFIG_SIZE_MAX  (1024 * 1024)
-#define POSTCONF_USEC    (10 * USEC_PER_SEC)
 #define PROBLEM_SIZE     512
 #define ANNOUNCING_MAJOR 3 /* Postfix 3.6 is the first whose servers speak first */
 #define ANNOUNCING_MINOR 6
@@ -387,9 +386,8 @@ static int take_postconf(Settings *s, char *output) {
 
 static int load_postfix(Settings *s) {
         const char *dir = s->text[POSTFIX_CONFIG_DIRECTORY];
-        _cleanup_free_ char *main_cf = NULL;
+        _cleanup_free_ char *main_cf = NULL, *output = NULL, *problem = NULL;
         const char *argv[_INDEX_MAX + 5];
-        ChildResult result;
         size_t n = 0;
         int r;
 
@@ -409,19 +407,13 @@ static int load_postfix(Settings *s) {
                         argv[n++] = table[i].name;
         argv[n] = NULL;
 
-        r = child_run(argv, POSTCONF_USEC, &result);
-        if (r < 0) {
-                add_problem(s, "%s: %s", argv[0], strerror(-r));
+        /* systemd sets it, by CacheDirectory=. */
+        r = postconf_ask(argv, main_cf, getenv("CACHE_DIRECTORY"), &output, &problem);
+        if (problem)
+                add_problem(s, "%s", problem);
+        if (r == -ENODATA)
                 return 0;
-        }
-        if (result.status != 0)
-                add_problem(s, "%s -c %s: %.*s", argv[0], dir, (int) strcspn(result.errors, "\n"),
-                            result.errors);
-        else
-                r = take_postconf(s, result.output);
-        free(result.output);
-        free(result.errors);
-        return r;
+        return r < 0 ? r : take_postconf(s, output);
 }
 
 static uint64_t time_of(const Settings *s, Index i) {

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT */
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "postconf.h"
+#include "spool.h"
+#include "util.h"
+
+/* In place of postconf(1): prints main.cf, and notes that it has run. */
+#define PROGRAM  "#!/bin/sh\nd=${0%/*}\necho >>$d/runs\ncat $2/main.cf\n"
+#define LONG_AGO 1000000000
+
+static char program[256], main_cf[256];
+static char *output, *problem;
+
+static void write_main_cf(const char *text, time_t mtime) {
+        struct timespec times[2] = {{.tv_sec = mtime}, {.tv_sec = mtime}};
+
+        spool_write("main.cf", text);
+        ck_assert_int_eq(utimensat(spool_fd, "main.cf", times, 0), 0);
+}
+
+static void write_program(const char *text) {
+        struct timespec times[2] = {{.tv_sec = LONG_AGO}, {.tv_sec = LONG_AGO}};
+
+        (void) unlinkat(spool_fd, "program", 0);
+        spool_write("program", text);
+        ck_assert_int_eq(fchmodat(spool_fd, "program", 0755, 0), 0);
+        ck_assert_int_eq(utimensat(spool_fd, "program", times, 0), 0);
+}
+
+static void setup(void) {
+        sigset_t mask;
+
+        spool_setup();
+        (void) snprintf(program, sizeof program, "%s/program", spool_dir);
+        (void) snprintf(main_cf, sizeof main_cf, "%s/main.cf", spool_dir);
+        write_program(PROGRAM);
+        write_main_cf("a = 1\n", LONG_AGO);
+        spool_write("runs", "");
+        (void) sigemptyset(&mask);
+        (void) sigaddset(&mask, SIGCHLD);
+        ck_assert_int_eq(sigprocmask(SIG_BLOCK, &mask, NULL), 0);
+}
+
+static void forget(void) {
+        free(output);
+        free(problem);
+        output = problem = NULL;
+}
+
+static void teardown(void) {
+        forget();
+        spool_teardown();
+}
+
+static int ask_for(const char *name, const char *directory) {
+        const char *const argv[] = {program, "-c", spool_dir, name, NULL};
+
+        forget();
+        return postconf_ask(argv, main_cf, directory, &output, &problem);
+}
+
+static int ask(void) {
+        return ask_for("a", spool_dir);
+}
+
+static int runs(void) {
+        return (int) spool_stat("runs").st_size;
+}
+
+START_TEST(what_was_printed_is_kept) {
+        for (int i = 0; i < 3; i++) {
+                ck_assert_int_eq(ask(), 0);
+                ck_assert_str_eq(output, "a = 1\n");
+                ck_assert_int_eq(runs(), 1);
+        }
+}
+END_TEST
+
+START_TEST(nothing_is_kept_without_a_place_for_it) {
+        ck_assert_int_eq(ask_for("a", NULL), 0);
+        ck_assert_int_eq(ask_for("a", NULL), 0);
+        ck_assert_int_eq(runs(), 2);
+        ck_assert_int_eq(ask_for("a", "/nonexistent"), 0);
+        ck_assert_str_eq(output, "a = 1\n");
+        ck_assert_int_eq(runs(), 3);
+}
+END_TEST
+
+START_TEST(a_change_is_seen) {
+        ck_assert_int_eq(ask(), 0);
+        write_main_cf("a = 2\n", LONG_AGO + 1);
+        ck_assert_int_eq(ask(), 0);
+        ck_assert_str_eq(output, "a = 2\n");
+        write_program(PROGRAM "echo b = 3\n"); /* an upgrade of Postfix */
+        ck_assert_int_eq(ask(), 0);
+        ck_assert_str_eq(output, "a = 2\nb = 3\n");
+        ck_assert_int_eq(ask_for("b", spool_dir), 0); /* other parameters */
+        ck_assert_int_eq(runs(), 4);
+        ck_assert_int_eq(unlinkat(spool_fd, "main.cf", 0), 0);
+        ck_assert_int_eq(ask(), 0);
+        ck_assert_str_eq(output, "b = 3\n");
+}
+END_TEST
+
+START_TEST(what_has_just_changed_is_not_kept) {
+        write_main_cf("a = 1\n", time(NULL));
+        ck_assert_int_eq(ask(), 0);
+        ck_assert_int_eq(ask(), 0);
+        ck_assert_int_eq(runs(), 2);
+}
+END_TEST
+
+START_TEST(a_failure_is_told_and_not_kept) {
+        write_program("#!/bin/sh\necho some; echo this is wrong >&2; echo more >&2; exit 1\n");
+        for (int i = 0; i < 2; i++) {
+                ck_assert_int_eq(ask(), -ENODATA);
+                ck_assert_ptr_null(output);
+                ck_assert_ptr_nonnull(strstr(problem, ": this is wrong"));
+                ck_assert_ptr_null(strstr(problem, "more"));
+        }
+        ck_assert_int_eq(unlinkat(spool_fd, "program", 0), 0);
+        ck_assert_int_eq(ask(), -ENODATA);
+        ck_assert_ptr_nonnull(strstr(problem, "No such file"));
+}
+END_TEST
+
+START_TEST(another_text_in_its_place_is_no_answer) {
+        static const char *const texts[] = {"", "a = 5\n", "\f\na = 5\n"};
+
+        for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+                spool_write("postconf", texts[i]);
+                ck_assert_int_eq(ask(), 0);
+                ck_assert_str_eq(output, "a = 1\n");
+        }
+}
+END_TEST
+
+int main(void) {
+        TCase *tc = tcase_create("postconf");
+
+        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_test(tc, what_was_printed_is_kept);
+        tcase_add_test(tc, nothing_is_kept_without_a_place_for_it);
+        tcase_add_test(tc, a_change_is_seen);
+        tcase_add_test(tc, what_has_just_changed_is_not_kept);
+        tcase_add_test(tc, a_failure_is_told_and_not_kept);
+        tcase_add_test(tc, another_text_in_its_place_is_no_answer);
+        return run_case("postconf", tc);
+}
