@@ -16,13 +16,11 @@ static void pause_job(Jobs *jobs, Job *job) {
         DL_APPEND(jobs->paused, job);
 }
 
-void jobs_step(Jobs *jobs) {
+static void step_first(Jobs *jobs, uint64_t until_usec) {
         Job *job = jobs->ready;
 
-        if (!job)
-                return;
         DL_DELETE(jobs->ready, job);
-        switch (job->step(job, now_usec() + JOB_SLICE_USEC)) {
+        switch (job->step(job, until_usec)) {
         case JOB_MORE:
                 DL_APPEND(jobs->ready, job);
                 break;
@@ -33,6 +31,17 @@ void jobs_step(Jobs *jobs) {
                 break;
         case JOB_DONE:
                 job->done(job, false);
+        }
+}
+
+/* A refresh and the sends it starts are many short steps. */
+void jobs_step(Jobs *jobs) {
+        uint64_t until = now_usec() + JOB_SLICE_USEC;
+
+        while (jobs->ready) {
+                step_first(jobs, until);
+                if (now_usec() >= until)
+                        return;
         }
 }
 
