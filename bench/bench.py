@@ -818,6 +818,7 @@ class Bench:
         self.base = os.path.realpath(tempfile.mkdtemp(prefix="fflushd-bench."))
         os.chmod(self.base, 0o755)
         self.log = open(os.path.join(self.base, "errors"), "w+b")
+        self.measured = []
 
     def tool(self, name):
         return os.path.join(BUILD, "bench", name)
@@ -878,6 +879,7 @@ class Bench:
         shutil.rmtree(self.base)
 
     def measure_all(self):
+        """Adds to self.measured, so that an interrupted run has something to show."""
         chosen = figures(self)
         if not chosen:
             raise Problem("no figure has such a name")
@@ -888,6 +890,7 @@ class Bench:
         self.patience = Patience(self.args.patience)
         for k, figure in enumerate(chosen):
             progress("%d/%d %s" % (k + 1, len(chosen), figure.name))
+            self.measured.append(figure)
             if figure.before:
                 figure.before()
             for pair in range(self.args.pairs):
@@ -895,7 +898,6 @@ class Bench:
             if figure.after:
                 figure.after()
         progress(None)
-        return chosen
 
     def measure_pair(self, figure, pair):
         turns = [("original", self.original, figure.run), ("fflushd", self.fflushd, figure.run)]
@@ -1141,16 +1143,19 @@ def main():
         for name, value in facts.items():
             print("%-13s %s" % (name + ":", value), flush=True)
         bench.set_up()
-        chosen = bench.measure_all()
+        bench.measure_all()
     except Problem as e:
         sys.exit("bench: %s" % e)
     except KeyboardInterrupt:
-        sys.exit("bench: interrupted")
+        print("bench: interrupted", file=sys.stderr)
+        if not bench or not bench.measured:
+            sys.exit(1)
     finally:
         if bench:
             progress("cleaning up")
             bench.close()
             progress(None)
+    chosen = bench.measured
     print("\n" + table(chosen))
     os.makedirs(args.output, exist_ok=True)
     with open(os.path.join(args.output, "bench.json"), "w") as f:
