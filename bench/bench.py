@@ -1101,9 +1101,10 @@ def as_svg(facts, chosen):
     for i, panel in enumerate(drawn):
         out.append('<g transform="translate(%d %d)">\n%s\n</g>'
                    % (i % 2 * WIDTH, 46 + i // 2 * HEIGHT, panel.svg()))
-    note = "; ".join(facts[k] for k in ("cpu", "system", "file_system", "original", "fflushd"))
-    out.append('<text x="%d" y="%d" style="font-size: 9px">%s</text>'
-               % (LEFT, height - 14, html.escape(note)))
+    for i, keys in enumerate((("cpu", "system", "file_system"), ("original", "fflushd"))):
+        note = "; ".join(facts[k] for k in keys)
+        out.append('<text x="%d" y="%d" style="font-size: 9px">%s</text>'
+                   % (LEFT, height - 22 + 12 * i, html.escape(note)))
     return "\n".join(out) + "\n</svg>\n"
 
 
