@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""SIGKILL at every system call: what was promised is kept.
+
+Each scene of traced.py is played again and again, and the daemon killed one system call later
+each time. After each kill the files are looked at, qmgr takes what it finds in incoming, another
+daemon is started on the same socket, and it has to flush all the rest.
+
+FFLUSHD_STRIDE=N kills at every Nth call only.
+"""
+
+import concurrent.futures
+import multiprocessing
+
+from traced import *
+
+STRIDE = int(os.environ.get("FFLUSHD_STRIDE", "1"))
+WORKERS = 2
+
+
+def reach(stage, scene, n, start, signal_number):
+    """Play the scene up to its nth system call. False if it is over before."""
+    d = stage.daemon
+    if start == "process" and d.pid:
+        d.kill()
+    stage.open(scene)
+    if start == "process":
+        d.start(held=True)
+    if signal_number:
+        os.kill(d.pid, signal_number)
+    stage.play_to_mark(scene)
+    try:
+        clients = stage.clients if start != "end" else ()
+        return d.step(clients, "step %d" % n) is not None
+    except Ended as e:
+        if start != "end":
+            raise
+        eq(str(e), "exited 0")
+        return False
+
+
+def tear(stage, scene, n):
+    """The crash of a whole machine cuts a write anywhere: 1 byte, half, or all but one of the
+    scene's write n // 3 are done, and nothing after it. False if there are fewer writes."""
+    d = stage.daemon
+    stage.open(scene)
+    stage.play_to_mark(scene)
+    held = d.step(stage.clients, "until pwrite64 %d" % ((n + 2) // 3))
+    if held is None:
+        return False
+    size = int(held.split()[1])
+    d.tell("short", (1, size // 2, max(size - 1, 1))[n % 3])
+    d.step(stage.clients, "step 1")
+    return True
+
+
+def kill_at(stage, scene, n, start, signal_number):
+    """One round. False if there was nothing left to kill."""
+    d = stage.daemon
+    if start == "write":
+        reached = tear(stage, scene, n)
+    else:
+        reached = reach(stage, scene, n, start, signal_number)
+    if d.pid:
+        d.kill()
+    stage.note_replies()
+    stage.check(scene, torn=start == "write")
+    stage.queue.take()
+    d.start()
+    stage.wait_for_replies()
+    stage.note_replies()
+    stage.check_service()
+    return reached
+
+
+def work(base, scene, settings, worker, start, signal_number):
+    """Every kill point whose turn it is; how many there were."""
+    stage = Stage(base, "%d" % worker, settings)
+    n, points = 1 + worker * STRIDE, 0
+    try:
+        while True:
+            try:
+                reached = kill_at(stage, scene, n, start, signal_number)
+            except AssertionError as e:
+                raise AssertionError("%s, killed at call %d: %s" % (scene.name, n, e)) from e
+            finally:
+                for c in stage.clients:
+                    c.close()
+            points += reached
+            if not reached:
+                return points
+            n += WORKERS * STRIDE
+    finally:
+        stage.close()
+
+
+def crash(t, scene, settings, start="requests", signal_number=None, what=""):
+    """start: from where on the calls are counted: "requests", when they are there; "process",
+    when it begins; "end", likewise from the requests on, but until the daemon has ended. "write":
+    only writes, which are not completed."""
+    what = ", ".join([what + scene.name] + ["%s = %s" % s for s in settings.items()])
+    base = os.path.join(t.base, str(t.n))
+    t.n += 1
+    os.mkdir(base, 0o755)
+    context = multiprocessing.get_context("fork")
+    with concurrent.futures.ProcessPoolExecutor(WORKERS, context) as pool:
+        futures = [pool.submit(work, base, scene, settings, worker, start, signal_number)
+                   for worker in range(WORKERS)]
+        points = sum(f.result() for f in futures)
+    print("ok: %s: %d kill points" % (what, points), flush=True)
+    if points * STRIDE < (3 if start == "write" else 20):
+        raise AssertionError("%s: only %d kill points" % (what, points))
+
+
+def crash_all(t, word, *many_settings):
+    for scene in SCENES:
+        if scene.name.startswith(word):
+            for settings in many_settings:
+                crash(t, scene, settings)
+
+
+@test
+def adds(t):
+    crash_all(t, "add", {}, SYNC, HASHED)
+
+
+@test
+def sends(t):
+    crash_all(t, "send", {}, SYNC, HASHED)
+
+
+@test
+def refreshes(t):
+    crash_all(t, "refresh", {}, SYNC)
+    crash_all(t, "purge", {})
+
+
+@test
+def compactions(t):
+    crash_all(t, "compaction", {}, SYNC)
+
+
+@test
+def torn_writes(t):
+    for scene in SCENES:
+        if scene.name not in ("send", "sends of several clients, and a message", "purge"):
+            crash(t, scene, {}, "write", what="torn writes of ")
+
+
+@test
+def the_start(t):
+    """With requests in the backlog, as always when systemd starts it."""
+    crash(t, SCENES[3], {}, "process", what="start, then ")
+    crash(t, SCENES[4], {}, "process", what="start, then ")
+
+
+@test
+def the_end(t):
+    """At once, and when it is quiet; requests that come meanwhile are the next daemon's."""
+    for scene in (SCENES[3], SCENES[6]):
+        crash(t, scene, {}, "end", signal.SIGTERM, what="SIGTERM during ")
+    crash(t, SCENES[3], {}, "end", signal.SIGHUP, what="SIGHUP during ")
+
+
+if __name__ == "__main__":
+    main()
