@@ -287,8 +287,11 @@ static int parse_text(Settings *s, const char *path, char *text) {
                 (void) cfg_set_validate_func(cfg, opts[i].name, on_confuse_value);
         cfg->filename = strdup(path);
         current = s;
+        errno = 0;
         if (cfg_parse_fp(cfg, f) == CFG_SUCCESS) /* on_confuse_error() has noted the rest */
                 r = take_values(s, cfg);
+        else if (errno == ENOMEM) /* no fault of the file, so no reason to serve without it */
+                r = -ENOMEM;
         (void) cfg_free(cfg);
         (void) fclose(f);
         return r;
@@ -332,6 +335,8 @@ static int parse_drop_ins(Settings *s, const char *file) {
         if (r < 0)
                 return r;
         n = scandir(dir, &entries, is_conf, alphasort);
+        if (n < 0 && errno == ENOMEM)
+                return -ENOMEM;
         if (n < 0 && errno != ENOENT)
                 add_problem(s, "%s: %s", dir, strerror(errno));
         for (int i = 0; i < n; i++) {
