@@ -151,8 +151,8 @@ static void rearm(Connection *c) {
 
 /* A socket that has taken less than its buffer holds takes these few bytes, or its peer is gone:
  * either way there is nothing to wait for, so a client that never reads costs nothing. */
-static void send_bytes(const Connection *c, const char *bytes, size_t n) {
-        (void) send(c->fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+static int send_bytes(const Connection *c, const char *bytes, size_t n) {
+        return send(c->fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
 static void on_reply(Call *call) {
@@ -163,7 +163,7 @@ static void on_reply(Call *call) {
         if (call->request.detail && call->status == REQUEST_OK)
                 counts = &call->counts;
         n = request_encode_reply(call->status, counts, bytes);
-        send_bytes(connection_of(call), bytes, n);
+        (void) send_bytes(connection_of(call), bytes, n);
 }
 
 /* Closing while the client still sends would destroy the reply it has not read yet. */
@@ -249,7 +249,7 @@ static void on_read(Connection *c, int r) {
         else if (r == -EMSGSIZE)
                 refuse(c, REQUEST_BAD, "longer than 65536 bytes");
         else if (r == -ENOMEM)
-                refuse(c, REQUEST_FAIL, "out of memory");
+                refuse(c, REQUEST_FAIL, strerror(ENOMEM));
         else if (r == -ECONNRESET)
                 /* The end, of a client that closed without reading the announcement: postkick(1).
                  */
@@ -436,10 +436,15 @@ static void put_fresh(Connection *c) {
 
 static void greet(Server *server, int fd) {
         Connection *c = connection_new(server, fd);
+        int r = 0;
 
         server->accept_failing = false;
         if (server->settings->announce)
-                send_bytes(c, REQUEST_ANNOUNCEMENT, REQUEST_ANNOUNCEMENT_SIZE);
+                r = send_bytes(c, REQUEST_ANNOUNCEMENT, REQUEST_ANNOUNCEMENT_SIZE);
+        if (r == -ENOMEM || r == -ENOBUFS) { /* the client would wait for it */
+                connection_close(c);
+                return;
+        }
         put_fresh(c);
         arm_deadlines(server, deadline_of(c));
         update_listening(server);

@@ -84,7 +84,8 @@ void service_refuse(Service *s, Call *call, RequestStatus status, const char *wh
         log_event(LOG_WARNING,
                   &(LogEvent){
                           .message_id = LOG_ID_REFUSED, .status = &status, .caller = &call->caller},
-                  "malformed request: %s; it begins \"%s\" (uid %u, pid %d)", why,
+                  "%s: %s; it begins \"%s\" (uid %u, pid %d)",
+                  status == REQUEST_FAIL ? "request could not be read" : "malformed request", why,
                   log_escape(bytes, n_bytes, text), (unsigned) call->caller.uid,
                   (int) call->caller.pid);
         reply(s, call, status);
