@@ -118,6 +118,7 @@ static const struct {
         CALL(mprotect, NONE),
         CALL(rt_sigprocmask, NONE),
         CALL(exit_group, NONE),
+        CALL(umask, NONE),
 #ifdef SYS_epoll_wait /* architectures of old */
         CALL(open, NONE),
         CALL(stat, NONE),

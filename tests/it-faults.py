@@ -1,0 +1,525 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Each system call and each allocation fails once, in turn.
+
+The scenes are those of traced.py. Whatever fails: each request is answered, what was answered OK is
+kept, the journal says what failed, no descriptor is left open, the next request is served, by the
+same process, and what could not be done is done then. One daemon lives through all of it.
+
+FFLUSHD_STRIDE=N has only every Nth call fail.
+"""
+
+import concurrent.futures
+import contextlib
+import mmap
+import multiprocessing
+import struct
+
+from traced import *
+
+STRIDE = int(os.environ.get("FFLUSHD_STRIDE", "1"))
+WORKERS = 2
+WRONG_MAX = 5  # then a scene ends early
+SHIM = os.path.join(BUILD, "tests", "malloc-fail.so")
+
+FILE = "EIO ENOSPC EDQUOT EACCES EMFILE ENFILE EINTR ENOMEM EROFS"
+LOOK = "EIO EACCES ENOMEM"
+SOCKET = "EMFILE ENFILE ENOBUFS ENOMEM EACCES EINTR"
+# What a call may fail with, by its manual page; not those that a program cannot meet (EINVAL,
+# EFAULT), and not calls whose failure would be one (epoll_wait fails with EINTR only).
+ERRORS = {
+    "openat": FILE, "mkdirat": FILE, "renameat": FILE, "renameat2": FILE, "unlinkat": FILE,
+    "utimensat": FILE, "fchmod": FILE, "ftruncate": FILE, "fsync": FILE, "fdatasync": FILE,
+    "syncfs": FILE, "pwrite64": FILE, "write": FILE, "pwritev": FILE, "pwritev2": FILE,
+    "writev": FILE, "flock": "EIO EINTR ENOLCK ENOMEM", "pread64": "EIO EINTR", "read": "EINTR",
+    "getdents64": "EIO EACCES ENOMEM", "newfstatat": LOOK, "fstat": LOOK, "stat": LOOK,
+    "statx": LOOK, "faccessat": LOOK, "faccessat2": LOOK, "access": LOOK,
+    "accept4": SOCKET + " ECONNABORTED EIO", "socket": SOCKET, "connect": "EAGAIN ECONNREFUSED",
+    "recvfrom": "ENOMEM EINTR ECONNRESET EIO", "sendto": "ENOMEM ENOBUFS EINTR EPIPE ECONNRESET",
+    "shutdown": "ENOTCONN ENOBUFS", "getsockopt": "ENOBUFS", "epoll_ctl": "ENOMEM ENOSPC",
+    "epoll_wait": "EINTR", "epoll_pwait": "EINTR", "epoll_pwait2": "EINTR",
+    "mmap": "ENOMEM", "mremap": "ENOMEM",
+}
+SHORT = ("pwrite64",)
+# Whether the configuration has changed is looked at now and then; when that cannot be told the
+# daemon leaves, so that the next one reads it. That is no fault of a request.
+PASSED_OVER = ("fflushd.conf", "conf.d")
+# Faults of a connection, whose client then gets no reply.
+CONNECTION = ("recvfrom", "sendto", "epoll_ctl", "shutdown")
+
+
+NO_MEMORY = [os.strerror(e) for e in (errno.ENOMEM, errno.ENOBUFS)]
+
+
+def faults(held):
+    """What can go wrong with a call: errno, or how many bytes are written."""
+    call = held.split()[0]
+    if held.endswith(PASSED_OVER):
+        return []
+    return [getattr(errno, e) for e in ERRORS.get(call, "").split()] + (
+        ["short 1", "short half"] if call in SHORT else [])
+
+
+class Faulty(Stage):
+    """A stage that compares the process before and after."""
+
+    def __init__(self, base, name, settings):
+        super().__init__(base, name, settings)
+        self.pid = self.daemon.pid
+        self.journal_read = 0
+        self.descriptors = self.settle()
+
+    def settle(self):
+        """Descriptors, when all connections have been closed."""
+        eq(self.daemon.exchange(send_site("none.test")), OK)
+        eq(self.daemon.exchange(send_site("none.test")), OK)  # the one before is closed now
+        return self.daemon.descriptors()
+
+    def new_journal(self):
+        lines = self.daemon.journal()
+        new, self.journal_read = lines[self.journal_read:], len(lines)
+        return new
+
+    def check_round(self, scene, what, error, connection_lost):
+        """After a fault: promises, process, journal, and that it serves."""
+        self.wait_for_replies()
+        unanswered = (b"", BAD) if connection_lost else ()
+        self.note_replies((OK, FAIL) + unanswered)
+        if len([a for a in self.asks if a.client.reply in unanswered]) > 1:
+            raise AssertionError("more than one client was left without an answer")
+        if error in NO_MEMORY and any(a.client.data and a.client.reply == a.client.data
+                                      for a in self.asks):
+            raise AssertionError("a client still waits for the announcement")
+        self.check(scene)
+        eq(self.daemon.pid, self.pid, "another process")
+        failed = [a for a in self.asks if a.client.reply == FAIL]
+        said = [line for line in self.new_journal() if line[1] in "01234"]
+        if failed and what != "write":
+            told = [line for line in said if error in line]
+            if not 1 <= len(told) <= len(failed) + 1:
+                raise AssertionError("%d requests failed, the journal says %r" %
+                                     (len(failed), said))
+        self.check_service()
+        self.new_journal()
+        eq(self.settle(), self.descriptors, "descriptors")
+        return bool(failed), bool(said)
+
+
+def play_fault(stage, scene, n, k):
+    """The nth call fails in its kth way. The number of its ways, or None: no such call."""
+    d = stage.daemon
+    stage.open(scene)
+    stage.play_to_mark(scene)
+    held = d.step(stage.clients, "step %d" % n)
+    if held is None:
+        d.tell("free")
+        stage.wait_for_replies()
+        return None
+    call, ways = held.split()[0], faults(held)
+    if not ways:
+        d.tell("free")
+        stage.wait_for_replies()
+        return 0
+    way = ways[k % len(ways)]
+    error = os.strerror(way) if isinstance(way, int) else way
+    if isinstance(way, int):
+        d.tell("error", way)
+    else:
+        d.tell("short", 1 if way == "short 1" else max(int(held.split()[1]) // 2, 1))
+    d.tell("free")
+    try:
+        stage.check_round(scene, call, error, call in CONNECTION)
+    except (AssertionError, TimeoutError, Ended) as e:
+        raise AssertionError("%s, call %d, %s: %s: %s\n%s" %
+                             (scene.name, n, held, error, e, d.stderr()[-2000:])) from e
+    return len(ways)
+
+
+def work(base, scene, settings, worker):
+    """(how many faults, what was wrong then)"""
+    stage, stages = None, 0
+    n, k, played, wrong = 1 + worker * STRIDE, 0, 0, []
+    while len(wrong) < WRONG_MAX:
+        if stage is None:
+            stages += 1
+            stage = Faulty(base, "%d-%d" % (worker, stages), settings)
+        try:
+            ways = play_fault(stage, scene, n, k)
+        except (AssertionError, Ended) as e:
+            wrong.append(str(e))
+            ways = 0  # enough of this call
+        for c in stage.clients:
+            c.close()
+        if ways is None:
+            break
+        played += ways > 0
+        k += 1
+        if k >= ways:
+            n, k = n + WORKERS * STRIDE, 0
+        if wrong and stage:
+            stage.close()
+            stage = None
+    if stage:
+        stage.close()
+    return played, wrong
+
+
+def inject(t, scene, settings):
+    base = os.path.join(t.base, str(t.n))
+    t.n += 1
+    os.mkdir(base, 0o755)
+    context = multiprocessing.get_context("fork")
+    with concurrent.futures.ProcessPoolExecutor(WORKERS, context) as pool:
+        futures = [pool.submit(work, base, scene, settings, w) for w in range(WORKERS)]
+        results = [f.result() for f in futures]
+    played = sum(r[0] for r in results)
+    wrong = [w for r in results for w in r[1]]
+    if wrong:
+        raise AssertionError("%d wrong:\n%s" % (len(wrong), "\n".join(wrong)))
+    what = ", ".join([scene.name] + ["%s = %s" % s for s in settings.items()])
+    print("ok: %s: %d faults" % (what, played), flush=True)
+    if played * STRIDE < 20:
+        raise AssertionError("only %d faults" % played)
+
+
+def inject_all(t, word, *many_settings):
+    for scene in SCENES:
+        if scene.name.startswith(word):
+            for settings in many_settings:
+                inject(t, scene, settings)
+
+
+@test
+def adds(t):
+    inject_all(t, "add", {}, SYNC)
+    inject(t, SCENES[0], HASHED)
+
+
+@test
+def sends(t):
+    inject_all(t, "send", {})
+    inject(t, SCENES[5], SYNC)
+
+
+@test
+def refreshes(t):
+    inject_all(t, "refresh", {})
+    inject_all(t, "compaction", {})
+
+
+# ------------------------------------------------------------------------------------- start
+
+def fail_at_start(stage, scene, n, k):
+    """The number of ways in which the nth call of a new process can fail, or None."""
+    d = stage.daemon
+    if d.pid:
+        d.kill()
+    stage.open(scene)
+    d.start(held=True)
+    d.step((), "until umask 1")  # before that the dynamic linker is at work
+    held = d.step(stage.clients, "step %d" % n)
+    ways = faults(held) if held else []
+    way = ways[k % len(ways)] if ways else None
+    if isinstance(way, int):
+        d.tell("error", way)
+    d.tell("free")
+    return len(ways) if held else None
+
+
+def restart_until_served(stage):
+    """As systemd does when a service fails. How often it had to."""
+    d, restarts = stage.daemon, 0
+    for a in stage.asks:
+        while not a.client.ended:
+            select.select([a.client.fd, d.tracer.stdout], [], [], TIMEOUT)
+            a.client.pump()
+            if d.pid and d.answer_waits():
+                status = int(d.answer().removeprefix("exited "))
+                # libconfuse asserts that it has memory.
+                confuse = status == 128 + signal.SIGABRT and "lexer.l" in d.stderr()[-300:]
+                if status == 0 or status >= 128 and not confuse:
+                    raise AssertionError("it ended with status %d" % status)
+                restarts += 1
+                d.start()
+            if not d.pid or restarts > 1:
+                raise AssertionError("it does not serve")
+    return restarts
+
+
+def restart_without_configuration(stage):
+    """A file of the configuration that cannot be read is reported, and does without."""
+    d = stage.daemon
+    if not any("fflushd.conf: " in line for line in d.journal()[-30:] if line[1] == "3"):
+        if DENY in [a.client.reply for a in stage.asks]:
+            raise AssertionError("DENY, and nobody says why")
+        return
+    d.kill()
+    d.start()
+    with open(d.stderr_path, "wb"):
+        pass
+
+
+def work_start(base, scene, worker):
+    stage = Stage(base, "%d" % worker, {})
+    n, k, played, restarts = 1 + worker * STRIDE, 0, 0, 0
+    try:
+        while True:
+            try:
+                ways = fail_at_start(stage, scene, n, k)
+                restarts += restart_until_served(stage)
+                stage.note_replies((OK, FAIL, BAD, DENY, b""))
+                stage.check(scene)
+                restart_without_configuration(stage)
+                stage.check_service()
+            except AssertionError as e:
+                raise AssertionError("start, call %d, way %d: %s\n%s" %
+                                     (n, k, e, stage.daemon.stderr()[-2000:])) from e
+            finally:
+                for c in stage.clients:
+                    c.close()
+            if ways is None:
+                return played, restarts
+            played += ways > 0
+            k += 3  # of the many ways that are one to the program
+            if k >= ways:
+                n, k = n + WORKERS * STRIDE, n % 3 if ways else 0
+    finally:
+        stage.close()
+
+
+@test
+def the_start(t):
+    """May fail, with an error status: then it is started again, and nothing is lost."""
+    context = multiprocessing.get_context("fork")
+    with concurrent.futures.ProcessPoolExecutor(WORKERS, context) as pool:
+        futures = [pool.submit(work_start, t.base, SCENES[3], w) for w in range(WORKERS)]
+        played, restarts = map(sum, zip(*[f.result() for f in futures]))
+    print("ok: start: %d faults, after %d of them it was started again" % (played, restarts))
+
+
+# -------------------------------------------------------------------------------- allocation
+
+class Starved(Faulty):
+    """A stage whose daemon can be told which of its allocations shall fail."""
+
+    def __init__(self, base, name, settings):
+        self.path = os.path.join(base, name + ".counter")
+        with open(self.path, "wb") as f:
+            f.write(bytes(8))
+        os.chmod(self.path, 0o666)
+        self.file = open(self.path, "r+b")
+        self.counter = mmap.mmap(self.file.fileno(), 8)
+        super().__init__(base, name, settings)
+
+    def make_daemon(self, path, settings):
+        return Traced(self.spool, path, preload=SHIM, env={"FFLUSHD_MALLOC_FAIL": self.path},
+                      **settings)
+
+    def set(self, n):
+        self.counter[:] = struct.pack("q", n)
+
+    def left(self):
+        return struct.unpack("q", self.counter[:])[0]
+
+    def close(self):
+        super().close()
+        self.counter.close()
+        self.file.close()
+
+
+def starve(t, scene):
+    base = os.path.join(t.base, str(t.n))
+    t.n += 1
+    os.mkdir(base, 0o755)
+    stage = Starved(base, "0", {})
+    d, n, left = stage.daemon, 0, 0
+    try:
+        while left == 0:
+            n += 1
+            stage.open(scene)
+            stage.play_to_mark(scene)
+            stage.set(n)
+            d.tell("free")
+            stage.wait_for_replies()
+            left = stage.left()
+            stage.set(0)
+            try:
+                stage.check_round(scene, "malloc", os.strerror(errno.ENOMEM), True)
+            except AssertionError as e:
+                raise AssertionError("%s, allocation %d: %s\n%s" %
+                                     (scene.name, n, e, d.stderr()[-2000:])) from e
+            for c in stage.clients:
+                c.close()
+    finally:
+        stage.close()
+    print("ok: %s: %d failed allocations" % (scene.name, n - 1), flush=True)
+
+
+def need_shim():
+    if not os.path.exists(SHIM):
+        raise Skip("no tests/malloc-fail.so, as with sanitizers")
+
+
+@test
+def allocations(t):
+    need_shim()
+    for scene in SCENES:
+        starve(t, scene)
+
+
+@test
+def allocations_at_the_start(t):
+    need_shim()
+    stage = Starved(t.base, "start", {})
+    d, n, left, restarts = stage.daemon, 0, 0, 0
+    try:
+        while left == 0:
+            n += 1
+            d.kill()
+            stage.open(SCENES[0])
+            stage.set(n)
+            d.start()
+            restarts += restart_until_served(stage)
+            left = stage.left()
+            stage.set(0)
+            stage.note_replies((OK, FAIL, BAD, b""))
+            stage.check(SCENES[0])
+            stage.check_service()
+            for c in stage.clients:
+                c.close()
+    finally:
+        stage.close()
+    print("ok: start: %d failed allocations, after %d it was started again" % (n - 1, restarts))
+
+
+# ------------------------------------------------------------------------- faults that are real
+
+@contextlib.contextmanager
+def mounted(t, name, filesystem, megabytes):
+    """A file system of its own, that is small."""
+    if os.getuid() != 0:
+        raise Skip("needs root")
+    path = os.path.join(t.base, name)
+    os.mkdir(path)
+    if filesystem == "tmpfs":
+        command = ["mount", "-t", "tmpfs", "-o", "size=%dm" % megabytes, "none", path]
+    else:
+        image = path + ".image"
+        with open(image, "wb") as f:
+            f.truncate(megabytes << 20)
+        subprocess.run(["mkfs." + filesystem, "-q", image], check=True)
+        command = ["mount", "-o", "loop", image, path]
+    if subprocess.run(command, capture_output=True).returncode != 0:
+        raise Skip("cannot mount " + filesystem)
+    try:
+        os.chmod(path, 0o755)
+        yield path
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+def real(t, name, filesystem):
+    """(spool on a small file system, daemon beside it), both closed with the test."""
+    stack = contextlib.ExitStack()
+    t.open.append(stack)
+    path = stack.enter_context(mounted(t, name, filesystem, 4))
+    spool = Spool(path)
+    stack.callback(spool.close)
+    beside = os.path.join(t.base, name + ".daemon")
+    os.mkdir(beside, 0o755)
+    daemon = Daemon(spool, beside)
+    stack.callback(daemon.close)
+    return spool, daemon
+
+
+def told(daemon, text):
+    return [line for line in daemon.journal() if line[1] in "01234" and text in line]
+
+
+def fill(spool):
+    """Until there is not one byte left, for its owner."""
+    fd = os.open(spool.join("filler"), os.O_CREAT | os.O_WRONLY)
+    size = 1 << 20
+    while size:
+        try:
+            os.write(fd, bytes(size))
+        except OSError:
+            size //= 2
+    os.close(fd)
+
+
+@test
+def full_file_system(t):
+    for filesystem in ("tmpfs", "ext4"):
+        spool, d = real(t, filesystem, filesystem)
+        whole = "".join("%07X\n" % i for i in range(512)).encode()  # ends with a block
+        spool.log("full_test", whole)
+        spool.put("deferred/A/A1")
+        spool.put("deferred/0/0000001")
+        fill(spool)
+        eq(d.exchange(add("full.test", "A1")), FAIL, filesystem)
+        eq(spool.read("flush/full_test"), whole)
+        eq(len(told(d, os.strerror(errno.ENOSPC))), 1, d.stderr())
+        eq(d.exchange(send_site("full.test")), OK)
+        eq(spool.files("incoming"), ["incoming/0000001"])
+        eq(spool.read("flush/full_test"), b"")
+        os.unlink(spool.join("filler"))
+        eq(d.exchange(add("full.test", "A1")), OK)
+        eq(spool.read("flush/full_test"), b"A1\n")
+        print("ok: a full %s: refused, said, and recorded when there is space again" % filesystem)
+
+
+@test
+def read_only_file_system(t):
+    for filesystem in ("tmpfs", "ext4"):
+        spool, d = real(t, filesystem, filesystem)
+        spool.put("deferred/A/A1")
+        spool.put("deferred/A/A2")
+        eq(d.exchange(add("ro.test", "A1")), OK)
+        subprocess.run(["mount", "-o", "remount,ro", os.path.dirname(spool.path)], check=True)
+        eq(d.exchange(add("ro.test", "A2")), FAIL)
+        eq(d.exchange(send_site("ro.test")), FAIL)
+        eq(len(told(d, os.strerror(errno.EROFS))), 2, d.stderr())
+        subprocess.run(["mount", "-o", "remount,rw", os.path.dirname(spool.path)], check=True)
+        eq(spool.read("flush/ro_test"), b"A1\n")
+        eq(d.exchange(add("ro.test", "A2")), OK)
+        eq(d.exchange(send_site("ro.test")), OK)
+        eq(spool.files("incoming"), ["incoming/A1", "incoming/A2"])
+        print("ok: a read-only %s: refused, said, and goes on afterwards" % filesystem)
+
+
+def limit(daemon, option):
+    subprocess.run(["prlimit", "--pid", str(daemon.process.pid), option], check=True, **as_user())
+
+
+@test
+def file_size_limit(t):
+    spool, d = t.make(activation="hold")
+    spool.log("big_test", b"AAAAAAA\n" * 512)
+    spool.put("deferred/A/A1")
+    eq(d.exchange(send_site("none.test")), OK)
+    limit(d, "--fsize=4097:4097")
+    eq(d.exchange(add("big.test", "A1")), FAIL)
+    eq(spool.read("flush/big_test"), b"AAAAAAA\n" * 512)
+    eq(len(told(d, os.strerror(errno.EFBIG))), 1, d.stderr())
+    eq(d.exchange(add("small.test", "A1")), OK)
+
+
+@test
+def no_descriptors_left(t):
+    """More clients than descriptors: those that there are none for wait."""
+    spool, d = t.make(activation="hold")
+    eq(d.exchange(send_site("none.test")), OK)
+    spool.put("deferred/A/A1")
+    used = len(os.listdir("/proc/%d/fd" % d.process.pid))
+    limit(d, "--nofile=%d:%d" % (used + 4, used + 4))
+    waiting = [d.connect() for _ in range(8)]
+    wait_for(lambda: told(d, os.strerror(errno.EMFILE)), "nobody says that descriptors are short")
+    for s in waiting:
+        s.close()
+    eq(d.exchange(add("fd.test", "A1")), OK)
+    eq(spool.read("flush/fd_test"), b"A1\n")
+
+
+if __name__ == "__main__":
+    main()
