@@ -172,6 +172,15 @@ int queue_move(const Queue *q, const char *id, QueueResult *ret) {
         return expedite(q, id, make_due, ret);
 }
 
+int queue_sync_moves(const Queue *q) {
+        _cleanup_close_ int fd = -EBADF;
+
+        if (q->hashed[QUEUE_INCOMING]) /* in which of the directories, nobody has noted */
+                return RET_NERRNO(syncfs(q->fd));
+        fd = openat(q->fd, names[QUEUE_INCOMING], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        return fd < 0 || fsync(fd) < 0 ? -errno : 0;
+}
+
 int queue_unthrottle(const Queue *q, const char *id, QueueResult *ret) {
         return expedite(q, id, make_due_unthrottled, ret);
 }

@@ -61,6 +61,13 @@ typedef enum QueueResult {
 int queue_move(const Queue *q, const char *id, QueueResult *ret);
 
 /**
+ * queue_sync_moves() - have on the disk what queue_move() has moved
+ * Return: 0, or a negative errno.
+ * Source: ours.
+ */
+int queue_sync_moves(const Queue *q);
+
+/**
  * queue_unthrottle() - queue_move() for one message, with the mark that makes qmgr forget its
  * destinations' troubles (mode bit 0040)
  *

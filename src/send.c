@@ -272,6 +272,11 @@ static JobResult step_work(Send *s, uint64_t until_usec) {
         if (s->kind == SEND_COMPACT && s->result.counts.invalid == 0 &&
             s->n_lines <= COMPACT_RATIO * idset_size(&s->seen))
                 return JOB_DONE;
+        /* Else a loss of power could take the moves back and not the removal of their records. */
+        if (s->context->sites->sync && s->result.counts.moved > 0)
+                s->result.error = queue_sync_moves(s->context->sites->queue);
+        if (s->result.error < 0)
+                return JOB_DONE;
         s->state = STATE_CLOSE;
         return JOB_MORE;
 }

@@ -278,14 +278,14 @@ static void get_info(const Tracee *t, struct __ptrace_syscall_info *ret) {
 static void say_held(Tracee *t, const struct __ptrace_syscall_info *e) {
         t->mode = HELD;
         t->hold_asked = false;
+        if (t->record) /* complete when the answer is read */
+                (void) fflush(t->record);
         (void) fputs("held ", stdout);
         if (e)
                 print_call(stdout, t, e);
         else
                 (void) fputc('-', stdout);
         (void) fputc('\n', stdout);
-        if (t->record)
-                (void) fflush(t->record);
 }
 
 static void interrupt(const Tracee *t) {
@@ -327,12 +327,12 @@ static void on_stop(Tracee *t, int status) {
 }
 
 static void on_exit_of(Tracee *t, int status) {
+        if (t->record)
+                (void) fflush(t->record);
         (void) printf("exited %d\n",
                       WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
         t->pid = 0;
         t->hold_asked = false;
-        if (t->record)
-                (void) fflush(t->record);
 }
 
 static void on_child(Tracee *t) {
