@@ -41,6 +41,7 @@ ERRORS = {
     "mmap": "ENOMEM", "mremap": "ENOMEM",
 }
 SHORT = ("pwrite64",)
+FILLS_UP = os.strerror(errno.ENOSPC)  # after one byte, so that there is something to undo
 # Whether the configuration has changed is looked at now and then; when that cannot be told the
 # daemon leaves, so that the next one reads it. That is no fault of a request.
 PASSED_OVER = ("fflushd.conf", "conf.d")
@@ -57,7 +58,7 @@ def faults(held):
     if held.endswith(PASSED_OVER):
         return []
     return [getattr(errno, e) for e in ERRORS.get(call, "").split()] + (
-        ["short 1", "short half"] if call in SHORT else [])
+        ["short 1", "short half", FILLS_UP] if call in SHORT else [])
 
 
 class Faulty(Stage):
@@ -125,7 +126,9 @@ def play_fault(stage, scene, n, k):
     if isinstance(way, int):
         d.tell("error", way)
     else:
-        d.tell("short", 1 if way == "short 1" else max(int(held.split()[1]) // 2, 1))
+        d.tell("short", max(int(held.split()[1]) // 2, 1) if way == "short half" else 1)
+    if way is FILLS_UP and d.step(stage.clients, "until pwrite64 1"):
+        d.tell("error", errno.ENOSPC)
     d.tell("free")
     try:
         stage.check_round(scene, call, error, call in CONNECTION)
