@@ -47,6 +47,7 @@ struct Domains {
         Item *items;
         size_t n_items, n_allocated;
         unsigned n; /* items of both kinds so far */
+        bool ended; /* by an error: no search gets beyond it */
         char why[512];
 };
 
@@ -79,6 +80,7 @@ static int add_error(Domains *d, const char *format, const char *what, const cha
         r = add_item(d, item);
         if (r < 0)
                 free(item.error);
+        d->ended = true;
         return r;
 }
 
@@ -185,11 +187,12 @@ static char *next_pattern(char **text) {
         return start;
 }
 
+/* Stops at the first error: a file that names itself twice would be read 2^FILE_DEPTH_MAX times. */
 static int parse(Domains *d, char *text, bool excluded, unsigned depth) {
         char *pattern;
         int r = 0;
 
-        while (r == 0 && (pattern = next_pattern(&text)))
+        while (r == 0 && !d->ended && (pattern = next_pattern(&text)))
                 r = add_pattern(d, pattern, excluded, depth);
         return r;
 }

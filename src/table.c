@@ -156,6 +156,11 @@ static const char *next_key(const Table *t, const char *site, const char *key) {
         return t->subdomains ? dot + 1 : dot;
 }
 
+/* What is left of "a." and the like; nothing to ask for, and so nothing to be found. */
+static bool is_key(const char *key) {
+        return key[0] != '\0' && !streq(key, ".");
+}
+
 static int write_keys(Table *t, char **ret, size_t *ret_n) {
         char *text = NULL;
         FILE *f = open_memstream(&text, ret_n);
@@ -165,7 +170,7 @@ static int write_keys(Table *t, char **ret, size_t *ret_n) {
         for (Answer *a = t->answers; a; a = a->hh.next)
                 if (a->answer == TABLE_PENDING)
                         for (const char *k = a->site; k; k = next_key(t, a->site, k))
-                                if (k[0] != '\0' && !streq(k, "."))
+                                if (is_key(k))
                                         (void) fprintf(f, "%s\n", k);
         if (fclose(f) != 0) {
                 free(text);
@@ -210,7 +215,7 @@ static bool is_found(const Table *t, const Found *found, const char *site) {
 
         for (const char *k = site; k; k = next_key(t, site, k)) {
                 HASH_FIND_STR(found, k, f);
-                if (f)
+                if (f && is_key(k))
                         return true;
         }
         return false;
@@ -231,13 +236,15 @@ static bool has_failed(const ChildResult *result) {
 
 static void set_error(Table *t, const ChildResult *result) {
         const char *text = result->errors ? strstr(result->errors, ": fatal: ") : NULL;
+        size_t n;
 
         if (text)
                 text += strlen(": fatal: ");
         else
                 text = result->errors ? result->errors : "";
-        if (*text)
-                (void) snprintf(t->error, sizeof t->error, "%.*s", (int) strcspn(text, "\n"), text);
+        n = strcspn(text, "\n");
+        if (n > 0)
+                (void) snprintf(t->error, sizeof t->error, "%.*s", (int) n, text);
         else
                 (void) snprintf(t->error, sizeof t->error, "%s ended with status %d", t->postmap[0],
                                 result->status);

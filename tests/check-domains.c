@@ -324,7 +324,9 @@ static const char *const wrong_items[] = {
 START_TEST(the_search_ends_at_an_item_that_is_wrong) {
         _cleanup_free_ char *list = NULL;
 
-        write_expanded("circle", "@/circle\n");
+        /* 8^10 readings, if it were followed to its end each time */
+        write_expanded("circle", "@/circle @/circle @/circle @/circle\n"
+                                 "@/circle @/circle @/circle @/circle\n");
         ck_assert_int_gt(asprintf(&list, "first.example %s example.com", wrong_items[_i]), 0);
         read_list(list, true);
         ck_assert_ptr_nonnull(problem);
@@ -388,6 +390,17 @@ START_TEST(in_strict_mode_a_table_is_asked_for_parents_with_a_dot) {
 }
 END_TEST
 
+/* Of "a." the keys "" or "." would be left. */
+START_TEST(an_empty_key_is_neither_asked_nor_found) {
+        read_scripted_list("hash:x", true, FOUND("") "exit 0");
+        expect("a.", NO);
+        spool_expect("keys", "a.\n");
+        read_scripted_list("hash:x", false, FOUND("") FOUND(".") "exit 0");
+        expect("a.", NO);
+        spool_expect("keys", "a.\n");
+}
+END_TEST
+
 static const char *const pattern_tables[] = {"regexp:x", "pcre:x", "cidr:x", "tcp:x:1",
                                              "proxy:regexp:x"};
 
@@ -416,6 +429,8 @@ static const struct {
         {"echo 'postmap: panic: it broke' >&2; exit 1", ERROR, ERROR, NULL},
         {FOUND("a.example") "exit 75", YES, ERROR, NULL},
         {"kill -KILL $$", ERROR, ERROR, NULL},
+        {"printf '\npostmap: fatal: \n' >&2; exit 1", ERROR, ERROR,
+         "table hash:x: /bin/sh ended with status 1"},
 };
 
 START_TEST(the_words_of_postmap_tell_a_failure_from_a_miss) {
@@ -684,6 +699,7 @@ static TCase *tables(void) {
         tcase_add_checked_fixture(tc, setup, teardown);
         tcase_add_test(tc, a_table_is_asked_for_parents_too);
         tcase_add_test(tc, in_strict_mode_a_table_is_asked_for_parents_with_a_dot);
+        tcase_add_test(tc, an_empty_key_is_neither_asked_nor_found);
         tcase_add_loop_test(tc, a_table_of_patterns_is_asked_for_the_name_only, 0,
                             ARRAY_SIZE(pattern_tables));
         tcase_add_loop_test(tc, the_words_of_postmap_tell_a_failure_from_a_miss, 0,
