@@ -567,7 +567,7 @@ static bool take_what_is_ready(Server *server, int fd) {
  */
 static int on_turn(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
         Server *server = userdata;
-        uint64_t start = now_usec(), last = start, now = start;
+        uint64_t start = now_usec(), last = start, now;
         uint64_t longest = service_busy(server->service) ? JOB_SLICE_USEC : TURN_USEC;
 
         (void) source;

@@ -436,11 +436,18 @@ static unsigned number_of(const Settings *s, Index i) {
 }
 
 static bool announces(const Settings *s) {
-        int major, minor;
+        const char *version = s->text[MAIL_VERSION], *minor_text;
+        long major, minor;
+        char *end;
 
         if (!streq(s->text[PROTOCOL_ANNOUNCEMENT], "auto"))
                 return streq(s->text[PROTOCOL_ANNOUNCEMENT], "on");
-        if (sscanf(s->text[MAIL_VERSION], "%d.%d", &major, &minor) != 2)
+        major = strtol(version, &end, 10);
+        if (end == version || *end != '.')
+                return true;
+        minor_text = end + 1;
+        minor = strtol(minor_text, &end, 10);
+        if (end == minor_text)
                 return true;
         return major > ANNOUNCING_MAJOR || (major == ANNOUNCING_MAJOR && minor >= ANNOUNCING_MINOR);
 }
