@@ -3,7 +3,11 @@
 #include "log.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include "spool.h"
 #include "util.h"
@@ -147,6 +151,85 @@ START_TEST(a_journal_that_is_not_standard_error_is_not_used) {
 }
 END_TEST
 
+/* A journal of the test's own, where journald's would be: root can have one that nobody else sees.
+ */
+static int listen_as_journal(void) {
+        struct sockaddr_un sa = {.sun_family = AF_UNIX, .sun_path = "/run/systemd/journal/socket"};
+        char stream[64];
+        struct stat st;
+        int fd;
+
+        if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+            mount("tmpfs", "/run", "tmpfs", 0, NULL) < 0)
+                return -errno;
+        ck_assert_int_eq(mkdir("/run/systemd", 0755), 0);
+        ck_assert_int_eq(mkdir("/run/systemd/journal", 0755), 0);
+        fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        ck_assert_int_eq(bind(fd, (const struct sockaddr *) &sa, sizeof sa), 0);
+        ck_assert_int_eq(fstat(STDERR_FILENO, &st), 0);
+        (void) snprintf(stream, sizeof stream, "%llu:%llu", (unsigned long long) st.st_dev,
+                        (unsigned long long) st.st_ino);
+        (void) setenv("JOURNAL_STREAM", stream, 1);
+        log_open();
+        (void) unsetenv("JOURNAL_STREAM");
+        return fd;
+}
+
+static const char *const fields[] = {
+        "MESSAGE=example.com: 3",
+        "PRIORITY=6",
+        "SYSLOG_FACILITY=2",
+        "SYSLOG_IDENTIFIER=postfix/fflushd",
+        "MESSAGE_ID=" LOG_ID_SENT,
+        "FFLUSHD_REQUEST=send_site",
+        "FFLUSHD_SITE=example.com",
+        "FFLUSHD_QUEUE_ID=A1",
+        "FFLUSHD_FILE=flush/example_com",
+        "FFLUSHD_STATUS=-1",
+        "FFLUSHD_FOUND=21",
+        "FFLUSHD_MOVED=6",
+        "FFLUSHD_GONE=5",
+        "FFLUSHD_BUSY=4",
+        "FFLUSHD_FAILED=3",
+        "FFLUSHD_DUPLICATE=2",
+        "FFLUSHD_INVALID=1",
+        "FFLUSHD_CALLER_UID=12",
+        "FFLUSHD_CALLER_PID=34",
+        "ERRNO=28",
+};
+
+/* Whole lines of an entry, and no others. */
+static void expect_fields(int fd, size_t n_expected) {
+        char entry[4096];
+        ssize_t n = recv(fd, entry, sizeof entry - 1, MSG_DONTWAIT);
+        size_t n_lines = 0;
+
+        ck_assert_int_gt(n, 0);
+        entry[n] = '\0';
+        for (char *line = strtok(entry, "\n"); line; line = strtok(NULL, "\n"), n_lines++)
+                ck_assert_str_eq(line, fields[n_lines]);
+        ck_assert_uint_eq(n_lines, n_expected);
+}
+
+START_TEST(a_message_in_the_journal_has_a_field_for_each_thing_it_is_about) {
+        const RequestStatus status = REQUEST_FAIL;
+        const RequestCounts counts = {21, 6, 5, 4, 3, 2, 1};
+        const LogCaller caller = {.pid = 34, .uid = 12};
+        const LogEvent event = {
+                LOG_ID_SENT, "send_site", "example.com", "A1",   "flush/example_com",
+                &status,     &counts,     &caller,       -ENOSPC};
+        _cleanup_close_ int fd = listen_as_journal();
+
+        if (fd < 0) /* not root, or not allowed */
+                return;
+        log_event(LOG_INFO, &event, "%s: %d", "example.com", 3);
+        expect_fields(fd, ARRAY_SIZE(fields));
+        log_message(LOG_INFO, "%s: %d", "example.com", 3);
+        expect_fields(fd, 4);
+        spool_expect("stderr", "");
+}
+END_TEST
+
 int main(void) {
         TCase *tc = tcase_create("log");
 
@@ -158,5 +241,6 @@ int main(void) {
         tcase_add_test(tc, a_message_below_the_level_is_not_shown);
         tcase_add_test(tc, a_very_long_message_is_one_line_cut_short);
         tcase_add_test(tc, a_journal_that_is_not_standard_error_is_not_used);
+        tcase_add_test(tc, a_message_in_the_journal_has_a_field_for_each_thing_it_is_about);
         return run_case("log", tc);
 }
