@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT */
+
+/* The eligibility list against the simplest matcher there is. Input: a byte of flags, then the
+ * list, the content of every /file it names, and a site, with NULs between. Tables cannot be
+ * asked. */
+
+#include "child.h"
+#include "domains.h"
+#include "fuzz.h"
+#include "site.h"
+#include "textfile.h"
+#include "util.h"
+
+#define SEPARATORS " \t\r\n,"
+
+static const char *file_text;
+
+/* In the place of those of the library, which the linker then leaves out: an input that named a
+ * device or a fifo would otherwise have it opened. */
+int textfile_read(const char *path, size_t max, char **ret) {
+        require(path[0] == '/' && max > 0);
+        if (path[1] == '\0')
+                return -EINVAL;
+        *ret = strdup(file_text);
+        return *ret ? 0 : -ENOMEM;
+}
+
+const char *textfile_strerror(int error) {
+        return strerror(-error);
+}
+
+int child_start(sd_event *event, const char *const argv[], const char *input, size_t n_input,
+                uint64_t timeout_usec, child_done_t done, void *userdata, Child **ret) {
+        (void) event;
+        (void) timeout_usec;
+        (void) done;
+        (void) userdata;
+        (void) ret;
+        require(argv[0] && (n_input == 0 || input[n_input - 1] == '\n'));
+        return -ENOENT;
+}
+
+Child *child_free(Child *child) {
+        require(!child);
+        return NULL;
+}
+
+int child_run(const char *const argv[], uint64_t timeout_usec, ChildResult *ret) {
+        (void) argv;
+        (void) timeout_usec;
+        (void) ret;
+        return -ENOENT;
+}
+
+static bool ends_in(const char *text, const char *end) {
+        return strlen(text) >= strlen(end) && streq(text + strlen(text) - strlen(end), end);
+}
+
+static bool matches(const char *pattern, const char *site, bool subdomains) {
+        _cleanup_free_ char *folded = NULL, *parent = NULL;
+
+        require(site_fold(pattern, &folded) == 0);
+        require(asprintf(&parent, ".%s", folded) >= 0);
+        return streq(folded, site) ||
+               (subdomains ? ends_in(site, parent) : folded[0] == '.' && ends_in(site, folded));
+}
+
+/* Names only. */
+static DomainsAnswer expected(const char *list, const char *site, bool subdomains) {
+        _cleanup_free_ char *copy = strdup(list);
+
+        require(copy);
+        for (char *p = strtok(copy, SEPARATORS); p; p = strtok(NULL, SEPARATORS)) {
+                bool excluded = false;
+
+                for (; *p == '!'; p++)
+                        excluded = !excluded;
+                if (*p == '\0')
+                        return DOMAINS_ERROR;
+                if (matches(p, site, subdomains))
+                        return excluded ? DOMAINS_NO : DOMAINS_YES;
+        }
+        return DOMAINS_NO;
+}
+
+static void on_answers(void *userdata) {
+        (void) userdata;
+        require(false);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
+        static const char *const postmap[] = {"/postmap", "-q", "-", NULL};
+        _cleanup_free_ char *list = NULL, *text = NULL, *site = NULL, *folded = NULL,
+                            *problem = NULL;
+        const char *why = NULL;
+        DomainsAnswer answer;
+        bool subdomains;
+        Domains *d;
+
+        if (n == 0)
+                return 0;
+        subdomains = *data++ & 1;
+        n--;
+        list = fuzz_part(&data, &n);
+        text = fuzz_part(&data, &n);
+        site = fuzz_part(&data, &n);
+        file_text = text;
+        require(site_fold(site, &folded) == 0);
+
+        require(domains_new(list, subdomains, postmap, &d, &problem) == 0);
+        answer = domains_match(d, folded, &why);
+        if (answer == DOMAINS_PENDING) {
+                require(domains_start(d, NULL, on_answers, NULL) == -ENOENT);
+                answer = domains_match(d, folded, &why);
+        }
+        require(answer != DOMAINS_PENDING);
+        require(answer != DOMAINS_ERROR || (why && *why));
+        require(domains_match(d, folded, &why) == answer);
+        if (*folded == '\0' || strlen(folded) > SITE_TEXT_MAX)
+                require(answer == DOMAINS_NO);
+        else if (!strpbrk(list, "/:{"))
+                require(answer == expected(list, folded, subdomains));
+        domains_free(d);
+        return 0;
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+
+/* The reply decoder, in pieces: it is given anew all that has arrived, at each piece. The first
+ * bytes of the input say where the rest is cut. */
+
+#include "fuzz.h"
+#include "request.h"
+#include "util.h"
+
+#define N_CUTS 4
+
+typedef struct Reply {
+        int r;
+        RequestStatus status;
+        RequestCounts counts;
+        bool has_counts;
+} Reply;
+
+static Reply feed(const uint8_t *data, size_t n, const uint8_t *cuts) {
+        Reply reply = {.r = 0};
+        AttrReader in = {0};
+
+        for (unsigned i = 0; reply.r == 0 && n > 0; i++) {
+                size_t size;
+                char *space;
+
+                reply.r = attr_reader_space(&in, &space, &size);
+                if (reply.r < 0)
+                        break;
+                if (size > n)
+                        size = n;
+                if (cuts && size > cuts[i % N_CUTS] + 1u)
+                        size = cuts[i % N_CUTS] + 1u;
+                memcpy(space, data, size);
+                attr_reader_commit(&in, size);
+                data += size;
+                n -= size;
+                reply.r =
+                        request_decode_reply(&in, &reply.status, &reply.counts, &reply.has_counts);
+        }
+        attr_reader_free(&in);
+        return reply;
+}
+
+static void compare(const Reply *a, const Reply *b) {
+        require(a->r == b->r && a->status == b->status && a->has_counts == b->has_counts);
+        require(memcmp(&a->counts, &b->counts, sizeof a->counts) == 0);
+}
+
+/* What our server would have sent for it is read as the same, as far as it goes out as 32 bits. */
+static void there_and_back(Reply reply) {
+        unsigned long *count = (unsigned long *) (void *) &reply.counts;
+        char bytes[REQUEST_REPLY_SIZE];
+        Reply again;
+        size_t n;
+
+        for (size_t i = 0; i < sizeof reply.counts / sizeof *count; i++)
+                count[i] &= UINT32_MAX;
+        n = request_encode_reply(reply.status, reply.has_counts ? &reply.counts : NULL, bytes);
+        again = feed((const uint8_t *) bytes, n, NULL);
+        compare(&reply, &again);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
+        Reply whole, pieces;
+
+        if (n <= N_CUTS)
+                return 0;
+        whole = feed(data + N_CUTS, n - N_CUTS, NULL);
+        pieces = feed(data + N_CUTS, n - N_CUTS, data);
+        require(whole.r == 1 || whole.r == 0 || whole.r == -EBADMSG || whole.r == -EMSGSIZE);
+        compare(&whole, &pieces);
+        if (whole.r == 1)
+                there_and_back(whole);
+        return 0;
+}
