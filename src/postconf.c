@@ -2,6 +2,7 @@
 
 #include "postconf.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
@@ -39,6 +40,8 @@ static int make_key(const char *const argv[], const char *main_cf, char **ret, b
         time_t newest = 0;
         size_t size;
         FILE *f = open_memstream(ret, &size);
+
+        assert(argv[0]);
 
         if (!f)
                 return -ENOMEM;

@@ -108,6 +108,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
 
         if (n == 0)
                 return 0;
+        (void) unsetenv("CACHE_DIRECTORY"); /* nothing is kept from one input for the next */
         postconf_status = data[0] & 1;
         data++;
         n--;

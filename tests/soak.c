@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * soak SOCKET QUEUE N CLIENTS SEED FIRST: N requests of all kinds, from CLIENTS threads, while each
- * knows what must come of them. A thread has sites and queue IDs of its own, makes and removes the
+ * soak SOCKET QUEUE N CLIENTS SEED: N requests of all kinds, from CLIENTS threads, while each knows
+ * what must come of them. A thread has sites and queue IDs of its own, makes and removes the
  * messages of these below QUEUE, and keeps the simplest model of what is recorded: a bit for each
- * ID. Each reply's counts must agree with it; in the end the logs must. FIRST makes the names
- * differ from those of an earlier run. Prints one line of JSON; exits 1 at the first disagreement.
+ * ID. Each reply's counts must agree with it; in the end the logs must, which are then flushed for
+ * who comes next. Prints one line of JSON; exits 1 at the first disagreement.
  */
 
 #include "../bench/common.h"
@@ -39,7 +39,7 @@ typedef struct Client {
 
 static struct sockaddr_un address;
 static int queue_fd;
-static uint64_t n_wanted, n_begun, first;
+static uint64_t n_wanted, n_begun;
 
 static uint64_t roll(Client *c, uint64_t below) {
         c->random_state ^= c->random_state >> 12;
@@ -59,19 +59,16 @@ static __attribute__((noreturn, format(printf, 1, 2))) void disagree(const char 
 }
 
 static void name_site(const Client *c, unsigned site, char ret[static 64]) {
-        (void) snprintf(ret, 64, "s%u-%u.soak%llu.example", c->number, site,
-                        (unsigned long long) first);
+        (void) snprintf(ret, 64, "s%u-%u.soak.example", c->number, site);
 }
 
 /* As src/site.h says: '.' is '_', '-' is 'D'. */
 static void name_log(const Client *c, unsigned site, char ret[static 80]) {
-        (void) snprintf(ret, 80, "flush/s%uD%u_soak%llu_example", c->number, site,
-                        (unsigned long long) first);
+        (void) snprintf(ret, 80, "flush/s%uD%u_soak_example", c->number, site);
 }
 
 static void name_id(const Client *c, unsigned site, unsigned id, char ret[static 32]) {
-        (void) snprintf(ret, 32, "%X0%02X%02X%02X%llX", id % 16, c->number, site, id,
-                        (unsigned long long) first);
+        (void) snprintf(ret, 32, "%X0%02X%02X%02X", id % 16, c->number, site, id);
 }
 
 static void path_of(const Client *c, unsigned site, unsigned id, const char *queue,
@@ -213,8 +210,7 @@ static void do_add(Client *c) {
         c->model.recorded[site][id] = true;
 }
 
-static void do_send_site(Client *c) {
-        unsigned site = (unsigned) roll(c, SITES);
+static void send_site(Client *c, unsigned site) {
         unsigned long moved = 0, gone = 0, busy = 0;
         char name[64];
         Reply r;
@@ -313,7 +309,7 @@ static void *client_main(void *userdata) {
                         do_add(c);
                 } else if (kind < 9000) {
                         c->n_kind[1]++;
-                        do_send_site(c);
+                        send_site(c, (unsigned) roll(c, SITES));
                 } else if (kind < 9700) {
                         c->n_kind[2]++;
                         do_send_file(c);
@@ -365,12 +361,15 @@ static unsigned long check_log(const Client *c, unsigned site) {
         return n;
 }
 
-/* Messages are where they should be, and are then removed, for who comes next. */
-static void check_messages(const Client *c, unsigned site) {
-        for (unsigned id = 0; id < IDS; id++)
+/* Messages are where they should be; then there are none left, and nothing is recorded. */
+static void check_messages(Client *c, unsigned site) {
+        for (unsigned id = 0; id < IDS; id++) {
                 if (c->model.place[site][id] != PLACE_NONE)
                         take_message(c, site, id,
                                      c->model.place[site][id] == PLACE_HOLD ? "hold" : "deferred");
+                c->model.place[site][id] = PLACE_NONE;
+        }
+        send_site(c, site);
 }
 
 int main(int argc, char *argv[]) {
@@ -380,8 +379,8 @@ int main(int argc, char *argv[]) {
         unsigned n_clients;
         uint64_t start = now_nsec();
 
-        if (argc != 7) {
-                (void) fputs("Usage: soak SOCKET QUEUE REQUESTS CLIENTS SEED FIRST\n", stderr);
+        if (argc != 6) {
+                (void) fputs("Usage: soak SOCKET QUEUE REQUESTS CLIENTS SEED\n", stderr);
                 return 2;
         }
         queue_fd = open(argv[2], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -389,7 +388,6 @@ int main(int argc, char *argv[]) {
                 die(argv[2]);
         n_wanted = strtoull(argv[3], NULL, 10);
         n_clients = (unsigned) strtoul(argv[4], NULL, 10);
-        first = strtoull(argv[6], NULL, 10);
         if (n_clients == 0 || n_clients > CLIENTS_MAX)
                 return 2;
         for (unsigned i = 0; i < 16; i++) {
