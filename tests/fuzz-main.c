@@ -63,6 +63,7 @@ int main(int argc, char *argv[]) {
                 replay(argv[i]);
         if (argc == 1)
                 n = replay_corpus(argv[0]);
-        (void) printf("%d passed, %d failed\n", n > 0 ? n : 0, n > 0 ? 0 : 1);
+        /* On a line of its own: libconfuse prints a backslash that ends a file. */
+        (void) printf("\n%d passed, %d failed\n", n > 0 ? n : 0, n > 0 ? 0 : 1);
         return n > 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

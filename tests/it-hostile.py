@@ -106,12 +106,15 @@ class Decoy:
     def __init__(self, case, spool):
         self.path = os.path.join(case.base, "decoy")
         self.kept = os.path.join(self.path, "file")
+        self.linked = os.path.join(self.path, "linked")  # a second one, for hard links
         os.mkdir(self.path, 0o700)
-        with open(self.kept, "wb") as f:
-            f.write(b"DECOY1\nDECOY2\n")
-        os.chmod(self.kept, 0o700)
+        for path in (self.kept, self.linked):
+            with open(path, "wb") as f:
+                f.write(b"DECOY1\nDECOY2\n")
+            os.chmod(path, 0o700)
         spool.own(self.path)
-        os.utime(self.kept, (1000000000, 1000000000))
+        for path in (self.kept, self.linked):
+            os.utime(path, (1000000000, 1000000000))
         os.utime(self.path, (1000000000, 1000000000))
         self.before = self.look()
 
@@ -121,8 +124,10 @@ class Decoy:
             st = os.lstat(path)
             found[path] = (st.st_ino, st.st_mode, st.st_uid, st.st_mtime_ns,
                            st.st_size if path != self.path else 0)
-        with open(self.kept, "rb") as f:
-            return found, f.read()
+        for path in (self.kept, self.linked):
+            with open(path, "rb") as f:
+                found[path] += (f.read(),)
+        return found
 
     def check(self, how=""):
         eq(self.look(), self.before, "the decoy was touched %s" % how)
@@ -319,7 +324,7 @@ def in_place_of_log(kind, path, decoy):
     elif kind == "link to a directory":
         os.symlink(decoy.path, path)
     elif kind == "hard link":
-        os.link(decoy.kept, path)
+        os.link(decoy.linked, path)
     else:
         with open(path, "wb") as f:
             f.write(b"A1\n")
@@ -381,10 +386,9 @@ def swap(spool, decoy, end):
     """In a second process: put links to the decoy, and the real thing back, without a pause."""
     n = 0
     temporary = spool.join("deferred/A/TMP")
-    targets = [(spool.join("flush/race_example"), b"A1\nA2\n"), (spool.join("deferred/A/A1"), b"mail"),
-               (spool.join("deferred/A/A2"), b"mail")]
+    targets = [spool.join(path) for path in ("flush/race_example", "deferred/A/A1", "deferred/A/A2")]
     while time.monotonic() < end:
-        for path, content in targets:
+        for path in targets:
             for kind in ("file", "symbolic link", "file", "hard link", "fifo", "file", "directory"):
                 if kind == "hard link" and "/flush/" not in path:
                     continue  # its time stamps are the decoy's own: see doc/reliability.md
@@ -393,10 +397,8 @@ def swap(spool, decoy, end):
                         os.rmdir(path)
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
-                if kind == "file":
-                    with open(temporary, "wb") as f:
-                        f.write(content)
-                    os.chmod(temporary, 0o700)
+                if kind == "file":  # empty: a disk would have to be waited for
+                    os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o700))
                 elif kind == "directory":
                     with contextlib.suppress(OSError):
                         os.unlink(path)
