@@ -10,8 +10,8 @@
 typedef struct Child Child;
 
 typedef struct ChildResult {
-        int status;   /* exit status, or 128 + signal number */
-        char *output; /* standard output, ends in NUL; belongs to the Child */
+        int status;   /* exit status, 128 + signal number, or 127: its output cannot be had */
+        char *output; /* standard output, ends in NUL, or NULL; belongs to the Child */
         char *errors; /* standard error, likewise */
 } ChildResult;
 
