@@ -96,9 +96,9 @@ def has_sanitizer(daemon):
 def one_long_life_stays_small(case):
     """Half of all requests, without an exit: memory and descriptors at the end as near the start."""
     spool, daemon = make(case)
-    sanitizer = has_sanitizer(daemon)
     with Watch(daemon) as watch:
         in_parts(daemon, spool, watch, N // 2, 10 if N >= 1000000 else 1)
+        sanitizer = has_sanitizer(daemon)
         idle_fds = len(os.listdir("/proc/%d/fd" % daemon.process.pid))
     eq(len(watch.lives), 1)
     life = watch.lives[0]
