@@ -81,8 +81,7 @@ static void put_site(Client *c) {
                                             "a-b.example",
                                             "[192.0.2.1]",
                                             "[ipv6:2001:db8::1]",
-                                            "b\xc3\xbc"
-                                            "cher.example",
+                                            "b\303\274cher.example",
                                             "xn--bcher-kva.example",
                                             "x",
                                             "",
