@@ -36,6 +36,7 @@ static void teardown(void) {
 START_TEST(what_is_only_read_has_not_changed) {
         _cleanup_free_ char *text = spool_read("file");
 
+        ck_assert_str_eq(text, "before");
         ck_assert(!watch_changed(watch));
         ck_assert(!watch_changed(NULL));
 }
