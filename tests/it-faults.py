@@ -19,7 +19,6 @@ from traced import *
 
 STRIDE = int(os.environ.get("FFLUSHD_STRIDE", "1"))
 WORKERS = 2
-WRONG_MAX = 5  # then a scene ends early
 SHIM = os.path.join(BUILD, "tests", "malloc-fail.so")
 
 FILE = "EIO ENOSPC EDQUOT EACCES EMFILE ENFILE EINTR ENOMEM EROFS"
@@ -52,11 +51,8 @@ CONNECTION = ("recvfrom", "sendto", "epoll_ctl", "shutdown")
 NO_MEMORY = [os.strerror(e) for e in (errno.ENOMEM, errno.ENOBUFS)]
 
 
-def faults(held):
-    """What can go wrong with a call: errno, or how many bytes are written."""
-    call = held.split()[0]
-    if held.endswith(PASSED_OVER):
-        return []
+def ways_to_fail(call):
+    """An errno each, or how many bytes are written."""
     return [getattr(errno, e) for e in ERRORS.get(call, "").split()] + (
         ["short 1", "short half", FILLS_UP] if call in SHORT else [])
 
@@ -106,23 +102,16 @@ class Faulty(Stage):
         return bool(failed), bool(said)
 
 
-def play_fault(stage, scene, n, k):
-    """The nth call fails in its kth way. The number of its ways, or None: no such call."""
+def play_fault(stage, scene, call, way):
+    """A call fails in one of its ways. False if it was not made this time."""
     d = stage.daemon
     stage.open(scene)
     stage.play_to_mark(scene)
-    held = d.step(stage.clients, "step %d" % n)
-    if held is None:
+    held = d.step(stage.clients, "until " + call)
+    if held is None or held.endswith(PASSED_OVER):
         d.tell("free")
         stage.wait_for_replies()
-        return None
-    call, ways = held.split()[0], faults(held)
-    if not ways:
-        d.tell("free")
-        stage.wait_for_replies()
-        return 0
-    way = ways[k % len(ways)]
-    error = os.strerror(way) if isinstance(way, int) else way
+        return False
     if isinstance(way, int):
         d.tell("error", way)
     else:
@@ -130,41 +119,32 @@ def play_fault(stage, scene, n, k):
     if way is FILLS_UP and d.step(stage.clients, "until pwrite64 1"):
         d.tell("error", errno.ENOSPC)
     d.tell("free")
+    error = os.strerror(way) if isinstance(way, int) else way
     try:
-        stage.check_round(scene, call, error, call in CONNECTION)
-    except (AssertionError, TimeoutError, Ended) as e:
-        raise AssertionError("%s, call %d, %s: %s: %s\n%s" %
-                             (scene.name, n, held, error, e, d.stderr()[-2000:])) from e
-    return len(ways)
+        stage.check_round(scene, call.split()[0], error, call.split()[0] in CONNECTION)
+    except (AssertionError, Ended) as e:
+        raise AssertionError("%s, %s, %s: %s\n%s" % (scene.name, call, error, e,
+                                                     d.stderr()[-2000:])) from e
+    return True
+
+
+def list_faults(stage, scene):
+    """All that can go wrong in a scene: (call, way)"""
+    stage.open(scene)
+    stage.play_to_mark(scene)
+    calls = stage.daemon.calls(stage.clients)
+    stage.daemon.tell("free")
+    return [(call, way) for call in calls[::STRIDE] for way in ways_to_fail(call.split()[0])]
 
 
 def work(base, scene, settings, worker):
-    """(how many faults, what was wrong then)"""
-    stage, stages = None, 0
-    n, k, played, wrong = 1 + worker * STRIDE, 0, 0, []
-    while len(wrong) < WRONG_MAX:
-        if stage is None:
-            stages += 1
-            stage = Faulty(base, "%d-%d" % (worker, stages), settings)
-        try:
-            ways = play_fault(stage, scene, n, k)
-        except (AssertionError, Ended) as e:
-            wrong.append(str(e))
-            ways = 0  # enough of this call
-        for c in stage.clients:
-            c.close()
-        if ways is None:
-            break
-        played += ways > 0
-        k += 1
-        if k >= ways:
-            n, k = n + WORKERS * STRIDE, 0
-        if wrong and stage:
-            stage.close()
-            stage = None
-    if stage:
+    """How many faults there were."""
+    stage = Faulty(base, "%d" % worker, settings)
+    try:
+        return sum(play_fault(stage, scene, call, way)
+                   for call, way in list_faults(stage, scene)[worker::WORKERS])
+    finally:
         stage.close()
-    return played, wrong
 
 
 def inject(t, scene, settings):
@@ -174,11 +154,7 @@ def inject(t, scene, settings):
     context = multiprocessing.get_context("fork")
     with concurrent.futures.ProcessPoolExecutor(WORKERS, context) as pool:
         futures = [pool.submit(work, base, scene, settings, w) for w in range(WORKERS)]
-        results = [f.result() for f in futures]
-    played = sum(r[0] for r in results)
-    wrong = [w for r in results for w in r[1]]
-    if wrong:
-        raise AssertionError("%d wrong:\n%s" % (len(wrong), "\n".join(wrong)))
+        played = sum(f.result() for f in futures)
     what = ", ".join([scene.name] + ["%s = %s" % s for s in settings.items()])
     print("ok: %s: %d faults" % (what, played), flush=True)
     if played * STRIDE < 20:
@@ -212,21 +188,33 @@ def refreshes(t):
 
 # ------------------------------------------------------------------------------------- start
 
-def fail_at_start(stage, scene, n, k):
-    """The number of ways in which the nth call of a new process can fail, or None."""
+def begin(stage, scene):
+    """A new process, with the requests in its backlog."""
     d = stage.daemon
-    if d.pid:
-        d.kill()
+    d.kill_if_alive()
     stage.open(scene)
     d.start(held=True)
     d.step((), "until umask 1")  # before that the dynamic linker is at work
-    held = d.step(stage.clients, "step %d" % n)
-    ways = faults(held) if held else []
-    way = ways[k % len(ways)] if ways else None
-    if isinstance(way, int):
+
+
+def list_start_faults(stage, scene):
+    """Each call in a few of its ways: most are one to the program."""
+    begin(stage, scene)
+    calls = stage.daemon.calls(stage.clients)
+    stage.daemon.tell("free")
+    return [(call, way) for n, call in enumerate(calls[::STRIDE])
+            for way in ways_to_fail(call.split()[0])[n % 3::3] if isinstance(way, int)]
+
+
+def fail_at_start(stage, scene, call, way):
+    """False if the call was not made this time."""
+    d = stage.daemon
+    begin(stage, scene)
+    held = d.step(stage.clients, "until " + call)
+    if held:
         d.tell("error", way)
     d.tell("free")
-    return len(ways) if held else None
+    return held is not None
 
 
 def restart_until_served(stage):
@@ -263,29 +251,21 @@ def restart_without_configuration(stage):
 
 
 def work_start(base, scene, worker):
-    stage = Stage(base, "%d" % worker, {})
-    n, k, played, restarts = 1 + worker * STRIDE, 0, 0, 0
+    stage, played, restarts = Stage(base, "%d" % worker, {}), 0, 0
     try:
-        while True:
+        for call, way in list_start_faults(stage, scene)[worker::WORKERS]:
             try:
-                ways = fail_at_start(stage, scene, n, k)
+                played += fail_at_start(stage, scene, call, way)
                 restarts += restart_until_served(stage)
                 stage.note_replies((OK, FAIL, BAD, DENY, b""))
                 stage.check(scene)
                 restart_without_configuration(stage)
                 stage.check_service()
             except AssertionError as e:
-                raise AssertionError("start, call %d, way %d: %s\n%s" %
-                                     (n, k, e, stage.daemon.stderr()[-2000:])) from e
-            finally:
-                for c in stage.clients:
-                    c.close()
-            if ways is None:
-                return played, restarts
-            played += ways > 0
-            k += 3  # of the many ways that are one to the program
-            if k >= ways:
-                n, k = n + WORKERS * STRIDE, n % 3 if ways else 0
+                raise AssertionError("start, %s, %s: %s\n%s" %
+                                     (call, os.strerror(way), e,
+                                      stage.daemon.stderr()[-2000:])) from e
+        return played, restarts
     finally:
         stage.close()
 
@@ -351,8 +331,6 @@ def starve(t, scene):
             except AssertionError as e:
                 raise AssertionError("%s, allocation %d: %s\n%s" %
                                      (scene.name, n, e, d.stderr()[-2000:])) from e
-            for c in stage.clients:
-                c.close()
     finally:
         stage.close()
     print("ok: %s: %d failed allocations" % (scene.name, n - 1), flush=True)
@@ -388,8 +366,6 @@ def allocations_at_the_start(t):
             stage.note_replies((OK, FAIL, BAD, b""))
             stage.check(SCENES[0])
             stage.check_service()
-            for c in stage.clients:
-                c.close()
     finally:
         stage.close()
     print("ok: start: %d failed allocations, after %d it was started again" % (n - 1, restarts))

@@ -6,6 +6,7 @@ known at every moment: the records that were there, and those whose add was answ
 is kept as long as the record is in its log, or its message has been moved, or there is none.
 """
 
+import collections
 import errno
 import select
 from dataclasses import dataclass, field
@@ -149,9 +150,29 @@ class Traced(Daemon):
             raise Ended(line)
         return None if line == "held -" else line.removeprefix("held ")
 
+    def calls(self, clients):
+        """Go on until the clients have their answers, or to its end; the calls on the way, as
+        arguments of the command "until"."""
+        count, made = collections.Counter(), []
+        try:
+            while held := self.step(clients, "step 1"):
+                count[held.split()[0]] += 1
+                made.append("%s %d" % (held.split()[0], count[held.split()[0]]))
+        except Ended as e:
+            eq(str(e), "exited 0")
+        return made
+
     def kill(self):
         self.tell("kill")
         eq(self.answer(), "exited 137")
+
+    def kill_if_alive(self):
+        if self.pid:
+            self.kill()
+
+    def restart(self):
+        self.kill_if_alive()
+        self.start()
 
     def descriptors(self):
         return len(os.listdir("/proc/%d/fd" % self.pid))
@@ -507,6 +528,7 @@ class Stage:
         asks = scene.prepare(q)
         if self.daemon.pid:
             self.daemon.hold()
+        self.close_clients()
         self.asks, self.clients = [], []
         self.send(asks)
         self.known = {i for _, i in q.promised} | {a.queue_id for a in asks}
@@ -571,8 +593,11 @@ class Stage:
         q.check_taken()
         q.check_messages()
 
-    def close(self):
+    def close_clients(self):
         for c in self.clients:
             c.close()
+
+    def close(self):
+        self.close_clients()
         self.daemon.close()
         self.spool.close()

@@ -154,7 +154,10 @@ static size_t find_call(long nr) {
         return i;
 }
 
+/* Those without a name here are told by number. */
 static long call_number(const char *name) {
+        if (name[0] >= '0' && name[0] <= '9')
+                return strtol(name, NULL, 10);
         for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
                 if (strcmp(calls[i].name, name) == 0)
                         return calls[i].nr;
