@@ -37,6 +37,7 @@ def list_points(stage, scene, start, signal_number):
     calls = stage.daemon.calls(stage.clients if start != "end" else ())
     stage.daemon.restart()
     stage.wait_for_replies()
+    eq(stage.ask(send_site("none.test")), OK)  # it is there
     if start != "write":
         return calls
     return [call + part for call in calls if call.startswith("pwrite64")

@@ -39,6 +39,8 @@ ERRORS = {
     "epoll_wait": "EINTR", "epoll_pwait": "EINTR", "epoll_pwait2": "EINTR",
     "mmap": "ENOMEM", "mremap": "ENOMEM",
 }
+if not os.path.exists(SHIM):  # sanitizers end the process when they get no memory
+    del ERRORS["mmap"], ERRORS["mremap"]
 SHORT = ("pwrite64",)
 FILLS_UP = os.strerror(errno.ENOSPC)  # after one byte, so that there is something to undo
 # Whether the configuration has changed is looked at now and then; when that cannot be told the
