@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <strings.h>
 #include <sys/stat.h>
 
 #include "util.h"
@@ -19,6 +20,31 @@ static const char *const names[_QUEUE_NAME_MAX] = {
 
 const char *queue_name(QueueName name) {
         return names[name];
+}
+
+static bool lists_queue(const char *list, const char *name) {
+        static const char separators[] = " \t\r\n,";
+
+        for (;;) {
+                size_t n;
+
+                list += strspn(list, separators);
+                n = strcspn(list, separators);
+                if (n == 0)
+                        return false;
+                if (n == strlen(name) && strncasecmp(list, name, n) == 0)
+                        return true;
+                list += n;
+        }
+}
+
+int queue_open(const char *directory, const char *hash_queue_names, unsigned hash_depth,
+               Queue *ret) {
+        ret->hash_depth = hash_depth;
+        for (int i = 0; i < _QUEUE_NAME_MAX; i++)
+                ret->hashed[i] = lists_queue(hash_queue_names, queue_name((QueueName) i));
+        ret->fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        return ret->fd < 0 ? -errno : 0;
 }
 
 void queue_path(const Queue *q, QueueName name, const char *id, char ret[static QUEUE_PATH_SIZE]) {

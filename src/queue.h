@@ -28,6 +28,17 @@ typedef struct Queue {
 const char *queue_name(QueueName name);
 
 /**
+ * queue_open() - open the queue directory
+ * @directory:         queue_directory
+ * @hash_queue_names:  as in main.cf
+ * @ret:               receives it; the caller closes its fd
+ *
+ * Return: 0, or a negative errno.
+ */
+int queue_open(const char *directory, const char *hash_queue_names, unsigned hash_depth,
+               Queue *ret);
+
+/**
  * queue_path() - path of a file, below the queue directory
  * @id:  a valid name (queueid_valid())
  */

@@ -2,8 +2,6 @@
 
 #include "service.h"
 
-#include <fcntl.h>
-#include <strings.h>
 #include <utlist.h>
 
 #include "domains.h"
@@ -461,31 +459,6 @@ void service_cancel(Service *s) {
 
 /* ---------------------------------------------------------------------------------- set-up */
 
-static bool lists_queue(const char *list, const char *name) {
-        static const char separators[] = " \t\r\n,";
-
-        for (;;) {
-                size_t n;
-
-                list += strspn(list, separators);
-                n = strcspn(list, separators);
-                if (n == 0)
-                        return false;
-                if (n == strlen(name) && strncasecmp(list, name, n) == 0)
-                        return true;
-                list += n;
-        }
-}
-
-static int open_queue(Service *s) {
-        s->queue.hash_depth = s->settings->hash_queue_depth;
-        for (int i = 0; i < _QUEUE_NAME_MAX; i++)
-                s->queue.hashed[i] =
-                        lists_queue(s->settings->hash_queue_names, queue_name((QueueName) i));
-        s->queue.fd = open(s->settings->queue_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        return RET_NERRNO(s->queue.fd);
-}
-
 static void set_postmap(Service *s) {
         size_t n = 0;
 
@@ -520,7 +493,8 @@ int service_new(sd_event *event, const Settings *settings, const ServiceCallback
         s->event = event;
         s->settings = settings;
         s->callbacks = callbacks;
-        r = open_queue(s);
+        r = queue_open(s->settings->queue_directory, s->settings->hash_queue_names,
+                       s->settings->hash_queue_depth, &s->queue);
         if (r >= 0) {
                 sites_init(&s->sites, &s->queue, settings->sync, settings->request_timeout);
                 set_postmap(s);

@@ -5,7 +5,7 @@
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 build_packages="build-essential autoconf automake pkg-config libsystemd-dev libconfuse-dev
-	libidn2-dev libunistring-dev uthash-dev systemd python3"
+	libidn2-dev libunistring-dev libjansson-dev uthash-dev systemd python3"
 
 # install_missing PACKAGE...: those that are not there, as root, without a question.
 install_missing() {

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "ctl.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "client.h"
+#include "log.h"
+#include "util.h"
+
+#define DEFAULT_SERVICE "fflushd" /* socket below public/ */
+
+void ctl_error(const char *format, ...) {
+        va_list ap;
+
+        (void) fputs("fflushctl: ", stderr);
+        va_start(ap, format);
+        (void) vfprintf(stderr, format, ap);
+        va_end(ap);
+        (void) fputc('\n', stderr);
+}
+
+int ctl_worse(int a, int b) {
+        if (a == EX_OK || b == EX_OK)
+                return a == EX_OK ? b : a;
+        return b > EX_NOINPUT ? b : a;
+}
+
+int ctl_settings(Ctl *ctl) {
+        int r;
+
+        if (ctl->has_settings)
+                return EX_OK;
+        r = settings_load(ctl->config, ctl->instance, &ctl->settings);
+        if (r < 0) {
+                ctl_error("%s", strerror(-r));
+                return EX_OSERR;
+        }
+        ctl->has_settings = true;
+        if (ctl->settings.problems)
+                ctl_error("%s", ctl->settings.problems);
+        return EX_OK;
+}
+
+int ctl_queue(Ctl *ctl) {
+        int r;
+
+        if (ctl->queue.fd >= 0)
+                return EX_OK;
+        r = ctl_settings(ctl);
+        if (r != EX_OK)
+                return r;
+        r = queue_open(ctl->settings.queue_directory, ctl->settings.hash_queue_names,
+                       ctl->settings.hash_queue_depth, &ctl->queue);
+        if (r == 0)
+                return EX_OK;
+        ctl_error("%s: %s", ctl->settings.queue_directory, strerror(-r));
+        return r == -EACCES ? EX_NOPERM : EX_UNAVAILABLE;
+}
+
+int ctl_socket(Ctl *ctl) {
+        int r;
+
+        if (ctl->socket_path)
+                return EX_OK;
+        if (ctl->socket)
+                ctl->socket_path = strdup(ctl->socket);
+        else {
+                r = ctl_settings(ctl);
+                if (r != EX_OK)
+                        return r;
+                if (asprintf(&ctl->socket_path, "%s/public/%s", ctl->settings.queue_directory,
+                             DEFAULT_SERVICE) < 0)
+                        ctl->socket_path = NULL;
+        }
+        if (ctl->socket_path)
+                return EX_OK;
+        ctl_error("%s", strerror(ENOMEM));
+        return EX_OSERR;
+}
+
+static int say_connect_error(const char *path, int error) {
+        ctl_error("cannot connect to %s: %s%s", path, strerror(-error),
+                  error == -ENOENT || error == -ECONNREFUSED ? " (is fflush.socket started?)" : "");
+        return error == -EACCES || error == -EPERM ? EX_NOPERM : EX_UNAVAILABLE;
+}
+
+static int say_no_reply(const char *what, int error) {
+        ctl_error("%s: %s", what,
+                  error == -ECONNRESET || error == -EPIPE
+                          ? "the service closed the connection without a reply"
+                  : error == -EBADMSG   ? "the reply makes no sense"
+                  : error == -ETIMEDOUT ? "no reply in time"
+                                        : strerror(-error));
+        return error == -EBADMSG ? EX_PROTOCOL : EX_TEMPFAIL;
+}
+
+static int say_status(const char *what, RequestStatus status) {
+        switch (status) {
+        case REQUEST_OK:
+                return EX_OK;
+        case REQUEST_FAIL:
+                ctl_error("%s: failed, the journal says why", what);
+                return EX_TEMPFAIL;
+        case REQUEST_BAD:
+                ctl_error("%s: the service calls this request malformed", what);
+                return EX_DATAERR;
+        case REQUEST_DENY:
+                ctl_error("%s: not eligible (fast_flush_domains), or no valid destination", what);
+                return EX_NOPERM;
+        default:
+                ctl_error("%s: unknown status %d", what, (int) status);
+                return EX_PROTOCOL;
+        }
+}
+
+int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *ret_status,
+            RequestCounts *ret_counts, bool *ret_has_counts) {
+        _cleanup_close_ int fd = -EBADF;
+        int r;
+
+        r = ctl_socket(ctl);
+        if (r != EX_OK)
+                return r;
+        fd = client_connect(ctl->socket_path);
+        if (fd < 0)
+                return say_connect_error(ctl->socket_path, fd);
+        r = client_ask(fd, request, ctl->timeout, ret_status, ret_counts, ret_has_counts);
+        if (r < 0)
+                return say_no_reply(what, r);
+        if (*ret_status != REQUEST_OK)
+                return say_status(what, *ret_status);
+        if (request->kind == REQUEST_REFRESH || request->kind == REQUEST_PURGE) {
+                r = client_wait(fd, ctl->timeout);
+                if (r < 0)
+                        return say_no_reply(what, r);
+        }
+        return EX_OK;
+}
+
+int ctl_check_id(const char *id) {
+        char text[LOG_ESCAPE_SIZE];
+
+        if (queueid_valid(id, strlen(id)))
+                return EX_OK;
+        ctl_error("not a queue ID: \"%s\"", log_escape(id, strlen(id), text));
+        return EX_DATAERR;
+}
+
+void ctl_print_json(json_t *object) {
+        /* NULL: out of memory on the way to it. */
+        if (!object || json_dumpf(object, stdout, JSON_COMPACT) < 0)
+                ctl_error("%s", strerror(object ? EIO : ENOMEM));
+        else
+                putchar('\n');
+        json_decref(object);
+}
+
+static const char *status_name(RequestStatus status) {
+        return status == REQUEST_OK     ? "ok"
+               : status == REQUEST_FAIL ? "failed"
+               : status == REQUEST_BAD  ? "malformed"
+               : status == REQUEST_DENY ? "denied"
+                                        : "unknown";
+}
+
+json_t *ctl_json_counts(const char *first, const char *value, RequestStatus status,
+                        const RequestCounts *c) {
+        json_t *object = json_pack("{ss ss}", first, value, "status", status_name(status)), *counts;
+
+        if (!object || !c)
+                return object;
+        counts = json_pack("{sI sI sI sI sI sI sI}", "found", (json_int_t) c->found, "moved",
+                           (json_int_t) c->moved, "gone", (json_int_t) c->gone, "busy",
+                           (json_int_t) c->busy, "failed", (json_int_t) c->failed, "duplicate",
+                           (json_int_t) c->duplicate, "invalid", (json_int_t) c->invalid);
+        if (!counts || json_object_update(object, counts) < 0) {
+                json_decref(object);
+                object = NULL;
+        }
+        json_decref(counts);
+        return object;
+}
