@@ -21,6 +21,11 @@ void ctl_error(const char *format, ...) {
         (void) fputc('\n', stderr);
 }
 
+int ctl_no_memory(void) {
+        ctl_error("%s", strerror(ENOMEM));
+        return EX_OSERR;
+}
+
 int ctl_worse(int a, int b) {
         if (a == EX_OK || b == EX_OK)
                 return a == EX_OK ? b : a;
@@ -76,8 +81,7 @@ int ctl_socket(Ctl *ctl) {
         }
         if (ctl->socket_path)
                 return EX_OK;
-        ctl_error("%s", strerror(ENOMEM));
-        return EX_OSERR;
+        return ctl_no_memory();
 }
 
 static int say_connect_error(const char *path, int error) {
@@ -181,4 +185,35 @@ json_t *ctl_json_counts(const char *first, const char *value, RequestStatus stat
         }
         json_decref(counts);
         return object;
+}
+
+const char *ctl_style(CtlStyle style) {
+        static const char *const codes[] = {
+                [CTL_PLAIN] = "\033[0m", [CTL_BOLD] = "\033[1m",   [CTL_DIM] = "\033[2m",
+                [CTL_RED] = "\033[31m",  [CTL_GREEN] = "\033[32m", [CTL_YELLOW] = "\033[33m",
+        };
+        static int colored = -1;
+
+        if (colored < 0) {
+                const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
+
+                colored = isatty(STDOUT_FILENO) && !(no_color && *no_color) && term &&
+                          !streq(term, "dumb");
+        }
+        return colored ? codes[style] : "";
+}
+
+const char *ctl_age(time_t now, time_t then, char ret[static CTL_AGE_SIZE]) {
+        static const struct {
+                long seconds;
+                const char *unit;
+        } units[] = {{86400, "d"}, {3600, "h"}, {60, "min"}, {1, "s"}};
+        long age = now > then ? (long) (now - then) : 0;
+        size_t i = 0;
+
+        /* Two of a unit before it is used: "1d" may be nearly two. */
+        while (i + 1 < ARRAY_SIZE(units) && age < 2 * units[i].seconds)
+                i++;
+        (void) snprintf(ret, CTL_AGE_SIZE, "%ld%s", age / units[i].seconds, units[i].unit);
+        return ret;
 }

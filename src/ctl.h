@@ -12,17 +12,27 @@
 #include "queue.h"
 #include "request.h"
 #include "settings.h"
+#include "survey.h"
 
 /* Each option but the general ones is for certain commands only (Verb.options). */
 typedef enum CtlOption {
         CTL_DRY_RUN = 1 << 0,
+        CTL_SUBDOMAINS = 1 << 1,
+        CTL_BY = 1 << 2,
+        CTL_TOP = 1 << 3,
+        CTL_LIMIT = 1 << 4,
+        CTL_EVERY = 1 << 5,
+        CTL_REASON = 1 << 6,
+        CTL_WAIT = 1 << 7,
+        CTL_REPAIR = 1 << 8,
 } CtlOption;
 
 typedef struct Ctl {
         /* Options as given; NULL, 0 and false for those that were not. */
-        const char *config, *instance, *socket;
-        uint64_t timeout; /* microseconds */
-        bool quiet, json, dry_run;
+        const char *config, *instance, *socket, *host, *by, *reason;
+        uint64_t timeout, every; /* microseconds */
+        unsigned long top, limit;
+        bool quiet, json, dry_run, subdomains, wait, repair;
 
         /* Found out when first needed: ctl_settings(), ctl_queue(), ctl_socket(). */
         Settings settings;
@@ -39,6 +49,8 @@ typedef struct Verb {
 } Verb;
 
 /* The commands. @args ends in NULL, and their number is as the table of verbs has it. */
+int ctl_list(Ctl *ctl, char *args[]);
+int ctl_show(Ctl *ctl, char *args[]);
 int ctl_flush(Ctl *ctl, char *args[]);
 int ctl_deliver(Ctl *ctl, char *args[]);
 int ctl_add(Ctl *ctl, char *args[]);
@@ -47,6 +59,9 @@ int ctl_purge(Ctl *ctl, char *args[]);
 
 /** ctl_error() - one line on standard error, behind "fflushctl: " */
 void ctl_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/** ctl_no_memory() - say so; Return: EX_OSERR. */
+int ctl_no_memory(void);
 
 /** ctl_worse() - which of two exit statuses to end with: no trouble, a missing message, trouble */
 int ctl_worse(int a, int b);
@@ -77,3 +92,43 @@ void ctl_print_json(json_t *object);
 /** ctl_json_counts() - a new object with @first = @value, and the counts; NULL: without them */
 json_t *ctl_json_counts(const char *first, const char *value, RequestStatus status,
                         const RequestCounts *counts);
+
+/* ---------------------------------------------------------------- logs: ctl-sites.c */
+
+typedef struct CtlSite {
+        char *site;     /* as survey_site() has it */
+        char *path;     /* of its log, below the queue directory; NULL: there is none */
+        bool named;     /* @site is its name; else that of a log of flush(8) in parentheses */
+        struct stat st; /* of the log */
+} CtlSite;
+
+typedef struct CtlSites {
+        CtlSite *items;
+        size_t n;
+} CtlSites;
+
+/**
+ * ctl_find_sites() - recorded sites that match one of the patterns; without any, all
+ * @all:  a pattern that is a site is in the result also if nothing is recorded for it, without a
+ *        word; else it is as any other pattern that matches nothing
+ * @ret:  receives them, by name; ctl_free_sites() them in any case
+ *
+ * Return: EX_OK, EX_NOINPUT (a pattern matches nothing; the others count), or trouble.
+ */
+int ctl_find_sites(Ctl *ctl, char *patterns[], bool all, CtlSites *ret);
+void ctl_free_sites(CtlSites *sites);
+
+/** ctl_read_site() - survey_read() with a message for trouble; survey_free() in any case */
+int ctl_read_site(Ctl *ctl, const CtlSite *site, SurveyLog *ret);
+
+/* -------------------------------------------------------------------------- for people */
+
+typedef enum CtlStyle { CTL_PLAIN, CTL_BOLD, CTL_DIM, CTL_RED, CTL_GREEN, CTL_YELLOW } CtlStyle;
+
+/** ctl_style() - what switches a terminal to that; "" if it is none, or NO_COLOR is set */
+const char *ctl_style(CtlStyle style);
+
+#define CTL_AGE_SIZE 32u
+
+/** ctl_age() - "12s", "5min", "3h", "2d": how long ago @then was. Return: @ret */
+const char *ctl_age(time_t now, time_t then, char ret[static CTL_AGE_SIZE]);

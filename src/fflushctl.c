@@ -3,6 +3,7 @@
 /* fflushctl(8): options, the table of commands. */
 
 #include <getopt.h>
+#include <stddef.h>
 #include <stdio.h>
 
 #include "ctl.h"
@@ -12,87 +13,150 @@
 #define MANY (-1)
 
 static const Verb verbs[] = {
-        {"flush", "SITE...", 1, MANY, 0, ctl_flush}, {"deliver", "ID...", 1, MANY, 0, ctl_deliver},
-        {"add", "SITE ID", 2, 2, 0, ctl_add},        {"refresh", "", 0, 0, 0, ctl_refresh},
+        {"list", "[PATTERN...]", 0, MANY, CTL_SUBDOMAINS | CTL_BY | CTL_TOP, ctl_list},
+        {"show", "PATTERN...", 1, MANY, CTL_SUBDOMAINS, ctl_show},
+        {"flush", "PATTERN...", 1, MANY, CTL_SUBDOMAINS | CTL_DRY_RUN, ctl_flush},
+        {"deliver", "ID...|-", 1, MANY, CTL_DRY_RUN, ctl_deliver},
+        {"add", "SITE ID", 2, 2, 0, ctl_add},
+        {"refresh", "", 0, 0, 0, ctl_refresh},
         {"purge", "", 0, 0, 0, ctl_purge},
 };
 
-/* Options without a letter of their own. */
-enum { OPTION_VERSION = 256, OPTION_JSON };
+typedef enum OptionKind {
+        OPT_FLAG,
+        OPT_TEXT,
+        OPT_NUMBER,
+        OPT_TIME,
+        OPT_VERSION,
+        OPT_HELP
+} OptionKind;
+
+/* Kind says what type Ctl has at the offset: bool, const char *, unsigned long, uint64_t. */
+static const struct {
+        const char *name;
+        int letter; /* 0: none */
+        OptionKind kind;
+        size_t offset;
+        unsigned bit; /* 0: for every command */
+} options[] = {
+        {"config", 'c', OPT_TEXT, offsetof(Ctl, config), 0},
+        {"instance", 'i', OPT_TEXT, offsetof(Ctl, instance), 0},
+        {"socket", 's', OPT_TEXT, offsetof(Ctl, socket), 0},
+        {"host", 'H', OPT_TEXT, offsetof(Ctl, host), 0},
+        {"timeout", 't', OPT_TIME, offsetof(Ctl, timeout), 0},
+        {"quiet", 'q', OPT_FLAG, offsetof(Ctl, quiet), 0},
+        {"json", 'j', OPT_FLAG, offsetof(Ctl, json), 0},
+        {"dry-run", 'n', OPT_FLAG, offsetof(Ctl, dry_run), CTL_DRY_RUN},
+        {"subdomains", 'S', OPT_FLAG, offsetof(Ctl, subdomains), CTL_SUBDOMAINS},
+        {"by", 'b', OPT_TEXT, offsetof(Ctl, by), CTL_BY},
+        {"top", 0, OPT_NUMBER, offsetof(Ctl, top), CTL_TOP},
+        {"limit", 'l', OPT_NUMBER, offsetof(Ctl, limit), CTL_LIMIT},
+        {"every", 'e', OPT_TIME, offsetof(Ctl, every), CTL_EVERY},
+        {"reason", 'r', OPT_TEXT, offsetof(Ctl, reason), CTL_REASON},
+        {"wait", 'w', OPT_FLAG, offsetof(Ctl, wait), CTL_WAIT},
+        {"repair", 0, OPT_FLAG, offsetof(Ctl, repair), CTL_REPAIR},
+        {"version", 0, OPT_VERSION, 0, 0},
+        {"help", 'h', OPT_HELP, 0, 0},
+};
 
 static void print_help(void) {
-        puts("Usage: fflushctl [OPTION...] COMMAND\n"
-             "\n"
-             "Ask the fast flush service of this mail host.\n"
-             "\n"
+        puts("Usage: fflushctl [OPTION...] COMMAND [ARGUMENT...]     See fflushctl(8).\n"
              "Commands:\n"
-             "  flush SITE...       deliver all deferred mail for these destinations now\n"
-             "  deliver ID...       deliver these messages now\n"
-             "  add SITE ID         record that message ID waits for SITE\n"
-             "  refresh             flush what has waited for fast_flush_refresh_time\n"
-             "  purge               flush everything that is recorded\n"
-             "\n"
+             "  list [PATTERN...]   what is recorded    show PATTERN...  where that mail is\n"
+             "  flush PATTERN...    deliver it now      deliver ID...|-  deliver these now\n"
+             "  add SITE ID         record a message    refresh          flush what is old\n"
+             "                                          purge            flush all of it\n"
              "Options:\n"
-             "  -c, --config FILE   configuration file (" SETTINGS_FILE ")\n"
-             "  -i, --instance NAME further Postfix instance, with its configuration in /etc/NAME\n"
-             "  -s, --socket PATH   socket (queue_directory/public/fflushd)\n"
-             "  -t, --timeout TIME  give up waiting after this time (never)\n"
-             "  -q, --quiet         print nothing but errors\n"
-             "      --json          print objects for programs, one a line\n"
-             "      --version       print the version, exit\n"
-             "  -h, --help          print this, exit\n"
-             "\n"
-             "A SITE is a domain or an [address], as after the @ of the recipients.");
+             "  -n, --dry-run        change nothing, count what would be done\n"
+             "  -S, --subdomains     a SITE stands for its subdomains as well\n"
+             "  -b, --by COLUMN      records, messages, deferred, newest, flushed, site\n"
+             "      --top N          list only the first N\n"
+             "  -t, --timeout TIME   give up waiting after this time (never)\n"
+             "  -q, --quiet          print nothing but errors\n"
+             "  -j, --json           print objects for programs, one a line\n"
+             "  -c, --config FILE    configuration (" SETTINGS_FILE ")\n"
+             "  -i, --instance NAME  a further Postfix instance\n"
+             "  -s, --socket PATH    socket (queue_directory/public/fflushd)\n"
+             "      --version, -h, --help\n"
+             "A SITE is a domain or an [address], as after the @ of the recipients;\n"
+             "a PATTERN is a SITE, or has * ? [...] and means recorded ones that match.");
 }
 
-static int parse_time(const char *text, uint64_t *ret) {
-        if (timespan_parse(text, 's', ret) >= 0)
-                return -1;
-        ctl_error("not a time: %s", text);
+static int parse_number(const char *text, unsigned long *ret) {
+        char *end;
+
+        errno = 0;
+        *ret = strtoul(text, &end, 10);
+        return errno == 0 && *ret > 0 && *end == '\0' && text[0] >= '0' && text[0] <= '9' ? 0
+                                                                                          : -EINVAL;
+}
+
+static int wrong_value(size_t i, const char *what) {
+        ctl_error("--%s: not %s: %s", options[i].name, what, optarg);
         return EX_USAGE;
 }
 
 /* Return: -1 (go on), or an exit status. */
-static int parse_option(Ctl *ctl, int c, unsigned *given) {
-        switch (c) {
-        case 'c':
-                ctl->config = optarg;
+static int parse_option(Ctl *ctl, size_t i, unsigned *given) {
+        void *value = (char *) ctl + options[i].offset;
+
+        *given |= options[i].bit;
+        switch (options[i].kind) {
+        case OPT_FLAG:
+                *(bool *) value = true;
                 return -1;
-        case 'i':
-                ctl->instance = optarg;
+        case OPT_TEXT:
+                *(const char **) value = optarg;
                 return -1;
-        case 's':
-                ctl->socket = optarg;
-                return -1;
-        case 't':
-                return parse_time(optarg, &ctl->timeout);
-        case 'q':
-                ctl->quiet = true;
-                return -1;
-        case 'n':
-                ctl->dry_run = true;
-                *given |= CTL_DRY_RUN;
-                return -1;
-        case OPTION_JSON:
-                ctl->json = true;
-                return -1;
-        case OPTION_VERSION:
+        case OPT_NUMBER:
+                return parse_number(optarg, value) < 0 ? wrong_value(i, "a number above 0") : -1;
+        case OPT_TIME:
+                return timespan_parse(optarg, 's', value) < 0 ? wrong_value(i, "a time") : -1;
+        case OPT_VERSION:
                 puts(PACKAGE_STRING);
                 return EX_OK;
-        case 'h':
+        default:
                 print_help();
                 return EX_OK;
-        default:
-                return EX_USAGE;
         }
 }
 
-static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'}, {"instance", required_argument, NULL, 'i'},
-        {"socket", required_argument, NULL, 's'}, {"timeout", required_argument, NULL, 't'},
-        {"quiet", no_argument, NULL, 'q'},        {"json", no_argument, NULL, OPTION_JSON},
-        {"dry-run", no_argument, NULL, 'n'},      {"version", no_argument, NULL, OPTION_VERSION},
-        {"help", no_argument, NULL, 'h'},         {0}};
+#define FIRST_INDEX                                                                                \
+        256 /* what getopt_long() returns: letters, or this and the place in the table */
+
+/* Return: -1 (go on), or an exit status. */
+static int parse_options(Ctl *ctl, int argc, char *argv[], unsigned *given) {
+        struct option table[ARRAY_SIZE(options) + 1] = {0};
+        char letters[2 * ARRAY_SIZE(options) + 1], *p = letters;
+        int c, r;
+
+        for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+                bool has_value = options[i].kind >= OPT_TEXT && options[i].kind <= OPT_TIME;
+
+                table[i] = (struct option){options[i].name, has_value, NULL, FIRST_INDEX + (int) i};
+                if (options[i].letter) {
+                        *p++ = (char) options[i].letter;
+                        if (has_value)
+                                *p++ = ':';
+                }
+        }
+        *p = '\0';
+        while ((c = getopt_long(argc, argv, letters, table, NULL)) >= 0) {
+                size_t i = 0;
+
+                if (c == '?')
+                        return EX_USAGE;
+                if (c >= FIRST_INDEX)
+                        i = (size_t) (c - FIRST_INDEX);
+                else
+                        while (options[i].letter != c)
+                                i++;
+                r = parse_option(ctl, i, given);
+                if (r >= 0)
+                        return r;
+        }
+        return -1;
+}
 
 static const Verb *find_verb(const char *name) {
         for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
@@ -135,15 +199,12 @@ static void ctl_free(Ctl *ctl) {
 int main(int argc, char *argv[]) {
         _cleanup_(ctl_free) Ctl ctl = {.queue.fd = -EBADF};
         unsigned given = 0;
-        int c, r;
+        int r;
 
-        while ((c = getopt_long(argc, argv, "c:i:s:t:qnh", options, NULL)) >= 0) {
-                r = parse_option(&ctl, c, &given);
-                if (r >= 0)
-                        return r;
-        }
-        r = run(&ctl, given, argv + optind, argc - optind);
-        if (fflush(stdout) != 0)
+        r = parse_options(&ctl, argc, argv, &given);
+        if (r < 0)
+                r = run(&ctl, given, argv + optind, argc - optind);
+        if (fflush(stdout) != 0 || ferror(stdout))
                 return EX_IOERR;
         return r;
 }

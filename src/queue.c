@@ -127,6 +127,23 @@ static bool may_exist(const Queue *q, QueueName name, const char *id) {
         return faccessat(q->fd, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
 }
 
+/* In the order in which messages travel, and deferred again, where they come back to. */
+int queue_find(const Queue *q, const char *id, QueueName *ret, struct stat *ret_st) {
+        static const QueueName order[] = {QUEUE_DEFERRED, QUEUE_INCOMING, QUEUE_ACTIVE, QUEUE_HOLD,
+                                          QUEUE_DEFERRED};
+        char path[QUEUE_PATH_SIZE];
+
+        for (size_t i = 0; i < ARRAY_SIZE(order); i++) {
+                queue_path(q, order[i], id, path);
+                *ret = order[i];
+                if (fstatat(q->fd, path, ret_st, AT_SYMLINK_NOFOLLOW) == 0)
+                        return 0;
+                if (errno != ENOENT)
+                        return -errno;
+        }
+        return -ENOENT;
+}
+
 typedef int (*find_t)(const Queue *q, const char *path, QueueResult *ret);
 
 /* Calls @make_due where the message is, in the order in which messages travel, so that one that
@@ -165,6 +182,22 @@ static int make_due(const Queue *q, const char *path, QueueResult *ret) {
         return touch(q, path);
 }
 
+static int check_unthrottle(const struct stat *st, uid_t owner, QueueResult *ret) {
+        if (S_ISLNK(st->st_mode))
+                return -ELOOP;
+        if (S_ISDIR(st->st_mode))
+                return -EISDIR;
+        if (!S_ISREG(st->st_mode))
+                return -EPROTOTYPE;
+        if (st->st_nlink != 1)
+                return -EMLINK;
+        if (st->st_uid != owner)
+                return -EPERM;
+        if ((st->st_mode & MODE_READY) != MODE_READY)
+                *ret = QUEUE_NOT_READY;
+        return 0;
+}
+
 /*
  * Only through a descriptor, and only if it is a plain queue file of ours: with chmod(2) and
  * utimes(2) on a path, whoever can swap the file between two calls has us change another one's
@@ -173,22 +206,14 @@ static int make_due(const Queue *q, const char *path, QueueResult *ret) {
 static int make_due_unthrottled(const Queue *q, const char *path, QueueResult *ret) {
         _cleanup_close_ int fd = -EBADF;
         struct stat st;
+        int r;
 
         fd = openat(q->fd, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
         if (fd < 0 || fstat(fd, &st) < 0)
                 return -errno;
-        if (S_ISDIR(st.st_mode))
-                return -EISDIR;
-        if (!S_ISREG(st.st_mode))
-                return -EPROTOTYPE;
-        if (st.st_nlink != 1)
-                return -EMLINK;
-        if (st.st_uid != geteuid())
-                return -EPERM;
-        if ((st.st_mode & MODE_READY) != MODE_READY) {
-                *ret = QUEUE_NOT_READY;
-                return 0;
-        }
+        r = check_unthrottle(&st, geteuid(), ret);
+        if (r < 0 || *ret == QUEUE_NOT_READY)
+                return r;
         if (fchmod(fd, (st.st_mode & 07777) | MODE_UNTHROTTLE) < 0 || futimens(fd, NULL) < 0)
                 return -errno;
         return 0;
@@ -209,4 +234,26 @@ int queue_sync_moves(const Queue *q) {
 
 int queue_unthrottle(const Queue *q, const char *id, QueueResult *ret) {
         return expedite(q, id, make_due_unthrottled, ret);
+}
+
+int queue_preview(const Queue *q, const char *id, bool unthrottle, QueueResult *ret) {
+        struct stat st, incoming;
+        QueueName name;
+        int r;
+
+        *ret = QUEUE_MOVED;
+        r = queue_find(q, id, &name, &st);
+        if (r < 0) {
+                *ret = QUEUE_GONE;
+                return r == -ENOENT ? 0 : r;
+        }
+        if (name != QUEUE_DEFERRED && name != QUEUE_INCOMING) {
+                *ret = QUEUE_BUSY;
+                return 0;
+        }
+        if (fstatat(q->fd, names[QUEUE_INCOMING], &incoming, 0) < 0)
+                return errno == ENOENT ? -ENOTDIR : -errno;
+        if (unthrottle)
+                return check_unthrottle(&st, incoming.st_uid, ret);
+        return st.st_uid == incoming.st_uid ? 0 : -EPERM;
 }

@@ -4,6 +4,7 @@
 /* The queue directory: where a message is, and how to make it due now. Does not log. */
 
 #include <stdbool.h>
+#include <sys/stat.h>
 
 #include "queueid.h"
 
@@ -51,6 +52,16 @@ void queue_path(const Queue *q, QueueName name, const char *id, char ret[static 
  */
 int queue_make_dirs(const Queue *q, const char *path);
 
+/**
+ * queue_find() - in which queue is a message?
+ * @ret, @ret_st:  receive it, and its file's status
+ *
+ * Changes nothing. One that travels meanwhile is found, if it does so once.
+ *
+ * Return: 0, -ENOENT (in none of incoming, active, deferred, hold), or another negative errno.
+ */
+int queue_find(const Queue *q, const char *id, QueueName *ret, struct stat *ret_st);
+
 typedef enum QueueResult {
         QUEUE_MOVED,     /* it is in incoming, and due */
         QUEUE_GONE,      /* in none of the queues: delivered, bounced or deleted */
@@ -87,3 +98,11 @@ int queue_sync_moves(const Queue *q);
  * Source: spec 5.4; flush(8) changes the time stamp of what it then refuses (spec 9.18).
  */
 int queue_unthrottle(const Queue *q, const char *id, QueueResult *ret);
+
+/**
+ * queue_preview() - what queue_move() or queue_unthrottle() would do now; changes nothing
+ * @unthrottle:  which of the two
+ *
+ * As if done by the owner of the queue. Return: as theirs.
+ */
+int queue_preview(const Queue *q, const char *id, bool unthrottle, QueueResult *ret);

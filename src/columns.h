@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* A table for people: columns as wide as what is in them. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+typedef struct Columns {
+        const char *const *titles; /* end in NULL; one that begins with '>' is aligned right */
+        char **cells;
+        size_t n, size;
+} Columns;
+
+/**
+ * columns_add() - the next cell, row by row
+ * Return: 0, or -ENOMEM.
+ */
+int columns_add(Columns *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/**
+ * columns_print() - the titles, and all rows that are complete
+ * @on, @off:  what to print before and behind the titles, for colour; "" for none
+ */
+void columns_print(const Columns *c, FILE *f, const char *on, const char *off);
+void columns_free(Columns *c);
