@@ -52,19 +52,19 @@ static int send_request(int fd, const Request *request) {
         return send_all(fd, bytes, request_encode(request, bytes, size));
 }
 
-static int wait_readable(int fd, uint64_t until_usec) {
-        struct pollfd p = {.fd = fd, .events = POLLIN};
+/* Return: 0, -ETIMEDOUT, or another negative errno. */
+static int wait_for(struct pollfd *fds, nfds_t n, uint64_t until_usec) {
         int timeout_ms = -1, r;
 
-        if (until_usec != USEC_INFINITY) {
-                uint64_t now = now_usec();
-                uint64_t ms = until_usec > now ? (until_usec - now) / USEC_PER_MSEC + 1 : 0;
+        do {
+                if (until_usec != USEC_INFINITY) {
+                        uint64_t now = now_usec();
+                        uint64_t ms = until_usec > now ? (until_usec - now) / USEC_PER_MSEC + 1 : 0;
 
-                timeout_ms = ms < INT_MAX ? (int) ms : INT_MAX;
-        }
-        do
-                r = poll(&p, 1, timeout_ms);
-        while (r < 0 && errno == EINTR);
+                        timeout_ms = ms < INT_MAX ? (int) ms : INT_MAX;
+                }
+                r = poll(fds, n, timeout_ms);
+        } while (r < 0 && errno == EINTR);
         if (r < 0)
                 return -errno;
         return r == 0 ? -ETIMEDOUT : 0;
@@ -79,7 +79,7 @@ static ssize_t receive(int fd, char *buf, size_t size, uint64_t until_usec) {
         ssize_t n;
         int r;
 
-        r = wait_readable(fd, until_usec);
+        r = wait_for(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, until_usec);
         if (r < 0)
                 return r;
         n = recv(fd, buf, size, 0);
@@ -132,4 +132,135 @@ int client_wait(int fd, uint64_t timeout_usec) {
                 n = receive(fd, waste, sizeof waste, until_usec);
         while (n > 0);
         return n == -ECONNRESET ? 0 : (int) n;
+}
+
+/* ---------------------------------------------------------------------------- many at once */
+
+typedef struct Exchange {
+        bool busy;
+        void *item;
+        uint64_t until_usec;
+        AttrReader in;
+} Exchange;
+
+typedef struct Batch {
+        const ClientBatch *batch;
+        Exchange exchanges[CLIENT_CONNECTIONS];
+        struct pollfd fds[CLIENT_CONNECTIONS]; /* fd is negative where none is busy */
+        unsigned n_busy;
+        bool more;
+        int error;
+} Batch;
+
+static void finish(Batch *b, size_t i, const ClientAnswer *answer) {
+        Exchange *e = &b->exchanges[i];
+
+        closep(&b->fds[i].fd);
+        b->fds[i].fd = -1;
+        attr_reader_free(&e->in);
+        e->in = (AttrReader){0};
+        e->busy = false;
+        b->n_busy--;
+        b->batch->done(e->item, answer, b->batch->userdata);
+}
+
+static void begin(Batch *b, size_t i, const char *path, uint64_t timeout_usec) {
+        Exchange *e = &b->exchanges[i];
+        Request request;
+
+        if (!b->batch->next(&request, &e->item, b->batch->userdata)) {
+                b->more = false;
+                return;
+        }
+        e->busy = true;
+        b->n_busy++;
+        e->until_usec = until(timeout_usec);
+        b->fds[i] = (struct pollfd){.fd = client_connect(path), .events = POLLIN};
+        if (b->fds[i].fd < 0) {
+                b->error = b->fds[i].fd;
+                b->more = false;
+                finish(b, i, &(ClientAnswer){.error = b->error});
+                return;
+        }
+        /* If it is refused while we still send, the reply says why. */
+        (void) send_request(b->fds[i].fd, &request);
+}
+
+/* Return: 1 (an answer, or trouble, in @ret), or 0 (more is needed). */
+static int go_on(Exchange *e, int fd, ClientAnswer *ret) {
+        size_t size;
+        char *space;
+        ssize_t n;
+        int r;
+
+        *ret = (ClientAnswer){0};
+        r = attr_reader_space(&e->in, &space, &size);
+        if (r < 0) {
+                ret->error = r == -EMSGSIZE ? -EBADMSG : r;
+                return 1;
+        }
+        n = recv(fd, space, size, MSG_DONTWAIT);
+        if (n < 0) {
+                ret->error = -errno;
+                return errno != EAGAIN && errno != EINTR;
+        }
+        attr_reader_commit(&e->in, (size_t) n);
+        r = request_decode_reply(&e->in, &ret->status, &ret->counts, &ret->has_counts);
+        if (r == 0 && n == 0)
+                r = -ECONNRESET;
+        ret->error = r < 0 ? r : 0;
+        return r != 0;
+}
+
+static int wait_any(Batch *b) {
+        uint64_t first = USEC_INFINITY;
+        int r;
+
+        for (size_t i = 0; i < CLIENT_CONNECTIONS; i++)
+                if (b->exchanges[i].busy && b->exchanges[i].until_usec < first)
+                        first = b->exchanges[i].until_usec;
+        r = wait_for(b->fds, CLIENT_CONNECTIONS, first);
+        return r == -ETIMEDOUT ? 0 : r;
+}
+
+static void work(Batch *b) {
+        ClientAnswer answer;
+        uint64_t now = now_usec();
+
+        for (size_t i = 0; i < CLIENT_CONNECTIONS; i++) {
+                Exchange *e = &b->exchanges[i];
+
+                if (!e->busy)
+                        continue;
+                if (b->fds[i].revents != 0 && go_on(e, b->fds[i].fd, &answer))
+                        finish(b, i, &answer);
+                else if (now >= e->until_usec)
+                        finish(b, i, &(ClientAnswer){.error = -ETIMEDOUT});
+        }
+}
+
+int client_ask_all(const char *path, uint64_t timeout_usec, const ClientBatch *batch) {
+        Batch b = {.batch = batch, .more = true};
+
+        for (size_t i = 0; i < CLIENT_CONNECTIONS; i++)
+                b.fds[i].fd = -1;
+        for (;;) {
+                int r;
+
+                for (size_t i = 0; i < CLIENT_CONNECTIONS && b.more; i++)
+                        if (!b.exchanges[i].busy)
+                                begin(&b, i, path, timeout_usec);
+                if (b.n_busy == 0 && !b.more)
+                        return b.error;
+                r = b.n_busy > 0 ? wait_any(&b) : 0;
+                if (r < 0) {
+                        b.error = r;
+                        break;
+                }
+                work(&b);
+        }
+        for (size_t i = 0; i < CLIENT_CONNECTIONS; i++)
+                if (b.exchanges[i].busy)
+                        finish(&b, i, &(ClientAnswer){.error = b.error});
+        return b.error;
 }

@@ -35,3 +35,32 @@ int client_ask(int fd, const Request *request, uint64_t timeout_usec, RequestSta
  * Return: 0, -ETIMEDOUT, or another negative errno.
  */
 int client_wait(int fd, uint64_t timeout_usec);
+
+/* What came of one of many requests. */
+typedef struct ClientAnswer {
+        int error; /* as client_connect() and client_ask() return it; then the rest means nothing */
+        RequestStatus status;
+        RequestCounts counts;
+        bool has_counts;
+} ClientAnswer;
+
+typedef struct ClientBatch {
+        /* Fills in one more request, and whatever shall tell it from others; false: that was all.
+         * The strings of the request live until it is answered. */
+        bool (*next)(Request *ret, void **ret_item, void *userdata);
+        /* Called once for each, in the order of the answers. */
+        void (*done)(void *item, const ClientAnswer *answer, void *userdata);
+        void *userdata;
+} ClientBatch;
+
+#define CLIENT_CONNECTIONS 32u
+
+/**
+ * client_ask_all() - many requests, over up to CLIENT_CONNECTIONS connections at once
+ * @timeout_usec:  for each of them, 0 for none
+ *
+ * If one cannot connect, no more are begun.
+ *
+ * Return: 0, or the negative errno with which the first one could not connect, or poll(2) failed.
+ */
+int client_ask_all(const char *path, uint64_t timeout_usec, const ClientBatch *batch);

@@ -67,7 +67,7 @@ static int preview_site(Ctl *ctl, const CtlSite *site, RequestCounts *ret) {
         return k < 0 ? ctl_no_memory() : r;
 }
 
-static int flush_site(Ctl *ctl, const CtlSite *site) {
+static int flush_site(Ctl *ctl, const CtlSite *site, bool *all_moved) {
         Request request = {.kind = REQUEST_SEND_SITE, .site = site->site, .detail = true};
         RequestStatus status = REQUEST_FAIL;
         RequestCounts counts = {0};
@@ -88,12 +88,13 @@ static int flush_site(Ctl *ctl, const CtlSite *site) {
                 say_json(ctl, "site", site->site, status, has_counts ? &counts : NULL);
         else if (r == EX_OK && has_counts && !ctl->quiet) /* flush(8) does not tell */
                 say_flushed(ctl, site->site, &counts);
+        *all_moved &= r == EX_OK && counts.failed == 0;
         return r == EX_OK && counts.failed > 0 ? EX_TEMPFAIL : r;
 }
 
 /* Most users may connect to the socket but not look at the logs, and need not for this. */
 static bool are_plain_sites(const Ctl *ctl, char *args[]) {
-        bool plain = !ctl->subdomains && !ctl->dry_run;
+        bool plain = !ctl->subdomains && !ctl->dry_run && !ctl->wait;
 
         for (; plain && *args; args++) {
                 Pattern pattern;
@@ -104,21 +105,48 @@ static bool are_plain_sites(const Ctl *ctl, char *args[]) {
         return plain;
 }
 
+static int follow_site(Ctl *ctl, const CtlSite *site, Follow *f) {
+        const IdSetEntry *e = NULL;
+        SurveyLog log;
+        int r = ctl_read_site(ctl, site, &log);
+
+        while (r == EX_OK && (e = idset_next(&log.ids, e)))
+                r = ctl_wait_add(f, idset_entry_id(e));
+        survey_free(&log);
+        return r;
+}
+
+static int flush_sites(Ctl *ctl, const CtlSites *sites) {
+        _cleanup_(follow_free) Follow follow = {.fd = -EBADF};
+        bool all_moved = true;
+        int r = EX_OK;
+
+        if (ctl->wait)
+                r = ctl_wait_begin(ctl, &follow);
+        for (size_t i = 0; r == EX_OK && ctl->wait && i < sites->n; i++)
+                r = follow_site(ctl, &sites->items[i], &follow);
+        if (r != EX_OK)
+                return r;
+        for (size_t i = 0; i < sites->n; i++)
+                r = ctl_worse(r, flush_site(ctl, &sites->items[i], &all_moved));
+        return ctl->wait ? ctl_worse(r, ctl_wait_end(ctl, &follow, all_moved)) : r;
+}
+
 int ctl_flush(Ctl *ctl, char *args[]) {
         _cleanup_(ctl_free_sites) CtlSites sites = {0};
+        bool all_moved;
         int r = EX_OK;
 
         if (are_plain_sites(ctl, args)) {
                 for (; *args; args++)
-                        r = ctl_worse(r, flush_site(ctl, &(CtlSite){.site = *args, .named = true}));
+                        r = ctl_worse(r, flush_site(ctl, &(CtlSite){.site = *args, .named = true},
+                                                    &all_moved));
                 return r;
         }
+        if (ctl->wait && ctl->dry_run)
+                return ctl_usage("--wait and --dry-run: there will be nothing to wait for");
         r = ctl_find_sites(ctl, args, true, &sites);
-        if (r != EX_OK && r != EX_NOINPUT)
-                return r;
-        for (size_t i = 0; i < sites.n; i++)
-                r = ctl_worse(r, flush_site(ctl, &sites.items[i]));
-        return r;
+        return r == EX_OK || r == EX_NOINPUT ? ctl_worse(r, flush_sites(ctl, &sites)) : r;
 }
 
 static int preview_message(Ctl *ctl, const char *id, RequestCounts *ret) {
@@ -154,8 +182,10 @@ static int deliver(Ctl *ctl, const char *id) {
         return counts.failed > 0 ? EX_TEMPFAIL : counts.gone > 0 ? EX_NOINPUT : EX_OK;
 }
 
-/* From standard input, between blanks; a "-" among others has its place in the order. */
-static int deliver_input(Ctl *ctl) {
+typedef int (*each_id_t)(Ctl *ctl, char *id, void *userdata);
+
+/* Between blanks, each as soon as it is there. */
+static int each_of_input(Ctl *ctl, each_id_t each, void *userdata) {
         _cleanup_free_ char *line = NULL;
         int status = EX_OK;
         size_t size = 0;
@@ -165,7 +195,7 @@ static int deliver_input(Ctl *ctl) {
 
                 while ((id = strsep(&rest, " \t\r\n")))
                         if (*id)
-                                status = ctl_worse(status, deliver(ctl, id));
+                                status = ctl_worse(status, each(ctl, id, userdata));
         }
         if (ferror(stdin)) {
                 ctl_error("standard input: %s", strerror(errno));
@@ -174,13 +204,66 @@ static int deliver_input(Ctl *ctl) {
         return status;
 }
 
-int ctl_deliver(Ctl *ctl, char *args[]) {
+static int each_id(Ctl *ctl, char *args[], each_id_t each, void *userdata) {
         int status = EX_OK;
 
         for (; *args; args++)
-                status = ctl_worse(status,
-                                   streq(*args, "-") ? deliver_input(ctl) : deliver(ctl, *args));
+                status = ctl_worse(status, streq(*args, "-") ? each_of_input(ctl, each, userdata)
+                                                             : each(ctl, *args, userdata));
         return status;
+}
+
+static int deliver_id(Ctl *ctl, char *id, void *userdata) {
+        (void) userdata;
+        return deliver(ctl, id);
+}
+
+/* IDs are known only once; to follow them, all have to be known before the first is delivered. */
+typedef struct Waiting {
+        Follow follow;
+        char **ids;
+        size_t n;
+} Waiting;
+
+static int collect_id(Ctl *ctl, char *id, void *userdata) {
+        Waiting *w = userdata;
+        char **ids = reallocarray(w->ids, w->n + 1, sizeof *ids);
+
+        (void) ctl;
+        if (!ids)
+                return ctl_no_memory();
+        w->ids = ids;
+        ids[w->n] = strdup(id);
+        if (!ids[w->n])
+                return ctl_no_memory();
+        w->n++;
+        return queueid_valid(id, strlen(id)) ? ctl_wait_add(&w->follow, id) : EX_OK;
+}
+
+static void waiting_free(Waiting *w) {
+        while (w->n > 0)
+                free(w->ids[--w->n]);
+        free(w->ids);
+        follow_free(&w->follow);
+}
+
+static int deliver_and_wait(Ctl *ctl, char *args[]) {
+        _cleanup_(waiting_free) Waiting w = {.follow.fd = -EBADF};
+        int r = ctl_wait_begin(ctl, &w.follow);
+
+        if (r == EX_OK)
+                r = each_id(ctl, args, collect_id, &w);
+        if (r != EX_OK)
+                return r;
+        for (size_t i = 0; i < w.n; i++)
+                r = ctl_worse(r, deliver(ctl, w.ids[i]));
+        return ctl_worse(r, ctl_wait_end(ctl, &w.follow, r == EX_OK || r == EX_NOINPUT));
+}
+
+int ctl_deliver(Ctl *ctl, char *args[]) {
+        if (ctl->wait && ctl->dry_run)
+                return ctl_usage("--wait and --dry-run: there will be nothing to wait for");
+        return ctl->wait ? deliver_and_wait(ctl, args) : each_id(ctl, args, deliver_id, NULL);
 }
 
 /* A request that has nothing to tell but whether it was done. */

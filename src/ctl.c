@@ -4,6 +4,8 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <unictype.h>
+#include <unistr.h>
 
 #include "client.h"
 #include "log.h"
@@ -19,6 +21,11 @@ void ctl_error(const char *format, ...) {
         (void) vfprintf(stderr, format, ap);
         va_end(ap);
         (void) fputc('\n', stderr);
+}
+
+int ctl_usage(const char *why) {
+        ctl_error("%s\nTry \"fflushctl --help\".", why);
+        return EX_USAGE;
 }
 
 int ctl_no_memory(void) {
@@ -84,7 +91,7 @@ int ctl_socket(Ctl *ctl) {
         return ctl_no_memory();
 }
 
-static int say_connect_error(const char *path, int error) {
+int ctl_connect_error(const char *path, int error) {
         ctl_error("cannot connect to %s: %s%s", path, strerror(-error),
                   error == -ENOENT || error == -ECONNREFUSED ? " (is fflush.socket started?)" : "");
         return error == -EACCES || error == -EPERM ? EX_NOPERM : EX_UNAVAILABLE;
@@ -129,7 +136,7 @@ int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *r
                 return r;
         fd = client_connect(ctl->socket_path);
         if (fd < 0)
-                return say_connect_error(ctl->socket_path, fd);
+                return ctl_connect_error(ctl->socket_path, fd);
         r = client_ask(fd, request, ctl->timeout, ret_status, ret_counts, ret_has_counts);
         if (r < 0)
                 return say_no_reply(what, r);
@@ -216,4 +223,29 @@ const char *ctl_age(time_t now, time_t then, char ret[static CTL_AGE_SIZE]) {
                 i++;
         (void) snprintf(ret, CTL_AGE_SIZE, "%ld%s", age / units[i].seconds, units[i].unit);
         return ret;
+}
+
+/* Neither control characters nor what rearranges a line, as marks of direction do. */
+static bool is_printable(ucs4_t c) {
+        return !uc_is_general_category_withtable(c, UC_CATEGORY_MASK_C | UC_CATEGORY_MASK_Zl |
+                                                            UC_CATEGORY_MASK_Zp);
+}
+
+void ctl_print_text(const char *text) {
+        const uint8_t *p = (const uint8_t *) text;
+        size_t n = strlen(text);
+
+        while (n > 0) {
+                ucs4_t c;
+                int k = u8_mbtoucr(&c, p, n);
+                size_t n_char = k > 0 ? (size_t) k : 1;
+
+                if (k > 0 && c != '\\' && is_printable(c))
+                        (void) fwrite(p, 1, n_char, stdout);
+                else
+                        for (size_t i = 0; i < n_char; i++)
+                                printf("\\x%02x", p[i]);
+                p += n_char;
+                n -= n_char;
+        }
 }

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <sysexits.h>
 
+#include "follow.h"
 #include "queue.h"
 #include "request.h"
 #include "settings.h"
@@ -56,9 +57,13 @@ int ctl_deliver(Ctl *ctl, char *args[]);
 int ctl_add(Ctl *ctl, char *args[]);
 int ctl_refresh(Ctl *ctl, char *args[]);
 int ctl_purge(Ctl *ctl, char *args[]);
+int ctl_import(Ctl *ctl, char *args[]);
 
 /** ctl_error() - one line on standard error, behind "fflushctl: " */
 void ctl_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/** ctl_usage() - options or arguments that make no sense; Return: EX_USAGE. */
+int ctl_usage(const char *why);
 
 /** ctl_no_memory() - say so; Return: EX_OSERR. */
 int ctl_no_memory(void);
@@ -82,6 +87,9 @@ int ctl_socket(Ctl *ctl);
  */
 int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *ret_status,
             RequestCounts *ret_counts, bool *ret_has_counts);
+
+/** ctl_connect_error() - say why client_connect() failed; Return: an exit status. */
+int ctl_connect_error(const char *path, int error);
 
 /** ctl_check_id() - say so if that is no queue ID; Return: EX_OK, or EX_DATAERR. */
 int ctl_check_id(const char *id);
@@ -132,3 +140,23 @@ const char *ctl_style(CtlStyle style);
 
 /** ctl_age() - "12s", "5min", "3h", "2d": how long ago @then was. Return: @ret */
 const char *ctl_age(time_t now, time_t then, char ret[static CTL_AGE_SIZE]);
+
+/** ctl_print_text() - text from outside on standard output, with \xNN for what is not printable */
+void ctl_print_text(const char *text);
+
+/* --------------------------------------------------------------------- --wait: ctl-wait.c */
+
+/** ctl_wait_begin() - before anything is moved; follow_free() in any case */
+int ctl_wait_begin(Ctl *ctl, Follow *f);
+
+/** ctl_wait_add() - follow this message, if the request is going to move it */
+int ctl_wait_add(Follow *f, const char *id);
+
+/**
+ * ctl_wait_end() - wait, and say what became of the messages
+ * @all_moved:  no message could not be moved
+ *
+ * Return: EX_OK (all have left), or EX_TEMPFAIL (some are deferred again, or the watching ended
+ *         early, by --timeout or SIGINT).
+ */
+int ctl_wait_end(Ctl *ctl, Follow *f, bool all_moved);

@@ -15,11 +15,12 @@
 static const Verb verbs[] = {
         {"list", "[PATTERN...]", 0, MANY, CTL_SUBDOMAINS | CTL_BY | CTL_TOP, ctl_list},
         {"show", "PATTERN...", 1, MANY, CTL_SUBDOMAINS, ctl_show},
-        {"flush", "PATTERN...", 1, MANY, CTL_SUBDOMAINS | CTL_DRY_RUN, ctl_flush},
-        {"deliver", "ID...|-", 1, MANY, CTL_DRY_RUN, ctl_deliver},
+        {"flush", "PATTERN...", 1, MANY, CTL_SUBDOMAINS | CTL_DRY_RUN | CTL_WAIT, ctl_flush},
+        {"deliver", "ID...|-", 1, MANY, CTL_DRY_RUN | CTL_WAIT, ctl_deliver},
         {"add", "SITE ID", 2, 2, 0, ctl_add},
         {"refresh", "", 0, 0, 0, ctl_refresh},
         {"purge", "", 0, 0, 0, ctl_purge},
+        {"import", "[-]", 0, 1, CTL_DRY_RUN, ctl_import},
 };
 
 typedef enum OptionKind {

@@ -5,13 +5,17 @@
 import json
 import os
 import pty
-import re
+import shutil
 import signal
+import socket
 import subprocess
+import sys
 import time
 
 import harness
 from harness import eq, test, wait_for
+
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 OK, DATAERR, USAGE, NOINPUT, UNAVAILABLE, TEMPFAIL, NOPERM = 0, 65, 64, 66, 69, 75, 77
 
@@ -351,6 +355,372 @@ def output_that_cannot_be_written_is_an_error(case):
             r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, *args],
                                stdout=full, stderr=subprocess.PIPE, **harness.as_user())
         eq(r.returncode, 74, args)
+
+
+def message(queue_id, *addresses, queue="deferred"):
+    return json.dumps({"queue_name": queue, "queue_id": queue_id, "arrival_time": 1,
+                       "message_size": 300, "forced_expire": False, "sender": "a@b.test",
+                       "recipients": [{"address": a, "delay_reason": "why not"}
+                                      for a in addresses]}) + "\n"
+
+
+def import_from(daemon, text, *args):
+    return subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, *args,
+                           "import", "-"], input=text, capture_output=True, text=True,
+                          **harness.as_user())
+
+
+@test
+def import_records_each_pair_once(case):
+    spool, daemon = case.make(fast_flush_domains="example.com, bücher.test, [192.0.2.1]")
+    spool.log("example_com", b"A2\n")
+    text = (message("A1", "x@example.com", "y@Example.COM", '"@"@example.com') +
+            message("A2", "x@example.com", "x@nosuch.test") +
+            message("A3", "x@bücher.test", "x@[192.0.2.1]", "local", "x@", "x@a..b") +
+            message("A4", "x@example.com", queue="active") +
+            message("A5", "x@example.com", queue="incoming") +
+            message("A6", "x@example.com", queue="hold") + message("A7"))
+    wanted = {"messages": 4, "added": 3, "known": 3, "not_eligible": 1, "no_site": 3, "failed": 0,
+              "malformed": 0, "dry_run": False}
+    r = import_from(daemon, text, "--json")
+    eq((r.returncode, objects(r), r.stderr), (OK, [wanted], ""))
+    eq(spool.read("flush/example_com"), b"A2\nA1\n")
+    eq(spool.files("flush"), ["flush/L192_0_2_1R", "flush/example_com", "flush/xnDDbcherDkva_test"])
+    eq(objects(import_from(daemon, text, "--json")), [wanted | {"added": 0, "known": 6}])
+    eq(spool.read("flush/example_com"), b"A2\nA1\n")
+
+
+@test
+def import_goes_on_after_what_it_cannot_read(case):
+    spool, daemon = case.make()
+    bad = ["nonsense", "{}", "[]", '"x"', "{" * 5000, message("a/b", "x@y.test").strip(),
+           '{"queue_name": "deferred", "queue_id": 5, "recipients": []}',
+           '{"queue_name": "deferred", "queue_id": "A1", "recipients": {}}', "\x00"]
+    odd = ('{"queue_name": "deferred", "queue_id": "A2", '
+           '"recipients": [null, 5, {}, {"address": 7}, {"address": "x@y.test"}]}')
+    r = import_from(daemon, "\n".join(bad) + "\n" + odd + "\n" + message("A3", "x@y.test"))
+    eq((r.returncode, r.stdout), (DATAERR, "2 deferred messages: 2 records added, "
+                                           "0 already there\n"))
+    eq(r.stderr, "fflushctl: %d lines are not what postqueue -j prints\n" % len(bad))
+    eq(spool.read("flush/y_test"), b"A2\nA3\n")
+
+
+@test
+def import_of_very_many(case):
+    n = int(os.environ.get("FFLUSHD_MANY", "100000")) // 5
+    spool, daemon = case.make()
+    text = "".join(message("%010X" % i, "x@site%d.test" % (i % 50)) for i in range(n))
+    eq(import_from(daemon, text).stdout,
+       "%d deferred messages: %d records added, 0 already there\n" % (n, n))
+    eq(sum(row["messages"] for row in objects(daemon.ctl("list", "--json"))), n)
+    for i in range(50):
+        eq(sorted(spool.read("flush/site%d_test" % i).decode().split()),
+           ["%010X" % j for j in range(i, n, 50)])
+
+
+@test
+def import_without_a_service_says_so(case):
+    spool, daemon = case.make()
+    r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, "-s",
+                        spool.join("public/nosuch"), "import", "-"],
+                       input=message("A1", "x@y.test") * 3, capture_output=True, text=True,
+                       **harness.as_user())
+    eq(r.returncode, UNAVAILABLE)
+    eq("cannot connect" in r.stderr, True, r.stderr)
+    eq(daemon.ctl("import", check=False).returncode, 78)  # there is no Postfix to ask
+    eq(daemon.ctl("import", "x", check=False).returncode, USAGE)
+
+
+# ------------------------------------------------------------------------------ a real Postfix
+
+MASTER_CF = """
+pickup unix n - n 1 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 1 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+showq unix n - n - - showq
+smtp unix - - n - 9 smtp
+error unix - - n - - error
+retry unix - - n - - error
+proxymap unix - - n - - proxymap
+local unix - n n - - local
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+def postfix_default(name):
+    postconf = shutil.which("postconf", path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if os.getuid() != 0:
+        raise harness.Skip("needs root")
+    if postconf is None:
+        raise harness.Skip("needs Postfix")
+    return subprocess.run([postconf, "-dh", name], check=True, capture_output=True,
+                          text=True).stdout.strip()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Mailhost:
+    """A private Postfix with a real queue manager on a spool that fflushd serves.
+
+    Mail for up.test goes to an SMTP server of ours, once start_sink() has been called; mail for
+    down.test to a port that nobody listens on.
+    """
+
+    def __init__(self, case, **main_cf):
+        owner = postfix_default("mail_owner")
+        if harness.USER is None or harness.USER.pw_name != owner:
+            raise harness.Skip("the queue's owner is not Postfix's")
+        case.n += 1
+        self.base = os.path.join(case.base, "host%d" % case.n)
+        os.mkdir(self.base, 0o755)
+        os.chown(self.base, harness.USER.pw_uid, harness.USER.pw_gid)
+        self.spool = harness.Spool(self.base, qmgr=None)
+        for name in ("private", "maildrop", "defer", "bounce", "saved", "trace", "corrupt"):
+            os.mkdir(self.spool.join(name), 0o700)
+        os.mkdir(self.spool.join("pid"), 0o755)
+        os.mkdir(os.path.join(self.base, "data"), 0o700)
+        self.spool.own(self.spool.path)
+        self.spool.own(os.path.join(self.base, "data"))
+        os.chown(self.spool.join("pid"), 0, 0)
+        self.conf = os.path.join(self.base, "conf")
+        os.mkdir(self.conf, 0o755)
+        self.port = free_port()
+        self.maillog = os.path.join(self.base, "mail.log")
+        self.received = os.path.join(self.base, "received")
+        self.write_config(main_cf)
+        self.processes = []
+        case.open.append(self)
+        self.start_master()
+        self.daemon = harness.Daemon(self.spool, self.base, postfix_config_directory=self.conf,
+                                     hash_queue_names="deferred, defer")
+        case.open.append(self.daemon)
+
+    def write_config(self, main_cf):
+        values = {"compatibility_level": "3.6", "queue_directory": self.spool.path,
+                  "data_directory": os.path.join(self.base, "data"),
+                  "mail_owner": harness.USER.pw_name,
+                  "command_directory": postfix_default("command_directory"),
+                  "daemon_directory": postfix_default("daemon_directory"),
+                  "myhostname": "host.test", "mydestination": "", "alias_maps": "",
+                  "alias_database": "", "local_recipient_maps": "", "disable_dns_lookups": "yes",
+                  "inet_interfaces": "loopback-only", "inet_protocols": "ipv4",
+                  "maillog_file": self.maillog, "maillog_file_prefixes": self.base,
+                  "flush_service_name": "fflushd", "fast_flush_domains": "static:all",
+                  "bounce_queue_lifetime": "1d",
+                  "transport_maps": "inline:{up.test=smtp:[127.0.0.1]:%d, "
+                                    "down.test=smtp:[127.0.0.1]:%d, "
+                                    "off.test=retry:switched-off}"
+                                    % (self.port, free_port()),
+                  } | main_cf
+        for name, text in (("main.cf", "".join("%s = %s\n" % i for i in values.items())),
+                           ("master.cf", MASTER_CF)):
+            path = os.path.join(self.conf, name)
+            with open(path, "w") as f:
+                f.write(text)
+            os.chmod(path, 0o644)
+            os.utime(path, (time.time() - 60,) * 2)  # Postfix waits with a new one
+
+    def start_master(self):
+        with open(os.path.join(self.base, "master.out"), "ab") as out:
+            master = subprocess.Popen(
+                [os.path.join(postfix_default("daemon_directory"), "master"), "-c", self.conf],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+        # It ends with us, whatever ends us: the pipe is closed then.
+        guard = subprocess.Popen(["sh", "-c", 'read x; kill "$0"', str(master.pid)],
+                                 stdin=subprocess.PIPE, start_new_session=True)
+        self.processes += [guard, master]
+        wait_for(lambda: os.path.exists(self.spool.join("public/qmgr")), "master does not run")
+
+    def start_sink(self):
+        self.processes.append(subprocess.Popen(
+            [sys.executable, os.path.join(HERE, "mailhost.py"), "sink", str(self.port),
+             self.received], stderr=subprocess.DEVNULL, start_new_session=True))
+        wait_for(lambda: self.answers(self.port), "no SMTP server")
+
+    @staticmethod
+    def answers(port):
+        with socket.socket() as s:
+            return s.connect_ex(("127.0.0.1", port)) == 0
+
+    def command(self, name):
+        return os.path.join(postfix_default("command_directory"), name)
+
+    def send(self, *recipients, n=1):
+        for _ in range(n):
+            subprocess.run([self.command("sendmail"), "-C", self.conf, "-f", "a@host.test",
+                            *recipients], input="Subject: x\n\nx\n", text=True, check=True,
+                           env=dict(os.environ, MAIL_CONFIG=self.conf))
+
+    def ctl(self, *args, check=True):
+        """As root: an ordinary user may not run postqueue for such an instance."""
+        r = subprocess.run([os.path.join(self.daemon.bin, "fflushctl"), "-c", self.daemon.config,
+                            *args], capture_output=True, text=True, timeout=harness.TIMEOUT)
+        if check and r.returncode != 0:
+            raise AssertionError("fflushctl %s: %d\n%s" % (args, r.returncode, r.stderr))
+        return r
+
+    def defer(self, *recipients, n=1, ignore=()):
+        """Mail that waits in the deferred queue, and is recorded; the IDs."""
+        before = set(self.deferred())
+        self.send(*recipients, n=n)
+        wait_for(lambda: len(set(self.deferred()) - before) == n and
+                 set(self.under_way()) <= set(ignore), "not deferred")
+        return sorted(set(self.deferred()) - before)
+
+    def deferred(self):
+        return [os.path.basename(p) for p in self.spool.files("deferred")]
+
+    def under_way(self):
+        return self.spool.files("incoming") + self.spool.files("active") + \
+            self.spool.files("maildrop")
+
+    def close(self):
+        for p in reversed(self.processes):
+            if p.stdin:
+                p.kill()
+                p.stdin.close()
+            p.terminate()
+            try:
+                p.wait(harness.TIMEOUT)
+            except subprocess.TimeoutExpired:
+                os.killpg(p.pid, signal.SIGKILL)
+                p.wait()
+
+
+@test
+def waiting_tells_what_became_of_the_mail(case):
+    host = Mailhost(case)
+    down = host.defer("x@down.test", n=3)
+    up = host.defer("x@up.test", n=4)
+    host.start_sink()
+    r = host.ctl("flush", "--wait", "-t", "20", "*.test", check=False)
+    lines = r.stdout.splitlines()
+    eq(lines[:3], ["down.test: 3 found, 3 moved", "up.test: 4 found, 4 moved",
+                   "7 moved: 4 left the queue, 3 deferred again"], r.stderr)
+    eq(len(lines), 4, lines)
+    eq(lines[3].split()[0], "3")
+    eq("Connection refused" in lines[3], True, lines)
+    eq((r.returncode, r.stderr), (TEMPFAIL, ""))
+    eq(host.deferred(), down)
+    eq(len(open(host.received).read().splitlines()), len(up))
+    # recorded again, as they were deferred again
+    rows = objects(host.ctl("show", "--json", "down.test"))
+    eq(sorted(row["queue_id"] for row in rows), down)
+
+
+@test
+def waiting_for_single_messages(case):
+    host = Mailhost(case)
+    down = host.defer("x@down.test", n=2)
+    up = host.defer("x@up.test")
+    host.start_sink()
+    r = host.ctl("deliver", "--wait", "--json", "-t", "20", up[0], down[0], "NOSUCH", check=False)
+    rows = objects(r)
+    eq([(row["queue_id"], row["moved"]) for row in rows[:3]],
+       [(up[0], 1), (down[0], 1), ("NOSUCH", 0)])
+    reasons = rows[3].pop("reasons")
+    eq(rows[3], {"moved": 2, "left": 1, "deferred": 1, "held": 0, "under_way": 0})
+    eq([(x["count"], "Connection refused" in x["reason"]) for x in reasons], [(1, True)])
+    eq(r.returncode, TEMPFAIL)
+    r = host.ctl("deliver", "--wait", "-t", "20", "NOSUCH", check=False)
+    eq(r.stdout, "NOSUCH: no such message in the queue\n"
+                 "0 moved: 0 left the queue, 0 deferred again\n")
+
+
+@test
+def waiting_ends_in_time_or_when_interrupted(case):
+    host = Mailhost(case)
+    host.defer("x@up.test")
+    with socket.socket() as s:  # an SMTP server that accepts and says nothing
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind(("127.0.0.1", host.port))
+        s.listen(5)
+        start = time.monotonic()
+        r = host.ctl("flush", "--wait", "-t", "1", "up.test", check=False)
+        under_way = "1 moved: 0 left the queue, 0 deferred again, 1 still on their way\n"
+        eq((r.returncode, r.stdout),
+           (TEMPFAIL, "up.test: 1 found, 1 moved\n" + under_way))
+        eq(time.monotonic() - start >= 1, True)
+        down = host.defer("x@down.test", ignore=host.under_way())
+        eq(len(down), 1)
+
+
+@test
+def an_interrupt_ends_the_watching_not_the_delivery(case):
+    spool, daemon = case.make()
+    backlog(spool)
+    p = subprocess.Popen([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, "flush",
+                          "--wait", "mail.example.com"], stdout=subprocess.PIPE, text=True,
+                         **harness.as_user())
+    eq(p.stdout.readline(), "mail.example.com: 1 found, 1 moved\n")
+    time.sleep(0.2)  # it says nothing when it begins to wait
+    p.send_signal(signal.SIGINT)
+    eq(p.communicate(timeout=harness.TIMEOUT)[0],
+       "1 moved: 0 left the queue, 0 deferred again, 1 still on their way\n")
+    eq(p.returncode, TEMPFAIL)
+    eq(spool.files("incoming"), ["incoming/A3", "incoming/B1"])
+
+
+@test
+def waiting_sees_all_ways_out_of_the_queue(case):
+    spool, daemon = case.make(hash_queue_names="deferred, active", hash_queue_depth="2")
+    n = 40
+    for i in range(n):
+        spool.put("deferred/%X/A/%XA" % (i % 16, i) if i >= 16 else "deferred/%X/A/%XA" % (i, i))
+    ids = ["%XA" % i for i in range(n)]
+    for name in ids:  # where they belong
+        path = "deferred/%s/%s/%s" % (name[0], name[1], name)
+        if not os.path.exists(spool.join(path)):
+            spool.put(path)
+    spool.log("example_com", "".join(i + "\n" for i in ids).encode())
+    p = subprocess.Popen([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, "flush",
+                          "--wait", "example.com"], stdout=subprocess.PIPE, text=True,
+                         **harness.as_user())
+    eq(p.stdout.readline(), "example.com: %d found, %d moved\n" % (n, n))
+
+    def travel(name, queue):
+        """As qmgr does it, which makes missing directories."""
+        path = "active/%s/%s" % (name[0], name[1])
+        os.makedirs(spool.join(path), exist_ok=True)
+        os.rename(spool.join("incoming", name), spool.join(path, name))
+        if queue == "deferred":
+            os.makedirs(spool.join("deferred/X/Y"), exist_ok=True)
+            os.rename(spool.join(path, name), spool.join("deferred", name[0], name[1], name))
+        elif queue == "hold":
+            os.rename(spool.join(path, name), spool.join("hold", name))
+        elif queue == "elsewhere":
+            os.rename(spool.join(path, name), spool.join("public", name))
+        else:
+            os.unlink(spool.join(path, name))
+
+    for i, name in enumerate(ids):
+        travel(name, ("left", "deferred", "hold", "elsewhere")[i % 4])
+    eq(p.communicate(timeout=harness.TIMEOUT)[0],
+       "40 moved: 20 left the queue, 10 deferred again, 10 put on hold\n")
+
+
+@test
+def import_asks_postfix_what_is_deferred(case):
+    host = Mailhost(case, fast_flush_domains="")
+    down = host.defer("x@down.test", "y@Down.TEST", "z@off.test", n=2)
+    eq(host.spool.files("flush"), [])
+    eq(objects(host.ctl("import", "-n", "--json")),
+       [{"messages": 2, "added": 4, "known": 2, "not_eligible": 0, "no_site": 0, "failed": 0,
+         "malformed": 0, "dry_run": True}])
+    eq(host.spool.files("flush"), [])
+    eq(host.ctl("import").stdout,
+       "2 deferred messages: 4 records added, 2 already there\n")
+    eq(host.ctl("import").stdout,
+       "2 deferred messages: 0 records added, 6 already there\n")
+    eq(sorted(host.spool.read("flush/down_test").decode().split()), down)
 
 
 if __name__ == "__main__":
