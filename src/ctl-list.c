@@ -54,10 +54,7 @@ static compare_t find_order(const char *name) {
 }
 
 static int look(Ctl *ctl, const CtlSite *site, Row *ret) {
-        const IdSetEntry *e = NULL;
         SurveyLog log;
-        QueueName queue;
-        struct stat st;
         int r;
 
         *ret = (Row){.site = site,
@@ -66,9 +63,7 @@ static int look(Ctl *ctl, const CtlSite *site, Row *ret) {
         r = ctl_read_site(ctl, site, &log);
         ret->records = log.records;
         ret->messages = idset_size(&log.ids);
-        while ((e = idset_next(&log.ids, e)))
-                ret->deferred += queue_find(&ctl->queue, idset_entry_id(e), &queue, &st) == 0 &&
-                                 queue == QUEUE_DEFERRED;
+        ret->deferred = ctl_count_deferred(ctl, &log);
         survey_free(&log);
         return r;
 }

@@ -47,7 +47,7 @@ static int visit(const SurveyEntry *e, void *userdata) {
         Search *s = userdata;
         bool named, wanted = s->n_patterns == 0;
 
-        if (!e->is_log)
+        if (!e->in_place)
                 return 0;
         named = survey_site(e->name, site);
         for (size_t i = 0; i < s->n_patterns; i++)
@@ -96,7 +96,7 @@ static int compare_sites(const void *a, const void *b) {
 static int search(Search *s, char *args[]) {
         int r, status = EX_OK;
 
-        r = survey_walk(&s->ctl->queue, visit, s);
+        r = survey_walk(&s->ctl->queue, QUEUE_FLUSH, visit, s);
         if (r < 0) {
                 ctl_error("%s/%s: %s", s->ctl->settings.queue_directory, queue_name(QUEUE_FLUSH),
                           strerror(-r));
@@ -146,4 +146,16 @@ int ctl_read_site(Ctl *ctl, const CtlSite *site, SurveyLog *ret) {
                 return EX_OK;
         ctl_error("%s: %s", site->path, strerror(-r));
         return r == -EACCES ? EX_NOPERM : EX_IOERR;
+}
+
+unsigned long ctl_count_deferred(Ctl *ctl, const SurveyLog *log) {
+        const IdSetEntry *e = NULL;
+        unsigned long n = 0;
+        QueueName queue;
+        struct stat st;
+
+        while ((e = idset_next(&log->ids, e)))
+                n += queue_find(&ctl->queue, idset_entry_id(e), &queue, &st) == 0 &&
+                     queue == QUEUE_DEFERRED;
+        return n;
 }

@@ -58,9 +58,19 @@ int ctl_add(Ctl *ctl, char *args[]);
 int ctl_refresh(Ctl *ctl, char *args[]);
 int ctl_purge(Ctl *ctl, char *args[]);
 int ctl_import(Ctl *ctl, char *args[]);
+int ctl_verify(Ctl *ctl, char *args[]);
+int ctl_status(Ctl *ctl, char *args[]);
 
 /** ctl_error() - one line on standard error, behind "fflushctl: " */
 void ctl_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/**
+ * ctl_host() - run fflushctl on another host in our place
+ * @words:  its options and arguments, @n of them
+ *
+ * Return: an exit status, if ssh(1) cannot be run; else it does not return.
+ */
+int ctl_host(const char *host, char *const words[], size_t n);
 
 /** ctl_usage() - options or arguments that make no sense; Return: EX_USAGE. */
 int ctl_usage(const char *why);
@@ -128,6 +138,9 @@ void ctl_free_sites(CtlSites *sites);
 
 /** ctl_read_site() - survey_read() with a message for trouble; survey_free() in any case */
 int ctl_read_site(Ctl *ctl, const CtlSite *site, SurveyLog *ret);
+
+/** ctl_count_deferred() - how many messages of a log are in the deferred queue now */
+unsigned long ctl_count_deferred(Ctl *ctl, const SurveyLog *log);
 
 /* -------------------------------------------------------------------------- for people */
 

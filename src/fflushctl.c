@@ -21,6 +21,8 @@ static const Verb verbs[] = {
         {"refresh", "", 0, 0, 0, ctl_refresh},
         {"purge", "", 0, 0, 0, ctl_purge},
         {"import", "[-]", 0, 1, CTL_DRY_RUN, ctl_import},
+        {"verify", "", 0, 0, CTL_REPAIR, ctl_verify},
+        {"status", "", 0, 0, 0, ctl_status},
 };
 
 typedef enum OptionKind {
@@ -125,38 +127,92 @@ static int parse_option(Ctl *ctl, size_t i, unsigned *given) {
 #define FIRST_INDEX                                                                                \
         256 /* what getopt_long() returns: letters, or this and the place in the table */
 
-/* Return: -1 (go on), or an exit status. */
-static int parse_options(Ctl *ctl, int argc, char *argv[], unsigned *given) {
-        struct option table[ARRAY_SIZE(options) + 1] = {0};
-        char letters[2 * ARRAY_SIZE(options) + 1], *p = letters;
-        int c, r;
+/* The command line in a form of our own, for another host: all options but --host, spelled out. */
+typedef struct Words {
+        char **items;
+        size_t n;
+} Words;
 
+/* Takes @word, which may be NULL: no memory. */
+static int add_word(Words *words, char *word) {
+        char **items = word ? reallocarray(words->items, words->n + 1, sizeof *items) : NULL;
+
+        if (!items) {
+                free(word);
+                return ctl_no_memory();
+        }
+        words->items = items;
+        items[words->n++] = word;
+        return EX_OK;
+}
+
+static int keep_option(Words *words, size_t i) {
+        char *word = NULL;
+
+        if (streq(options[i].name, "host"))
+                return EX_OK;
+        if (asprintf(&word, "--%s%s%s", options[i].name, optarg ? "=" : "", optarg ? optarg : "") <
+            0)
+                word = NULL;
+        return add_word(words, word);
+}
+
+static void words_free(Words *words) {
+        while (words->n > 0)
+                free(words->items[--words->n]);
+        free(words->items);
+}
+
+static void make_table(struct option *table, char *letters) {
         for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
                 bool has_value = options[i].kind >= OPT_TEXT && options[i].kind <= OPT_TIME;
 
                 table[i] = (struct option){options[i].name, has_value, NULL, FIRST_INDEX + (int) i};
                 if (options[i].letter) {
-                        *p++ = (char) options[i].letter;
+                        *letters++ = (char) options[i].letter;
                         if (has_value)
-                                *p++ = ':';
+                                *letters++ = ':';
                 }
         }
-        *p = '\0';
-        while ((c = getopt_long(argc, argv, letters, table, NULL)) >= 0) {
-                size_t i = 0;
+        *letters = '\0';
+}
 
+static size_t find_option(int c) {
+        size_t i = 0;
+
+        if (c >= FIRST_INDEX)
+                return (size_t) (c - FIRST_INDEX);
+        while (options[i].letter != c)
+                i++;
+        return i;
+}
+
+/* Return: -1 (go on), or an exit status. */
+static int parse_options(Ctl *ctl, int argc, char *argv[], unsigned *given, Words *words) {
+        struct option table[ARRAY_SIZE(options) + 1] = {0};
+        char letters[2 * ARRAY_SIZE(options) + 1];
+        int c, r = -1;
+
+        make_table(table, letters);
+        while (r < 0 && (c = getopt_long(argc, argv, letters, table, NULL)) >= 0) {
                 if (c == '?')
                         return EX_USAGE;
-                if (c >= FIRST_INDEX)
-                        i = (size_t) (c - FIRST_INDEX);
-                else
-                        while (options[i].letter != c)
-                                i++;
-                r = parse_option(ctl, i, given);
-                if (r >= 0)
-                        return r;
+                r = parse_option(ctl, find_option(c), given);
+                if (r < 0 && keep_option(words, find_option(c)) != EX_OK)
+                        r = EX_OSERR;
         }
-        return -1;
+        return r;
+}
+
+static int run_on_host(const Ctl *ctl, Words *words, char *args[]) {
+        if (ctl->host[0] == '\0' || ctl->host[0] == '-')
+                return ctl_usage("--host: not a host");
+        if (add_word(words, strdup("--")) != EX_OK)
+                return EX_OSERR;
+        for (; *args; args++)
+                if (add_word(words, strdup(*args)) != EX_OK)
+                        return EX_OSERR;
+        return ctl_host(ctl->host, words->items, words->n);
 }
 
 static const Verb *find_verb(const char *name) {
@@ -166,27 +222,24 @@ static const Verb *find_verb(const char *name) {
         return NULL;
 }
 
-static int usage(const char *why, const char *what) {
-        ctl_error("%s%s\nTry \"fflushctl --help\".", why, what);
-        return EX_USAGE;
-}
-
 static int run(Ctl *ctl, unsigned given, char *args[], int n_args) {
         const Verb *verb;
 
         if (n_args == 0)
-                return usage("no command", "");
+                return ctl_usage("no command");
         verb = find_verb(args[0]);
         n_args--;
-        if (!verb)
-                return usage("unknown command: ", args[0]);
+        if (!verb) {
+                ctl_error("unknown command: %s\nTry \"fflushctl --help\".", args[0]);
+                return EX_USAGE;
+        }
         if (n_args < verb->min || (verb->max >= 0 && n_args > verb->max)) {
                 ctl_error("wrong number of arguments: fflushctl %s %s", verb->name,
                           verb->arguments);
                 return EX_USAGE;
         }
         if (given & ~verb->options)
-                return usage("an option that is not for this command: ", verb->name);
+                return ctl_usage("an option that this command does not have");
         return verb->run(ctl, args + 1);
 }
 
@@ -199,12 +252,14 @@ static void ctl_free(Ctl *ctl) {
 
 int main(int argc, char *argv[]) {
         _cleanup_(ctl_free) Ctl ctl = {.queue.fd = -EBADF};
+        _cleanup_(words_free) Words words = {0};
         unsigned given = 0;
         int r;
 
-        r = parse_options(&ctl, argc, argv, &given);
+        r = parse_options(&ctl, argc, argv, &given, &words);
         if (r < 0)
-                r = run(&ctl, given, argv + optind, argc - optind);
+                r = ctl.host ? run_on_host(&ctl, &words, argv + optind)
+                             : run(&ctl, given, argv + optind, argc - optind);
         if (fflush(stdout) != 0 || ferror(stdout))
                 return EX_IOERR;
         return r;

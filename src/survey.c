@@ -13,6 +13,7 @@
 
 typedef struct Walk {
         const Queue *queue;
+        QueueName name;
         survey_visit_t visit;
         void *userdata;
         SurveyEntry entry;
@@ -21,12 +22,13 @@ typedef struct Walk {
 
 static int walk(Walk *w);
 
-static bool is_log(const Queue *q, const SurveyEntry *e) {
+static bool is_in_place(const Walk *w) {
+        const SurveyEntry *e = &w->entry;
         char path[QUEUE_PATH_SIZE];
 
         if (e->name[0] == '\0' || e->name[1] == '\0' || !queueid_valid(e->name, strlen(e->name)))
                 return false;
-        queue_path(q, QUEUE_FLUSH, e->name, path);
+        queue_path(w->queue, w->name, e->name, path);
         return streq(path, e->path);
 }
 
@@ -45,7 +47,7 @@ static int walk_entry(Walk *w, const char *name) {
                 w->depth--;
         } else {
                 e->name = e->path + n + 1;
-                e->is_log = is_log(w->queue, e);
+                e->in_place = is_in_place(w);
                 r = w->visit(e, w->userdata);
         }
         e->path[n] = '\0';
@@ -74,10 +76,10 @@ static int walk(Walk *w) {
         return r;
 }
 
-int survey_walk(const Queue *q, survey_visit_t visit, void *userdata) {
-        Walk w = {.queue = q, .visit = visit, .userdata = userdata};
+int survey_walk(const Queue *q, QueueName queue, survey_visit_t visit, void *userdata) {
+        Walk w = {.queue = q, .name = queue, .visit = visit, .userdata = userdata};
 
-        (void) strcpy(w.entry.path, queue_name(QUEUE_FLUSH));
+        (void) strcpy(w.entry.path, queue_name(queue));
         return walk(&w);
 }
 

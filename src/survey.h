@@ -4,32 +4,32 @@
 /* Looking at the logs without changing or locking them. Not even their access times change: by
  * those the refresh knows when a log was last flushed. */
 
-#include <limits.h>
 #include <stdbool.h>
 #include <sys/stat.h>
 
 #include "idset.h"
 #include "queue.h"
 
-/* Something below flush/, whether it belongs there or not. */
+/* Something below a queue, whether it belongs there or not. */
 typedef struct SurveyEntry {
-        char path[sizeof "flush/" + QUEUEID_FOREST_SIZE + NAME_MAX]; /* below the queue directory */
-        const char *name;                                            /* last part of @path */
+        char path[QUEUE_PATH_SIZE]; /* below the queue directory */
+        const char *name;           /* last part of @path */
         struct stat st;
-        bool is_log; /* a valid name, in the directory where it is looked for */
+        bool in_place; /* a valid name of at least two characters, where it is looked for */
 } SurveyEntry;
 
 /** survey_visit_t - Return: 0 (go on), or anything else to end the walk with it. */
 typedef int (*survey_visit_t)(const SurveyEntry *entry, void *userdata);
 
 /**
- * survey_walk() - visit all that is in flush/, but for hash directories, which are walked through
+ * survey_walk() - visit all that is in a queue, but for hash directories, which are walked through
+ * @queue:  QUEUE_FLUSH for the logs
  *
- * What vanishes meanwhile is passed over. If there is no flush/ yet, nothing is visited.
+ * What vanishes meanwhile is passed over. A queue that is not there is empty.
  *
  * Return: 0, a negative errno (a directory cannot be read), or what @visit returned.
  */
-int survey_walk(const Queue *q, survey_visit_t visit, void *userdata);
+int survey_walk(const Queue *q, QueueName queue, survey_visit_t visit, void *userdata);
 
 typedef struct SurveyLog {
         struct stat st;

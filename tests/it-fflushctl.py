@@ -357,6 +357,49 @@ def output_that_cannot_be_written_is_an_error(case):
         eq(r.returncode, 74, args)
 
 
+def stand_in(case, name, script):
+    """A command in a directory of its own, for PATH."""
+    directory = os.path.join(case.base, "path-" + name)
+    os.mkdir(directory, 0o755)
+    path = os.path.join(directory, name)
+    with open(path, "w") as f:
+        f.write(script)
+    os.chmod(path, 0o755)
+    return directory
+
+
+@test
+def another_host_is_asked_over_ssh(case):
+    spool, daemon = case.make()
+    spool.log("example_com", b"A1\n")
+    spool.put("deferred/A/A1")
+    # as ssh does: the words become one line for a shell, standard input and status pass through
+    ssh = stand_in(case, "ssh", '#!/bin/sh\n[ "$1 $2 $3" = "-xT -- me@there" ] || exit 99\n'
+                                'shift 3\nexec sh -c "$*"\n')
+    args = stand_in(case, "fflushctl", "#!/bin/sh\nfor a; do printf '[%s]' \"$a\"; done\ncat\nexit 66\n")
+
+    def there(*words, path=(ssh, args), stdin=""):
+        env = dict(os.environ, PATH=":".join((*path, os.environ["PATH"])))
+        return subprocess.run([os.path.join(daemon.bin, "fflushctl"), *words], input=stdin, env=env,
+                              capture_output=True, text=True, **harness.as_user())
+
+    r = there("-H", "me@there", "-jqt", "5s", "--by=x y", "flush", "it's", "$(id)", "*", "",
+              "--limit", "3", "--", "-q", "a\nb\\", stdin="in")
+    eq(r.stdout, "[--json][--quiet][--timeout=5s][--by=x y][--limit=3][--][flush][it's][$(id)][*][]"
+                 "[-q][a\nb\\]in")
+    eq(r.returncode, 66)
+    r = there("--host=me@there", "-c", daemon.config, "flush", "example.com",
+              path=(ssh, daemon.bin))
+    eq((r.returncode, r.stdout, r.stderr), (OK, "example.com: 1 found, 1 moved\n", ""))
+    for host in ("", "-oProxyCommand=id"):
+        eq(there("-H", host, "list").returncode, USAGE)
+    eq(there("-H", "x", "list").returncode, 99)
+    r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-H", "x", "list"],
+                       env={"PATH": "/nonexistent"}, capture_output=True, text=True,
+                       **harness.as_user())
+    eq((r.returncode, r.stderr), (UNAVAILABLE, "fflushctl: ssh: No such file or directory\n"))
+
+
 def message(queue_id, *addresses, queue="deferred"):
     return json.dumps({"queue_name": queue, "queue_id": queue_id, "arrival_time": 1,
                        "message_size": 300, "forced_expire": False, "sender": "a@b.test",
@@ -429,6 +472,138 @@ def import_without_a_service_says_so(case):
     eq("cannot connect" in r.stderr, True, r.stderr)
     eq(daemon.ctl("import", check=False).returncode, 78)  # there is no Postfix to ask
     eq(daemon.ctl("import", "x", check=False).returncode, USAGE)
+
+
+@test
+def verify_finds_what_is_wrong(case):
+    spool, daemon = case.make()
+    spool.put("deferred/A/A1")
+    spool.put("deferred/A/A2")
+    spool.put("active/A3")
+    spool.log("fine_test", b"A1\nA3\n")
+    eq(daemon.ctl("verify").stdout,
+       "1 logs, 2 records: 0 of messages that are gone, 0 twice; 1 deferred messages are recorded "
+       "nowhere; 0 problems, 0 repaired\n")
+    spool.log("stale_test", b"Z1\nA1\nA1\n")
+    spool.log("torn_test", b"A1\n\nno id\n\xff\nA2")
+    spool.log("x", b"A1\nA2\n")
+    spool.log("9", b"A1\n")
+    spool.log(".hidden", b"A1\n")
+    spool.log("no-name", b"A1\n")
+    spool.log("xn__bcher_kva_example", b"A1\n")
+    os.chmod(spool.log("open_test", b"A1\n"), 0o644)
+    os.symlink("fine_test", spool.join("flush/link_test"))
+    os.link(spool.log("twice_test", b"A1\n"), spool.join("flush/again_test"))
+    spool.put("flush/dir_test/A1")
+    spool.log("h/o/hashed_test", b"A1\n")
+    if harness.USER is not None:
+        os.chown(spool.log("root_test", b"A1\n"), 0, 0)
+    before = snapshot(spool)
+    r = daemon.ctl("verify", "--json", check=False)
+    eq(r.returncode, DATAERR)
+    eq(snapshot(spool), before, "verify has changed something")
+    *found, total = objects(r)
+    wanted = {("flush/stale_test", "stale", 1, False), ("flush/stale_test", "duplicate", 1, False),
+              ("flush/torn_test", "invalid", 2, True), ("flush/torn_test", "torn", 2, True),
+              ("flush/x", "short_name", 1, True), ("flush/9", "short_name", 1, True),
+              ("flush/.hidden", "name", 1, True), ("flush/no-name", "name", 1, True),
+              ("flush/xn__bcher_kva_example", "foreign", 1, False),
+              ("flush/open_test", "mode", 1, True), ("flush/link_test", "type", 1, True),
+              ("flush/twice_test", "links", 1, True), ("flush/again_test", "links", 1, True),
+              ("flush/dir_test", "type", 1, True), ("flush/h/o/hashed_test", "place", 1, True)}
+    if harness.USER is not None:
+        wanted.add(("flush/root_test", "owner", 1, True))
+    eq({(f["path"], f["finding"], f["count"], f["problem"]) for f in found}, wanted)
+    eq(any(f["repaired"] for f in found), False)
+    eq((total["problems"], total["repaired"]), (len([w for w in wanted if w[3]]), 0))
+    eq((total["stale"], total["duplicate"], total["unrecorded"]), (1, 1, 0))
+    text = daemon.ctl("verify", check=False).stdout
+    eq("flush/torn_test: 2 lines are no queue IDs\n" in text, True, text)
+
+
+@test
+def repair_loses_no_record(case):
+    spool, daemon = case.make()
+    for name in ("A1", "A2", "A3", "A4"):
+        spool.put("deferred/A/" + name)
+    spool.log("torn_test", b"A1\nno id\nZ1\nA1\n\nA2\0x\nA3")
+    spool.log("only_torn_test", b"A4")
+    spool.log("x", b"A1\nA2\nZ2\n")
+    spool.log("xZ", b"A3\n")
+    spool.log("9", b"A1\n")
+    os.chmod(spool.log("open_test", b"A1\n"), 0o666)
+    command = [os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, "verify", "--repair"]
+    r = subprocess.run(command, capture_output=True, text=True)  # as root, if we are
+    eq(r.returncode, DATAERR, r.stderr)  # what to do with "9" nobody knows
+    eq(spool.read("flush/torn_test"), b"A1\nA2\nA3\n")
+    eq(spool.read("flush/only_torn_test"), b"A4\n")
+    eq(spool.read("flush/xZ"), b"A3\nA1\nA2\n")
+    eq(os.path.exists(spool.join("flush/x")), False)
+    eq(spool.read("flush/9"), b"A1\n")
+    eq(os.stat(spool.join("flush/open_test")).st_mode & 0o7777, 0o600)
+    eq("flush/x: a name of one character: Postfix does not start with it there (repaired)\n"
+       in r.stdout, True, r.stdout)
+    owners = {os.stat(spool.join(p)).st_uid for p in spool.files("flush")}
+    eq(owners, {os.stat(spool.join("incoming")).st_uid})
+    os.unlink(spool.join("flush/9"))
+    eq(daemon.ctl("verify", "-q").stdout, "")
+    eq(daemon.ctl("flush", "torn.test").stdout, "torn.test: 3 found, 3 moved\n")
+
+
+@test
+def repair_and_the_daemon_do_not_get_in_each_others_way(case):
+    spool, daemon = case.make()
+    n = 150
+    for i in range(n):
+        spool.put("deferred/%X/%X0" % (int(("%X" % i)[0], 16), i), data=b"")
+    command = [os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, "verify", "-q",
+               "--repair"]
+    p = None
+    for i in range(n):
+        eq(daemon.exchange(harness.add("busy.test", "%X0" % i)), harness.OK)
+        eq(daemon.exchange(harness.add("busy.test", "Z%X" % i)), harness.OK)  # soon repaired away
+        if p is None or p.poll() is not None:
+            eq(p is None or p.returncode == 0, True)
+            p = subprocess.Popen(command, stdout=subprocess.DEVNULL, **harness.as_user())
+    eq(p.wait(harness.TIMEOUT), 0)
+    eq(subprocess.run(command, **harness.as_user()).returncode, 0)
+    eq(sorted(spool.read("flush/busy_test").decode().split()), sorted("%X0" % i for i in range(n)))
+
+
+@test
+def repair_is_for_the_owner(case):
+    if harness.USER is None:
+        raise harness.Skip("needs root")
+    spool, daemon = case.make()
+    spool.log("torn_test", b"A1")
+    for d in ("flush", "incoming", "deferred"):
+        os.chmod(spool.join(d), 0o755)
+    r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, "verify",
+                        "--repair"], capture_output=True, text=True, user=65534, group=65534,
+                       extra_groups=[])
+    eq(r.returncode, NOPERM, r.stderr)
+    eq(spool.read("flush/torn_test"), b"A1")
+
+
+@test
+def status_says_who_serves(case):
+    spool, daemon = case.make(activation="hold")
+    backlog(spool)
+    r = daemon.ctl("status", "--json", check=False)
+    status = objects(r)[0]
+    eq(status["listening"], True)
+    eq(status["listener_pid"], os.getpid())  # who called listen(2)
+    eq((status["messages"], status["records"], status["sites"], status["deferred"]), (9, 11, 3, 4))
+    eq(status["config"], daemon.config)
+    eq(set(status["units"]), {"fflush.socket", "fflushd.service", "fflush-refresh.timer"})
+    text = daemon.ctl("status", check=False).stdout
+    eq("on %s\n" % daemon.socket_path in text, True, text)
+    eq("9 messages for 3 destinations, 4 of them deferred" in text, True, text)
+    r = daemon.ctl("-s", spool.join("public/nosuch"), "status", check=False)
+    eq((r.returncode, r.stdout.splitlines()[0]),
+       (UNAVAILABLE, "Listens   nobody, on " + spool.join("public/nosuch")))
+    r = daemon.ctl("-i", "no-such", "status", "--json", check=False)
+    eq("fflush@no-such.socket" in objects(r)[0]["units"], True)
 
 
 # ------------------------------------------------------------------------------ a real Postfix
