@@ -63,26 +63,24 @@ static const struct {
 };
 
 static void print_help(void) {
-        puts("Usage: fflushctl [OPTION...] COMMAND [ARGUMENT...]     See fflushctl(8).\n"
+        puts("Usage: fflushctl [OPTION...] COMMAND [ARGUMENT...]             See fflushctl(8).\n"
              "Commands:\n"
-             "  list [PATTERN...]   what is recorded    show PATTERN...  where that mail is\n"
-             "  flush PATTERN...    deliver it now      deliver ID...|-  deliver these now\n"
-             "  add SITE ID         record a message    refresh          flush what is old\n"
-             "                                          purge            flush all of it\n"
+             "  list [PATTERN...]  what waits         show PATTERN...  where that mail is\n"
+             "  flush PATTERN...   deliver it now     deliver ID...|-  deliver these now\n"
+             "  add SITE ID        record a message   import [-]       record deferred mail\n"
+             "  refresh            flush what is old  purge            flush all of it\n"
+             "  verify             are logs sound?    status           who serves, who asks\n"
              "Options:\n"
-             "  -n, --dry-run        change nothing, count what would be done\n"
-             "  -S, --subdomains     a SITE stands for its subdomains as well\n"
-             "  -b, --by COLUMN      records, messages, deferred, newest, flushed, site\n"
-             "      --top N          list only the first N\n"
-             "  -t, --timeout TIME   give up waiting after this time (never)\n"
-             "  -q, --quiet          print nothing but errors\n"
-             "  -j, --json           print objects for programs, one a line\n"
-             "  -c, --config FILE    configuration (" SETTINGS_FILE ")\n"
-             "  -i, --instance NAME  a further Postfix instance\n"
-             "  -s, --socket PATH    socket (queue_directory/public/fflushd)\n"
-             "      --version, -h, --help\n"
-             "A SITE is a domain or an [address], as after the @ of the recipients;\n"
-             "a PATTERN is a SITE, or has * ? [...] and means recorded ones that match.");
+             "  -n, --dry-run      change nothing     -w, --wait           follow the mail\n"
+             "  -S, --subdomains   of a SITE as well  -t, --timeout TIME   stop waiting then\n"
+             "  -b, --by COLUMN    sort the list      --top N              the first N of it\n"
+             "  -q, --quiet        only errors        -j, --json           for programs\n"
+             "  -s, --socket PATH  (public/fflushd)   -i, --instance NAME  of Postfix\n"
+             "  --repair           while verifying    -H, --host USER@HOST over ssh\n"
+             "  -c, --config FILE  (" SETTINGS_FILE ")\n"
+             "  --version          -h, --help\n"
+             "A SITE is a domain or an [address], as after the @ of the recipients; a PATTERN\n"
+             "is a SITE, or has * ? [...] in it and means the recorded ones that match.");
 }
 
 static int parse_number(const char *text, unsigned long *ret) {

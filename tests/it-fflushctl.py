@@ -606,6 +606,64 @@ def status_says_who_serves(case):
     eq("fflush@no-such.socket" in objects(r)[0]["units"], True)
 
 
+def complete(daemon, *words):
+    """What bash offers for the last word."""
+    script = 'PATH=$1:$PATH; . "$2"; shift 2; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); ' \
+             '_fflushctl; printf "%s\\n" "${COMPREPLY[@]}"'
+    # a fflushctl that knows the test's configuration
+    directory = os.path.join(daemon.base, "path")
+    os.makedirs(directory, exist_ok=True)
+    path = os.path.join(directory, "fflushctl")
+    with open(path, "w") as f:
+        f.write('#!/bin/sh\nexec "%s/fflushctl" -c "%s" "$@"\n' % (daemon.bin, daemon.config))
+    os.chmod(path, 0o755)
+    r = subprocess.run(["bash", "-c", script, "bash", directory,
+                        os.path.join(HERE, "../completions/fflushctl.bash"), "fflushctl", *words],
+                       capture_output=True, text=True, check=True)
+    eq(r.stderr, "")
+    return sorted(r.stdout.split())
+
+
+@test
+def bash_completes_what_help_knows(case):
+    spool, daemon = case.make()
+    backlog(spool)
+    eq(complete(daemon, "st"), ["status"])
+    eq(complete(daemon, "-c", "x", "--json", "f"), ["flush"])
+    eq(complete(daemon, "flush", ""), ["a-b.test", "example.com", "mail.example.com"])
+    eq(complete(daemon, "list", "exa"), ["example.com"])
+    eq(complete(daemon, "list", "--by", "ne"), ["newest"])
+    eq(complete(daemon, "verify", "--re"), ["--repair"])
+    eq(complete(daemon, "refresh", "x"), [])
+    # all commands and long options are completed for some command
+    text = daemon.ctl("--help").stdout
+    verbs = complete(daemon, "")
+    for verb in verbs:
+        eq("  %s " % verb in text, True, "%s is not in --help" % verb)
+        r = daemon.ctl(verb, "--nosuch", check=False)
+        eq("unknown command" in r.stderr, False, verb)
+    offered = {o for verb in verbs for o in complete(daemon, verb, "--")}
+    wanted = {word.strip(",") for word in text.split() if word.startswith("--")}
+    eq(offered - wanted, set())
+    eq(wanted - offered, set())
+
+
+@test
+def zsh_understands_the_completion(case):
+    zsh = shutil.which("zsh")
+    if not zsh:
+        raise harness.Skip("needs zsh")
+    path = os.path.join(HERE, "../completions/_fflushctl")
+    subprocess.run([zsh, "-n", path], check=True)
+    with open(path) as f:
+        text = f.read()
+    _, daemon = case.make()
+    for verb in complete(daemon, ""):
+        eq("'%s:" % verb in text, True, verb)
+        for option in complete(daemon, verb, "--"):
+            eq(option in text, True, option)
+
+
 # ------------------------------------------------------------------------------ a real Postfix
 
 MASTER_CF = """

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+# bash completion for fflushctl(8)
+# shellcheck shell=bash disable=SC2207
+
+_fflushctl_sites() {
+	fflushctl list --by site 2>/dev/null | awk 'NR > 1 && $1 !~ /[():[]/ { print $1 }'
+}
+
+_fflushctl() {
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
+	local verbs='list show flush deliver add refresh purge import verify status'
+	local options='--config --instance --socket --host --timeout --quiet --json --version --help'
+
+	COMPREPLY=()
+	case $prev in
+	-c | --config | -s | --socket)
+		COMPREPLY=($(compgen -f -- "$cur"))
+		return
+		;;
+	-b | --by)
+		COMPREPLY=($(compgen -W 'records messages deferred newest flushed site' -- "$cur"))
+		return
+		;;
+	-i | --instance | -H | --host | -t | --timeout | --top)
+		return
+		;;
+	esac
+
+	# The command is the first word that is neither an option nor the value of one.
+	for ((i = 1; i < COMP_CWORD; i++)); do
+		case ${COMP_WORDS[i]} in
+		-[cisHtb] | --config | --instance | --socket | --host | --timeout | --by | --top) i=$((i + 1)) ;;
+		-*) ;;
+		*)
+			verb=${COMP_WORDS[i]}
+			break
+			;;
+		esac
+	done
+
+	case $verb in
+	list) options+=' --by --top --subdomains' ;;
+	show) options+=' --subdomains' ;;
+	flush) options+=' --dry-run --subdomains --wait' ;;
+	deliver) options+=' --dry-run --wait' ;;
+	import) options+=' --dry-run' ;;
+	verify) options+=' --repair' ;;
+	esac
+	if [[ $cur == -* ]]; then
+		COMPREPLY=($(compgen -W "$options" -- "$cur"))
+	elif [[ -z $verb ]]; then
+		COMPREPLY=($(compgen -W "$verbs" -- "$cur"))
+	elif [[ $verb == @(list|show|flush|add) ]]; then
+		COMPREPLY=($(compgen -W "$(_fflushctl_sites)" -- "$cur"))
+	fi
+}
+complete -F _fflushctl fflushctl
