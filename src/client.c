@@ -11,7 +11,7 @@
 
 #include "util.h"
 
-#define REQUEST_OVERHEAD 128u
+#define REQUEST_OVERHEAD 160u
 
 int client_connect(const char *path) {
         struct sockaddr_un sa = {.sun_family = AF_UNIX};
@@ -44,7 +44,8 @@ static int send_all(int fd, const char *bytes, size_t n) {
 
 static int send_request(int fd, const Request *request) {
         size_t size = REQUEST_OVERHEAD + (request->site ? strlen(request->site) : 0) +
-                      (request->queue_id ? strlen(request->queue_id) : 0);
+                      (request->queue_id ? strlen(request->queue_id) : 0) +
+                      (request->reason ? strlen(request->reason) : 0);
         _cleanup_free_ char *bytes = malloc(size);
 
         if (!bytes)
@@ -94,18 +95,16 @@ static int read_reply(int fd, AttrReader *in, uint64_t until_usec, RequestStatus
                 ssize_t n;
                 int r;
 
+                r = request_decode_reply(in, ret, ret_counts, ret_has_counts);
+                if (r != 0)
+                        return r < 0 ? r : 0;
                 r = attr_reader_space(in, &space, &size);
                 if (r < 0)
                         return r == -EMSGSIZE ? -EBADMSG : r;
                 n = receive(fd, space, size, until_usec);
-                if (n < 0)
-                        return (int) n;
+                if (n <= 0)
+                        return n < 0 ? (int) n : -ECONNRESET;
                 attr_reader_commit(in, (size_t) n);
-                r = request_decode_reply(in, ret, ret_counts, ret_has_counts);
-                if (r != 0)
-                        return r < 0 ? r : 0;
-                if (n == 0)
-                        return -ECONNRESET;
         }
 }
 
@@ -123,8 +122,8 @@ int client_ask(int fd, const Request *request, uint64_t timeout_usec, RequestSta
         return r < 0 && sent < 0 ? sent : r;
 }
 
-int client_wait(int fd, uint64_t timeout_usec) {
-        uint64_t until_usec = until(timeout_usec);
+/* Until the server hangs up. Return: 0, -ETIMEDOUT, or another negative errno. */
+static int wait_for_end(int fd, uint64_t until_usec) {
         char waste[64];
         ssize_t n;
 
@@ -132,6 +131,40 @@ int client_wait(int fd, uint64_t timeout_usec) {
                 n = receive(fd, waste, sizeof waste, until_usec);
         while (n > 0);
         return n == -ECONNRESET ? 0 : (int) n;
+}
+
+static int ask_for_work(int fd, const Request *request, uint64_t until_usec, RequestStatus *ret,
+                        RequestCounts *ret_counts, bool *ret_has_counts) {
+        AttrReader in = {0};
+        int r, sent;
+
+        sent = send_request(fd, request);
+        r = read_reply(fd, &in, until_usec, ret, ret_counts, ret_has_counts);
+        if (r < 0 && sent < 0)
+                r = sent;
+        if (r == 0 && *ret == REQUEST_OK)
+                r = request->detail
+                            ? read_reply(fd, &in, until_usec, ret, ret_counts, ret_has_counts)
+                            : wait_for_end(fd, until_usec);
+        attr_reader_free(&in);
+        return r;
+}
+
+int client_work(int fd, const char *path, const Request *request, uint64_t timeout_usec,
+                RequestStatus *ret, RequestCounts *ret_counts, bool *ret_has_counts) {
+        uint64_t until_usec = until(timeout_usec);
+        _cleanup_close_ int again_fd = -EBADF;
+        Request plain = {.kind = request->kind};
+        int r;
+
+        *ret = REQUEST_BAD;
+        r = ask_for_work(fd, request, until_usec, ret, ret_counts, ret_has_counts);
+        if (*ret != REQUEST_BAD || (r < 0 && r != -ECONNRESET && r != -EPIPE))
+                return r;
+        again_fd = client_connect(path);
+        return again_fd < 0 ? again_fd
+                            : ask_for_work(again_fd, &plain, until_usec, ret, ret_counts,
+                                           ret_has_counts);
 }
 
 /* ---------------------------------------------------------------------------- many at once */

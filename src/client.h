@@ -31,10 +31,16 @@ int client_ask(int fd, const Request *request, uint64_t timeout_usec, RequestSta
                RequestCounts *ret_counts, bool *ret_has_counts);
 
 /**
- * client_wait() - wait until the server hangs up: refresh and purge answer first, work then
- * Return: 0, -ETIMEDOUT, or another negative errno.
+ * client_work() - the same for refresh and purge, which answer first and work then, to their end
+ * @path:     to connect once more: a server that takes no attributes before the request, which is
+ *            flush(8), is asked again without
+ * @ret:      with detail that of the end, too: FAIL if it ended early or a log could not be flushed
+ * @ret_counts, @ret_has_counts:  with detail, what came of it; flush(8) does not tell
+ *
+ * Return: as from client_connect() and client_ask().
  */
-int client_wait(int fd, uint64_t timeout_usec);
+int client_work(int fd, const char *path, const Request *request, uint64_t timeout_usec,
+                RequestStatus *ret, RequestCounts *ret_counts, bool *ret_has_counts);
 
 /* What came of one of many requests. */
 typedef struct ClientAnswer {

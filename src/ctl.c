@@ -137,17 +137,14 @@ int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *r
         fd = client_connect(ctl->socket_path);
         if (fd < 0)
                 return ctl_connect_error(ctl->socket_path, fd);
-        r = client_ask(fd, request, ctl->timeout, ret_status, ret_counts, ret_has_counts);
+        if (request->kind == REQUEST_REFRESH || request->kind == REQUEST_PURGE)
+                r = client_work(fd, ctl->socket_path, request, ctl->timeout, ret_status, ret_counts,
+                                ret_has_counts);
+        else
+                r = client_ask(fd, request, ctl->timeout, ret_status, ret_counts, ret_has_counts);
         if (r < 0)
                 return say_no_reply(what, r);
-        if (*ret_status != REQUEST_OK)
-                return say_status(what, *ret_status);
-        if (request->kind == REQUEST_REFRESH || request->kind == REQUEST_PURGE) {
-                r = client_wait(fd, ctl->timeout);
-                if (r < 0)
-                        return say_no_reply(what, r);
-        }
-        return EX_OK;
+        return say_status(what, *ret_status);
 }
 
 int ctl_check_id(const char *id) {

@@ -14,8 +14,12 @@
 #define ATTR_REQUEST   "request"
 #define ATTR_SITE      "site"
 #define ATTR_ID        "queue_id"
-#define ATTR_DETAIL    "detail"
 #define ATTR_STATUS    "status"
+
+/* Ours. */
+enum { OWN_NONE, OWN_DETAIL, OWN_LIMIT, OWN_REASON, _OWN_MAX };
+static const char *const own_attrs[_OWN_MAX] = {
+        [OWN_DETAIL] = "detail", [OWN_LIMIT] = "limit", [OWN_REASON] = "reason"};
 
 static const struct {
         const char *wire, *name;
@@ -31,19 +35,24 @@ static const struct {
 static const struct {
         const char *name;
         size_t offset;
+        bool always; /* also if 0 */
 } count_attrs[] = {
-        {"found", offsetof(RequestCounts, found)},
-        {"moved", offsetof(RequestCounts, moved)},
-        {"gone", offsetof(RequestCounts, gone)},
-        {"busy", offsetof(RequestCounts, busy)},
-        {"failed", offsetof(RequestCounts, failed)},
-        {"duplicate", offsetof(RequestCounts, duplicate)},
-        {"invalid", offsetof(RequestCounts, invalid)},
+        {"found", offsetof(RequestCounts, found), true},
+        {"moved", offsetof(RequestCounts, moved), true},
+        {"gone", offsetof(RequestCounts, gone), true},
+        {"busy", offsetof(RequestCounts, busy), true},
+        {"failed", offsetof(RequestCounts, failed), true},
+        {"duplicate", offsetof(RequestCounts, duplicate), true},
+        {"invalid", offsetof(RequestCounts, invalid), true},
+        {"left", offsetof(RequestCounts, left), false},
+        {"sites", offsetof(RequestCounts, sites), false},
 };
 
 /* What the next string is. */
 enum {
         WANT_FIRST,
+        WANT_EARLY_VALUE,
+        WANT_EARLY_NAME,
         WANT_REQUEST,
         WANT_SITE_NAME,
         WANT_SITE,
@@ -67,6 +76,52 @@ static unsigned state_after_site(const RequestDecoder *d) {
         return kinds[d->kind].has_id ? WANT_ID_NAME : WANT_MORE_NAME;
 }
 
+static unsigned find_own(const char *name) {
+        unsigned own = _OWN_MAX - 1;
+
+        while (own > OWN_NONE && !streq(name, own_attrs[own]))
+                own--;
+        return own;
+}
+
+static int parse_number(const char *s, unsigned long *ret) {
+        char *end;
+
+        errno = 0;
+        *ret = strtoul(s, &end, 10);
+        return errno != 0 || s[0] < '0' || s[0] > '9' || *end ? -EBADMSG : 0;
+}
+
+static int decode_own(RequestDecoder *d, const char *value, size_t offset) {
+        switch (d->own) {
+        case OWN_DETAIL:
+                d->detail = streq(value, "1");
+                return 0;
+        case OWN_LIMIT:
+                /* To take it for none would move what somebody wanted to keep back. */
+                if (parse_number(value, &d->limit) < 0 || d->limit == 0)
+                        return malformed(d, "limit is not a number above 0");
+                return 0;
+        case OWN_REASON:
+                d->reason = offset;
+                return 0;
+        default:
+                d->n_unknown++;
+                return 0;
+        }
+}
+
+static int decode_early_name(RequestDecoder *d, const char *s) {
+        d->own = find_own(s);
+        if (d->own != OWN_NONE)
+                d->state = WANT_EARLY_VALUE;
+        else if (streq(s, ATTR_REQUEST))
+                d->state = WANT_REQUEST;
+        else
+                return malformed(d, "no attribute \"request\" at the start");
+        return 0;
+}
+
 static int decode_first(RequestDecoder *d, const char *s) {
         if (strlen(s) <= WAKE_UP_LENGTH) {
                 if (!streq(s, WAKE_UP))
@@ -75,10 +130,7 @@ static int decode_first(RequestDecoder *d, const char *s) {
                 d->state = DECODED;
                 return 1;
         }
-        if (!streq(s, ATTR_REQUEST))
-                return malformed(d, "no attribute \"request\" at the start");
-        d->state = WANT_REQUEST;
-        return 0;
+        return decode_early_name(d, s);
 }
 
 static int decode_kind(RequestDecoder *d, const char *s) {
@@ -107,9 +159,7 @@ static int decode_more(RequestDecoder *d, const char *name) {
                 d->state = DECODED;
                 return 1;
         }
-        d->detail_name = streq(name, ATTR_DETAIL);
-        if (!d->detail_name)
-                d->n_unknown++;
+        d->own = find_own(name);
         d->state = WANT_MORE_VALUE;
         return 0;
 }
@@ -120,6 +170,11 @@ static int decode_string(RequestDecoder *d, size_t offset) {
         switch (d->state) {
         case WANT_FIRST:
                 return decode_first(d, s);
+        case WANT_EARLY_NAME:
+                return decode_early_name(d, s);
+        case WANT_EARLY_VALUE:
+                d->state = WANT_EARLY_NAME;
+                return decode_own(d, s, offset);
         case WANT_REQUEST:
                 return decode_kind(d, s);
         case WANT_SITE_NAME:
@@ -143,10 +198,8 @@ static int decode_string(RequestDecoder *d, size_t offset) {
         case WANT_MORE_NAME:
                 return decode_more(d, s);
         case WANT_MORE_VALUE:
-                if (d->detail_name)
-                        d->detail = streq(s, "1");
                 d->state = WANT_MORE_NAME;
-                return 0;
+                return decode_own(d, s, offset);
         default:
                 assert(false);
                 return -EBADMSG;
@@ -179,7 +232,13 @@ int request_decode(RequestDecoder *d, bool eof, Request *ret) {
         if (r <= 0)
                 return r;
 
-        *ret = (Request){.kind = d->kind, .detail = d->detail, .n_unknown = d->n_unknown};
+        if (d->limit > 0 && d->kind != REQUEST_SEND_SITE)
+                return malformed(d, "limit is for send_site only");
+        *ret = (Request){.kind = d->kind,
+                         .detail = d->detail,
+                         .limit = d->limit,
+                         .reason = d->reason > 0 ? attr_reader_string(&d->in, d->reason) : NULL,
+                         .n_unknown = d->n_unknown};
         if (kinds[d->kind].has_site)
                 ret->site = attr_reader_string(&d->in, d->site);
         if (kinds[d->kind].has_id) {
@@ -205,31 +264,37 @@ size_t request_encode_reply(RequestStatus status, const RequestCounts *counts,
 
         attr_put_int(&w, ATTR_STATUS, status);
         for (size_t i = 0; counts && i < ARRAY_SIZE(count_attrs); i++)
-                attr_put_int(&w, count_attrs[i].name, (long) *count_at(&values, i));
+                if (count_attrs[i].always || *count_at(&values, i) > 0)
+                        attr_put_int(&w, count_attrs[i].name, (long) *count_at(&values, i));
         attr_end(&w);
         return w.n;
 }
 
+static void put_own(AttrWriter *w, const Request *request) {
+        if (request->detail)
+                attr_put(w, own_attrs[OWN_DETAIL], "1");
+        if (request->limit > 0)
+                attr_put_int(w, own_attrs[OWN_LIMIT],
+                             request->limit < UINT32_MAX ? (long) request->limit : UINT32_MAX);
+        if (request->reason)
+                attr_put(w, own_attrs[OWN_REASON], request->reason);
+}
+
 size_t request_encode(const Request *request, char *ret, size_t size) {
         AttrWriter w = {.data = ret, .size = size};
+        bool ends_early = !kinds[request->kind].has_site && !kinds[request->kind].has_id;
 
+        if (ends_early) /* flush(8) knows attributes only behind, and that form otherwise */
+                put_own(&w, request);
         attr_put(&w, ATTR_REQUEST, kinds[request->kind].wire);
         if (kinds[request->kind].has_site)
                 attr_put(&w, ATTR_SITE, request->site);
         if (kinds[request->kind].has_id)
                 attr_put(&w, ATTR_ID, request->queue_id);
-        if (request->detail)
-                attr_put(&w, ATTR_DETAIL, "1");
+        if (!ends_early)
+                put_own(&w, request);
         attr_end(&w);
         return w.n;
-}
-
-static int parse_number(const char *s, unsigned long *ret) {
-        char *end;
-
-        errno = 0;
-        *ret = strtoul(s, &end, 10);
-        return errno != 0 || end == s || *end ? -EBADMSG : 0;
 }
 
 /* The announcement of newer servers is a list of its own before the reply. */
@@ -248,15 +313,14 @@ static int skip_announcement(AttrReader *in, size_t *name) {
         return attr_reader_next(in, name);
 }
 
-int request_decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_counts,
-                         bool *ret_has_counts) {
+static int decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_counts,
+                        bool *ret_has_counts) {
         bool has_counts = false;
         RequestCounts counts = {0};
         unsigned long status, number;
         size_t name, value;
         int r;
 
-        in->cursor = in->searched = 0;
         r = skip_announcement(in, &name);
         if (r <= 0)
                 return r;
@@ -284,4 +348,14 @@ int request_decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_
         *ret_counts = counts;
         *ret_has_counts = has_counts;
         return 1;
+}
+
+int request_decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_counts,
+                         bool *ret_has_counts) {
+        size_t start = in->cursor;
+        int r = decode_reply(in, ret, ret_counts, ret_has_counts);
+
+        if (r == 0)
+                in->cursor = in->searched = start;
+        return r;
 }

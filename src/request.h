@@ -30,11 +30,14 @@ typedef struct Request {
         RequestKind kind;
         const char *site;     /* add, send_site; as sent */
         const char *queue_id; /* add, send_file; checked with queueid_valid() */
-        bool detail;          /* the client asked for counts in the reply (ours) */
+        bool detail;          /* the client asked for counts (ours) */
         unsigned n_unknown;   /* attributes behind the last expected one, which are ignored */
+        unsigned long limit;  /* send_site: move no more messages than that, 0: all (ours) */
+        const char *reason;   /* for the journal, or NULL; as sent (ours) */
 } Request;
 
-/* What became of the records of a send. found = moved + gone + busy + failed + duplicate. */
+/* What became of the records that were looked at. found = moved + gone + busy + failed +
+ * duplicate. */
 typedef struct RequestCounts {
         unsigned long found;     /* records with a valid queue ID */
         unsigned long moved;     /* now in incoming and due */
@@ -43,6 +46,8 @@ typedef struct RequestCounts {
         unsigned long failed;    /* could not be moved; the record is kept */
         unsigned long duplicate; /* same ID as an earlier record */
         unsigned long invalid;   /* lines that are no queue ID; dropped, not part of @found */
+        unsigned long left;      /* records that were not looked at, as the limit was reached */
+        unsigned long sites;     /* refresh and purge: logs that were flushed */
 } RequestCounts;
 
 /* Zero-initialise; request_decoder_free() when done. Bytes go into @in (attr_reader_space(),
@@ -51,8 +56,10 @@ typedef struct RequestDecoder {
         AttrReader in;
         unsigned state;
         RequestKind kind;
-        size_t site, queue_id; /* places in @in */
-        bool detail, detail_name;
+        size_t site, queue_id, reason; /* places in @in; 0: none */
+        bool detail;
+        unsigned long limit;
+        unsigned own; /* the attribute of ours whose value is next */
         unsigned n_unknown;
         const char *error; /* after -EBADMSG: why, for people; static */
 } RequestDecoder;
@@ -65,6 +72,9 @@ typedef struct RequestDecoder {
  *
  * Return: 1 (a request), 0 (more is needed), -EBADMSG (malformed; @d->error says why),
  *         -ENODATA (closed without a word).
+ * Our own attributes may be behind those of the request or before all of them; only there can a
+ * refresh or purge have any, as it ends without the end of its list.
+ *
  * Source: spec 2.5 and 2.6, but the first string alone decides about the form: of at most one
  *         character it is a wake-up, which ends there (ours; flush(8) goes by how many bytes
  *         have arrived).
@@ -75,11 +85,11 @@ void request_decoder_free(RequestDecoder *d);
 #define REQUEST_ANNOUNCEMENT      "protocol\0queue_flush_protocol\0"
 #define REQUEST_ANNOUNCEMENT_SIZE sizeof REQUEST_ANNOUNCEMENT /* both NULs belong to it */
 
-#define REQUEST_REPLY_SIZE        256u
+#define REQUEST_REPLY_SIZE        320u
 
 /**
  * request_encode_reply() - bytes of a reply
- * @counts:  NULL without detail
+ * @counts:  NULL without detail; of @left and @sites only what is not 0 is told
  *
  * Return: how many bytes of @ret are used.
  * Source: spec 2.3; the counts are ours.
@@ -89,13 +99,15 @@ size_t request_encode_reply(RequestStatus status, const RequestCounts *counts,
 
 /**
  * request_encode() - bytes of a request
- * @ret, @size:  receives them; room for the strings of @request and 128 bytes is enough
+ * @ret, @size:  receives them; room for the strings of @request and 160 bytes is enough
  */
 size_t request_encode(const Request *request, char *ret, size_t size);
 
 /**
  * request_decode_reply() - the other end of request_encode_reply()
- * @in:          what has arrived, with or without announcement; parsed anew at each call
+ * @in:          what has arrived, with or without announcement; if it is not all, it is parsed
+ *               anew at the next call, else that goes on behind it: with detail, refresh and purge
+ *               have a second reply at their end
  * @ret_counts:  receives what the reply has of them, 0 for the rest
  * @ret_has_counts:  false: it has none, so the zeros mean nothing
  *

@@ -209,6 +209,107 @@ static const struct {
          false,
          -EBADMSG,
          {0}},
+        /* ours: a portion, and why */
+        {BYTES("request\0send_site\0site\0example.com\0limit\0"
+               "200\0reason\0ticket 7\0\0"),
+         false,
+         1,
+         {REQUEST_SEND_SITE, "example.com", NULL, false, 0, 200, "ticket 7"}},
+        {BYTES("request\0send_site\0site\0example.com\0limit\0"
+               "0\0\0"),
+         false,
+         -EBADMSG,
+         {0}},
+        {BYTES("request\0send_site\0site\0example.com\0limit\0-1\0\0"), false, -EBADMSG, {0}},
+        {BYTES("request\0send_site\0site\0example.com\0limit\0 1\0\0"), false, -EBADMSG, {0}},
+        {BYTES("request\0send_site\0site\0example.com\0limit\0"
+               "1k\0\0"),
+         false,
+         -EBADMSG,
+         {0}},
+        {BYTES("request\0send_site\0site\0example.com\0limit\0\0\0"), false, -EBADMSG, {0}},
+        {BYTES("request\0send_site\0site\0example.com\0limit\0"
+               "99999999999999999999999\0\0"),
+         false,
+         -EBADMSG,
+         {0}},
+        {BYTES("request\0send_file\0queue_id\0ABC\0limit\0"
+               "1\0\0"),
+         false,
+         -EBADMSG,
+         {0}},
+        {BYTES("request\0add\0site\0example.com\0queue_id\0ABC\0reason\0why\0\0"),
+         false,
+         1,
+         {REQUEST_ADD, "example.com", "ABC", false, 0, 0, "why"}},
+        /* ours: the same before all others */
+        {BYTES("detail\0"
+               "1\0request\0rfrsh\0"),
+         false,
+         1,
+         {REQUEST_REFRESH, NULL, NULL, true, 0}},
+        {BYTES("reason\0night\0detail\0"
+               "1\0request\0purge\0\0"),
+         true,
+         1,
+         {REQUEST_PURGE, NULL, NULL, true, 0, 0, "night"}},
+        {BYTES("detail\0"
+               "1\0detail\0"
+               "0\0request\0rfrsh\0"),
+         false,
+         1,
+         {REQUEST_REFRESH, NULL, NULL, false, 0}},
+        {BYTES("limit\0"
+               "5\0request\0send_site\0site\0example.com\0detail\0"
+               "1\0\0"),
+         false,
+         1,
+         {REQUEST_SEND_SITE, "example.com", NULL, true, 0, 5}},
+        {BYTES("reason\0request\0request\0add\0site\0example.com\0queue_id\0ABC\0\0"),
+         false,
+         1,
+         {REQUEST_ADD, "example.com", "ABC", false, 0, 0, "request"}},
+        {BYTES("reason\0\0request\0rfrsh\0"),
+         false,
+         1,
+         {REQUEST_REFRESH, NULL, NULL, false, 0, 0, ""}},
+        {BYTES("limit\0"
+               "5\0request\0rfrsh\0"),
+         false,
+         -EBADMSG,
+         {0}},
+        {BYTES("limit\0x\0request\0"), false, -EBADMSG, {0}},
+        {BYTES("detail\0"
+               "1\0foo\0bar\0request\0rfrsh\0"),
+         false,
+         -EBADMSG,
+         {0}},
+        {BYTES("detail\0"
+               "1\0W\0"),
+         false,
+         -EBADMSG,
+         {0}}, /* a wake-up stands alone */
+        {BYTES("detail\0"
+               "1\0\0"),
+         false,
+         -EBADMSG,
+         {0}},
+        {BYTES("detail\0"
+               "1\0"),
+         false,
+         0,
+         {0}},
+        {BYTES("detail\0"
+               "1\0"),
+         true,
+         -EBADMSG,
+         {0}},
+        {BYTES("detail"), true, -EBADMSG, {0}},
+        {BYTES("Detail\0"
+               "1\0request\0rfrsh\0"),
+         false,
+         -EBADMSG,
+         {0}},
 };
 
 static RequestDecoder decoder;
@@ -258,6 +359,8 @@ static void expect(int i, int r, const Request *got) {
         ck_assert_pstr_eq(got->queue_id, expected->queue_id);
         ck_assert_int_eq(got->detail, expected->detail);
         ck_assert_uint_eq(got->n_unknown, expected->n_unknown);
+        ck_assert_uint_eq(got->limit, expected->limit);
+        ck_assert_pstr_eq(got->reason, expected->reason);
 }
 
 /* The vector in pieces: up to @cut, and then @step bytes at a time. */
@@ -442,7 +545,8 @@ START_TEST(counts_survive_the_way_to_the_client) {
                                     "0\0found\0"
                                     "4000000000\0moved\0"
                                     "1\0";
-        RequestCounts counts = {4000000000, 1, 20, 300, 4000, 50000, 600000}, got;
+        RequestCounts counts = {4000000000, 1, 20, 300, 4000, 50000, 600000, 7000000, 80000000},
+                      got;
         char bytes[REQUEST_REPLY_SIZE];
         RequestStatus status = 99;
         AttrReader in = {0};
@@ -456,6 +560,51 @@ START_TEST(counts_survive_the_way_to_the_client) {
         ck_assert(has_counts);
         ck_assert_mem_eq(&got, &counts, sizeof got);
         attr_reader_free(&in);
+}
+END_TEST
+
+START_TEST(the_largest_counts_fit_into_a_reply) {
+        unsigned long most = UINT32_MAX;
+        RequestCounts counts = {most, most, most, most, most, most, most, most, most};
+        char bytes[REQUEST_REPLY_SIZE];
+
+        ck_assert_uint_le(request_encode_reply(REQUEST_FAIL, &counts, bytes), sizeof bytes);
+}
+END_TEST
+
+/* Of a refresh: that it has begun, and what came of it. Cut at every place. */
+START_TEST(a_second_reply_is_read_behind_the_first) {
+        static const char bytes[] = "protocol\0queue_flush_protocol\0\0"
+                                    "status\0"
+                                    "0\0\0"
+                                    "status\0"
+                                    "4294967295\0moved\0"
+                                    "5\0sites\0"
+                                    "3\0";
+
+        for (size_t cut = 0; cut < sizeof bytes; cut++) {
+                RequestStatus first = 99, second = 99;
+                RequestCounts counts = {0};
+                AttrReader in = {0};
+                int r = decode_reply(&in, bytes, cut, &first, &counts);
+
+                if (r == 0)
+                        r = decode_reply(&in, bytes + cut, sizeof bytes - cut, &first, &counts);
+                else
+                        ck_assert_int_eq(decode_reply(&in, bytes + cut, sizeof bytes - cut, &second,
+                                                      &counts),
+                                         1);
+                ck_assert_int_eq(r, 1);
+                ck_assert_int_eq(first, REQUEST_OK);
+                if (second == (RequestStatus) 99)
+                        ck_assert_int_eq(request_decode_reply(&in, &second, &counts, &has_counts),
+                                         1);
+                ck_assert_int_eq(second, REQUEST_FAIL);
+                ck_assert_uint_eq(counts.moved, 5);
+                ck_assert_uint_eq(counts.sites, 3);
+                ck_assert(has_counts);
+                attr_reader_free(&in);
+        }
 }
 END_TEST
 
@@ -523,6 +672,13 @@ static const struct {
                "1\0\0")},
         {{REQUEST_REFRESH, NULL, NULL, false, 0}, BYTES("request\0rfrsh\0\0")},
         {{REQUEST_PURGE, NULL, NULL, false, 0}, BYTES("request\0purge\0\0")},
+        {{REQUEST_SEND_SITE, "example.com", NULL, true, 0, 200, "ticket 7"},
+         BYTES("request\0send_site\0site\0example.com\0detail\0"
+               "1\0limit\0"
+               "200\0reason\0ticket 7\0\0")},
+        {{REQUEST_REFRESH, NULL, NULL, true, 0, 0, "night"},
+         BYTES("detail\0"
+               "1\0reason\0night\0request\0rfrsh\0\0")},
 };
 
 START_TEST(a_request_is_written_as_postfix_writes_it_and_read_back) {
@@ -538,6 +694,8 @@ START_TEST(a_request_is_written_as_postfix_writes_it_and_read_back) {
         ck_assert_pstr_eq(got.site, requests[_i].request.site);
         ck_assert_pstr_eq(got.queue_id, requests[_i].request.queue_id);
         ck_assert_int_eq(got.detail, requests[_i].request.detail);
+        ck_assert_uint_eq(got.limit, requests[_i].request.limit);
+        ck_assert_pstr_eq(got.reason, requests[_i].request.reason);
 }
 END_TEST
 
@@ -567,6 +725,8 @@ int main(void) {
         tcase_add_loop_test(tc, a_reply_has_postfix_s_bytes, 0, ARRAY_SIZE(replies));
         tcase_add_loop_test(tc, a_reply_of_either_dialect_is_read, 0, ARRAY_SIZE(replies));
         tcase_add_test(tc, counts_survive_the_way_to_the_client);
+        tcase_add_test(tc, the_largest_counts_fit_into_a_reply);
+        tcase_add_test(tc, a_second_reply_is_read_behind_the_first);
         tcase_add_loop_test(tc, what_is_no_reply_is_not_taken_for_one, 0, ARRAY_SIZE(odd_replies));
         tcase_add_loop_test(tc, a_request_is_written_as_postfix_writes_it_and_read_back, 0,
                             ARRAY_SIZE(requests));
