@@ -21,7 +21,7 @@ _fflushctl() {
 		COMPREPLY=($(compgen -W 'records messages deferred newest flushed site' -- "$cur"))
 		return
 		;;
-	-i | --instance | -H | --host | -t | --timeout | --top)
+	-[iHtler] | --instance | --host | --timeout | --top | --limit | --every | --reason)
 		return
 		;;
 	esac
@@ -29,7 +29,7 @@ _fflushctl() {
 	# The command is the first word that is neither an option nor the value of one.
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
-		-[cisHtb] | --config | --instance | --socket | --host | --timeout | --by | --top) i=$((i + 1)) ;;
+		-[cisHtbler] | --config | --instance | --socket | --host | --timeout | --by | --top | --limit | --every | --reason) i=$((i + 1)) ;;
 		-*) ;;
 		*)
 			verb=${COMP_WORDS[i]}
@@ -41,8 +41,9 @@ _fflushctl() {
 	case $verb in
 	list) options+=' --by --top --subdomains' ;;
 	show) options+=' --subdomains' ;;
-	flush) options+=' --dry-run --subdomains --wait' ;;
-	deliver) options+=' --dry-run --wait' ;;
+	flush) options+=' --dry-run --subdomains --wait --limit --every --reason' ;;
+	deliver) options+=' --dry-run --wait --reason' ;;
+	refresh | purge) options+=' --reason' ;;
 	import) options+=' --dry-run' ;;
 	verify) options+=' --repair' ;;
 	esac

@@ -2,15 +2,19 @@
 
 /* fflushctl flush, deliver, add, refresh, purge: what changes something, over the socket. */
 
+#include <limits.h>
 #include <stdio.h>
+#include <time.h>
 
 #include "ctl.h"
 #include "pattern.h"
 #include "util.h"
 
-static void say_flushed(const Ctl *ctl, const char *site, const RequestCounts *c) {
-        printf("%s: %lu found, %lu %s", site, c->found, c->moved,
-               ctl->dry_run ? "would be moved" : "moved");
+static void say_flushed(const Ctl *ctl, const char *what, const RequestCounts *c) {
+        printf("%s: ", what);
+        if (c->sites)
+                printf("%lu sites, ", c->sites);
+        printf("%lu found, %lu %s", c->found, c->moved, ctl->dry_run ? "would be moved" : "moved");
         if (c->gone)
                 printf(", %lu gone", c->gone);
         if (c->busy)
@@ -19,6 +23,8 @@ static void say_flushed(const Ctl *ctl, const char *site, const RequestCounts *c
                 printf(", %lu failed", c->failed);
         if (c->duplicate)
                 printf(", %lu recorded twice", c->duplicate);
+        if (c->left)
+                printf("; %lu left", c->left);
         putchar('\n');
 }
 
@@ -34,6 +40,9 @@ static void say_json(const Ctl *ctl, const char *key, const char *value, Request
                      const RequestCounts *counts) {
         json_t *object = ctl_json_counts(key, value, status, counts);
 
+        if (object && counts && counts->sites)
+                (void) json_object_set_new(object, "sites",
+                                           json_integer((json_int_t) counts->sites));
         if (object && ctl->dry_run)
                 (void) json_object_set_new(object, "dry_run", json_true());
         ctl_print_json(object);
@@ -50,12 +59,17 @@ static void preview(Ctl *ctl, const char *id, bool unthrottle, RequestCounts *co
 }
 
 static int preview_site(Ctl *ctl, const CtlSite *site, RequestCounts *ret) {
+        unsigned long limit = ctl->limit > 0 ? ctl->limit : ULONG_MAX;
         SurveyLog log;
         IdSet seen = {0};
         int r = ctl_read_site(ctl, site, &log), k = 0;
 
         ret->invalid = log.invalid;
         for (size_t i = 0; k >= 0 && i < log.n_text; i += strlen(log.text + i) + 1) {
+                if (ret->moved == limit) {
+                        ret->left++;
+                        continue;
+                }
                 ret->found++;
                 k = idset_add(&seen, log.text + i);
                 ret->duplicate += k == 0;
@@ -67,13 +81,18 @@ static int preview_site(Ctl *ctl, const CtlSite *site, RequestCounts *ret) {
         return k < 0 ? ctl_no_memory() : r;
 }
 
-static int flush_site(Ctl *ctl, const CtlSite *site, bool *all_moved) {
-        Request request = {.kind = REQUEST_SEND_SITE, .site = site->site, .detail = true};
+/* @ret receives all 0 if the service does not tell. */
+static int flush_site(Ctl *ctl, const CtlSite *site, RequestCounts *ret) {
+        Request request = {.kind = REQUEST_SEND_SITE,
+                           .site = site->site,
+                           .detail = true,
+                           .limit = ctl->limit,
+                           .reason = ctl->reason};
         RequestStatus status = REQUEST_FAIL;
-        RequestCounts counts = {0};
         bool has_counts = ctl->dry_run;
         int r;
 
+        *ret = (RequestCounts){0};
         if (!site->named) {
                 ctl_error("%s: a log of flush(8), whose site is unknown; see import and purge",
                           site->site);
@@ -81,15 +100,52 @@ static int flush_site(Ctl *ctl, const CtlSite *site, bool *all_moved) {
         }
         if (ctl->dry_run) {
                 status = REQUEST_OK;
-                r = preview_site(ctl, site, &counts);
+                r = preview_site(ctl, site, ret);
         } else
-                r = ctl_ask(ctl, &request, site->site, &status, &counts, &has_counts);
+                r = ctl_ask(ctl, &request, site->site, &status, ret, &has_counts);
         if (ctl->json && !ctl->quiet)
-                say_json(ctl, "site", site->site, status, has_counts ? &counts : NULL);
+                say_json(ctl, "site", site->site, status, has_counts ? ret : NULL);
         else if (r == EX_OK && has_counts && !ctl->quiet) /* flush(8) does not tell */
-                say_flushed(ctl, site->site, &counts);
-        *all_moved &= r == EX_OK && counts.failed == 0;
-        return r == EX_OK && counts.failed > 0 ? EX_TEMPFAIL : r;
+                say_flushed(ctl, site->site, ret);
+        return r == EX_OK && ret->failed > 0 ? EX_TEMPFAIL : r;
+}
+
+static int pause_between(const Ctl *ctl) {
+        struct timespec ts = {.tv_sec = (time_t) (ctl->every / USEC_PER_SEC),
+                              .tv_nsec = (long) (ctl->every % USEC_PER_SEC * 1000)};
+
+        if (fflush(stdout) != 0)
+                return EX_IOERR; /* who would know how far it got? */
+        (void) nanosleep(&ts, NULL);
+        return EX_OK;
+}
+
+/* With --every, again and again: sites of which something is left come to the front, the others
+ * have had their turn. What is left when somebody ends this stays recorded. */
+static int flush_portions(Ctl *ctl, CtlSites *sites, bool *all_moved) {
+        size_t n = sites->n, n_left;
+        int status = EX_OK;
+
+        for (;;) {
+                n_left = 0;
+                for (size_t i = 0; i < n; i++) {
+                        CtlSite site = sites->items[i];
+                        RequestCounts counts;
+                        int r = flush_site(ctl, &site, &counts);
+
+                        status = ctl_worse(status, r);
+                        *all_moved &= r == EX_OK;
+                        if (counts.left == 0)
+                                continue;
+                        sites->items[i] = sites->items[n_left];
+                        sites->items[n_left++] = site;
+                }
+                if (n_left == 0 || ctl->every == 0)
+                        return status;
+                n = n_left;
+                if (pause_between(ctl) != EX_OK)
+                        return EX_IOERR;
+        }
 }
 
 /* Most users may connect to the socket but not look at the logs, and need not for this. */
@@ -116,7 +172,7 @@ static int follow_site(Ctl *ctl, const CtlSite *site, Follow *f) {
         return r;
 }
 
-static int flush_sites(Ctl *ctl, const CtlSites *sites) {
+static int flush_sites(Ctl *ctl, CtlSites *sites) {
         _cleanup_(follow_free) Follow follow = {.fd = -EBADF};
         bool all_moved = true;
         int r = EX_OK;
@@ -127,25 +183,42 @@ static int flush_sites(Ctl *ctl, const CtlSites *sites) {
                 r = follow_site(ctl, &sites->items[i], &follow);
         if (r != EX_OK)
                 return r;
-        for (size_t i = 0; i < sites->n; i++)
-                r = ctl_worse(r, flush_site(ctl, &sites->items[i], &all_moved));
+        r = flush_portions(ctl, sites, &all_moved);
         return ctl->wait ? ctl_worse(r, ctl_wait_end(ctl, &follow, all_moved)) : r;
+}
+
+/* As they were given, unlooked at: the service knows what is a site. */
+static int take_sites(char *args[], CtlSites *ret) {
+        size_t n = 0;
+
+        while (args[n])
+                n++;
+        ret->items = calloc(n, sizeof *ret->items);
+        for (; ret->items && ret->n < n; ret->n++) {
+                ret->items[ret->n] = (CtlSite){.site = strdup(args[ret->n]), .named = true};
+                if (!ret->items[ret->n].site)
+                        break;
+        }
+        return ret->n == n ? EX_OK : ctl_no_memory();
+}
+
+static int check_options(const Ctl *ctl) {
+        if (ctl->wait && ctl->dry_run)
+                return ctl_usage("--wait and --dry-run: there will be nothing to wait for");
+        if (ctl->every > 0 && ctl->limit == 0)
+                return ctl_usage("--every: how many, with --limit?");
+        if (ctl->every > 0 && (ctl->wait || ctl->dry_run))
+                return ctl_usage("--every goes with neither --wait nor --dry-run");
+        return EX_OK;
 }
 
 int ctl_flush(Ctl *ctl, char *args[]) {
         _cleanup_(ctl_free_sites) CtlSites sites = {0};
-        bool all_moved;
-        int r = EX_OK;
+        int r = check_options(ctl);
 
-        if (are_plain_sites(ctl, args)) {
-                for (; *args; args++)
-                        r = ctl_worse(r, flush_site(ctl, &(CtlSite){.site = *args, .named = true},
-                                                    &all_moved));
-                return r;
-        }
-        if (ctl->wait && ctl->dry_run)
-                return ctl_usage("--wait and --dry-run: there will be nothing to wait for");
-        r = ctl_find_sites(ctl, args, true, &sites);
+        if (r == EX_OK)
+                r = are_plain_sites(ctl, args) ? take_sites(args, &sites)
+                                               : ctl_find_sites(ctl, args, true, &sites);
         return r == EX_OK || r == EX_NOINPUT ? ctl_worse(r, flush_sites(ctl, &sites)) : r;
 }
 
@@ -159,7 +232,8 @@ static int preview_message(Ctl *ctl, const char *id, RequestCounts *ret) {
 }
 
 static int deliver(Ctl *ctl, const char *id) {
-        Request request = {.kind = REQUEST_SEND_FILE, .queue_id = id, .detail = true};
+        Request request = {
+                .kind = REQUEST_SEND_FILE, .queue_id = id, .detail = true, .reason = ctl->reason};
         RequestStatus status = REQUEST_FAIL;
         RequestCounts counts = {0};
         bool has_counts = ctl->dry_run;
@@ -261,36 +335,47 @@ static int deliver_and_wait(Ctl *ctl, char *args[]) {
 }
 
 int ctl_deliver(Ctl *ctl, char *args[]) {
-        if (ctl->wait && ctl->dry_run)
-                return ctl_usage("--wait and --dry-run: there will be nothing to wait for");
+        int r = check_options(ctl);
+
+        if (r != EX_OK)
+                return r;
         return ctl->wait ? deliver_and_wait(ctl, args) : each_id(ctl, args, deliver_id, NULL);
-}
-
-/* A request that has nothing to tell but whether it was done. */
-static int ask(Ctl *ctl, const Request *request, const char *first, const char *value) {
-        RequestStatus status = REQUEST_FAIL;
-        RequestCounts counts;
-        bool has_counts;
-        int r = ctl_ask(ctl, request, value, &status, &counts, &has_counts);
-
-        if (ctl->json && !ctl->quiet)
-                say_json(ctl, first, value, status, NULL);
-        return r;
 }
 
 int ctl_add(Ctl *ctl, char *args[]) {
         Request request = {.kind = REQUEST_ADD, .site = args[0], .queue_id = args[1]};
+        RequestStatus status = REQUEST_BAD;
+        RequestCounts counts;
+        bool has_counts;
         int r = ctl_check_id(args[1]);
 
-        return r == EX_OK ? ask(ctl, &request, "site", args[0]) : r;
+        if (r == EX_OK)
+                r = ctl_ask(ctl, &request, args[0], &status, &counts, &has_counts);
+        if (ctl->json && !ctl->quiet)
+                say_json(ctl, "site", args[0], status, NULL);
+        return r;
+}
+
+static int work(Ctl *ctl, RequestKind kind) {
+        Request request = {.kind = kind, .detail = true, .reason = ctl->reason};
+        RequestStatus status = REQUEST_FAIL;
+        RequestCounts counts = {0};
+        bool has_counts = false;
+        int r = ctl_ask(ctl, &request, request_name(kind), &status, &counts, &has_counts);
+
+        if (ctl->json && !ctl->quiet)
+                say_json(ctl, "request", request_name(kind), status, has_counts ? &counts : NULL);
+        else if (has_counts && !ctl->quiet)
+                say_flushed(ctl, request_name(kind), &counts);
+        return r == EX_OK && counts.failed > 0 ? EX_TEMPFAIL : r;
 }
 
 int ctl_refresh(Ctl *ctl, char *args[]) {
         (void) args;
-        return ask(ctl, &(Request){.kind = REQUEST_REFRESH}, "request", "refresh");
+        return work(ctl, REQUEST_REFRESH);
 }
 
 int ctl_purge(Ctl *ctl, char *args[]) {
         (void) args;
-        return ask(ctl, &(Request){.kind = REQUEST_PURGE}, "request", "purge");
+        return work(ctl, REQUEST_PURGE);
 }

@@ -179,10 +179,11 @@ json_t *ctl_json_counts(const char *first, const char *value, RequestStatus stat
 
         if (!object || !c)
                 return object;
-        counts = json_pack("{sI sI sI sI sI sI sI}", "found", (json_int_t) c->found, "moved",
+        counts = json_pack("{sI sI sI sI sI sI sI sI}", "found", (json_int_t) c->found, "moved",
                            (json_int_t) c->moved, "gone", (json_int_t) c->gone, "busy",
                            (json_int_t) c->busy, "failed", (json_int_t) c->failed, "duplicate",
-                           (json_int_t) c->duplicate, "invalid", (json_int_t) c->invalid);
+                           (json_int_t) c->duplicate, "invalid", (json_int_t) c->invalid, "left",
+                           (json_int_t) c->left);
         if (!counts || json_object_update(object, counts) < 0) {
                 json_decref(object);
                 object = NULL;

@@ -149,7 +149,9 @@ typedef enum CtlStyle { CTL_PLAIN, CTL_BOLD, CTL_DIM, CTL_RED, CTL_GREEN, CTL_YE
 /** ctl_style() - what switches a terminal to that; "" if it is none, or NO_COLOR is set */
 const char *ctl_style(CtlStyle style);
 
-#define CTL_AGE_SIZE 32u
+#define CTL_REASON_MAX 200u /* bytes of --reason */
+
+#define CTL_AGE_SIZE   32u
 
 /** ctl_age() - "12s", "5min", "3h", "2d": how long ago @then was. Return: @ret */
 const char *ctl_age(time_t now, time_t then, char ret[static CTL_AGE_SIZE]);

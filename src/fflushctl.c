@@ -15,11 +15,12 @@
 static const Verb verbs[] = {
         {"list", "[PATTERN...]", 0, MANY, CTL_SUBDOMAINS | CTL_BY | CTL_TOP, ctl_list},
         {"show", "PATTERN...", 1, MANY, CTL_SUBDOMAINS, ctl_show},
-        {"flush", "PATTERN...", 1, MANY, CTL_SUBDOMAINS | CTL_DRY_RUN | CTL_WAIT, ctl_flush},
-        {"deliver", "ID...|-", 1, MANY, CTL_DRY_RUN | CTL_WAIT, ctl_deliver},
+        {"flush", "PATTERN...", 1, MANY,
+         CTL_SUBDOMAINS | CTL_DRY_RUN | CTL_WAIT | CTL_LIMIT | CTL_EVERY | CTL_REASON, ctl_flush},
+        {"deliver", "ID...|-", 1, MANY, CTL_DRY_RUN | CTL_WAIT | CTL_REASON, ctl_deliver},
         {"add", "SITE ID", 2, 2, 0, ctl_add},
-        {"refresh", "", 0, 0, 0, ctl_refresh},
-        {"purge", "", 0, 0, 0, ctl_purge},
+        {"refresh", "", 0, 0, CTL_REASON, ctl_refresh},
+        {"purge", "", 0, 0, CTL_REASON, ctl_purge},
         {"import", "[-]", 0, 1, CTL_DRY_RUN, ctl_import},
         {"verify", "", 0, 0, CTL_REPAIR, ctl_verify},
         {"status", "", 0, 0, 0, ctl_status},
@@ -72,13 +73,14 @@ static void print_help(void) {
              "  verify             are logs sound?    status           who serves, who asks\n"
              "Options:\n"
              "  -n, --dry-run      change nothing     -w, --wait           follow the mail\n"
+             "  -l, --limit N      so many at once    -e, --every TIME     then the next N\n"
              "  -S, --subdomains   of a SITE as well  -t, --timeout TIME   stop waiting then\n"
              "  -b, --by COLUMN    sort the list      --top N              the first N of it\n"
              "  -q, --quiet        only errors        -j, --json           for programs\n"
              "  -s, --socket PATH  (public/fflushd)   -i, --instance NAME  of Postfix\n"
-             "  --repair           while verifying    -H, --host USER@HOST over ssh\n"
+             "  -r, --reason TEXT  for the journal    -H, --host USER@HOST over ssh\n"
              "  -c, --config FILE  (" SETTINGS_FILE ")\n"
-             "  --version          -h, --help\n"
+             "  --repair           when verifying     --version            -h, --help\n"
              "A SITE is a domain or an [address], as after the @ of the recipients; a PATTERN\n"
              "is a SITE, or has * ? [...] in it and means the recorded ones that match.");
 }
@@ -238,6 +240,8 @@ static int run(Ctl *ctl, unsigned given, char *args[], int n_args) {
         }
         if (given & ~verb->options)
                 return ctl_usage("an option that this command does not have");
+        if (ctl->reason && strlen(ctl->reason) > CTL_REASON_MAX)
+                return ctl_usage("--reason: at most 200 bytes");
         return verb->run(ctl, args + 1);
 }
 

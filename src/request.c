@@ -282,16 +282,18 @@ static void put_own(AttrWriter *w, const Request *request) {
 
 size_t request_encode(const Request *request, char *ret, size_t size) {
         AttrWriter w = {.data = ret, .size = size};
-        bool ends_early = !kinds[request->kind].has_site && !kinds[request->kind].has_id;
+        /* Behind, flush(8) ignores them; before, it refuses the request. It must refuse a limit. */
+        bool before = request->limit > 0 ||
+                      (!kinds[request->kind].has_site && !kinds[request->kind].has_id);
 
-        if (ends_early) /* flush(8) knows attributes only behind, and that form otherwise */
+        if (before)
                 put_own(&w, request);
         attr_put(&w, ATTR_REQUEST, kinds[request->kind].wire);
         if (kinds[request->kind].has_site)
                 attr_put(&w, ATTR_SITE, request->site);
         if (kinds[request->kind].has_id)
                 attr_put(&w, ATTR_ID, request->queue_id);
-        if (!ends_early)
+        if (!before)
                 put_own(&w, request);
         attr_end(&w);
         return w.n;

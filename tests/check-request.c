@@ -673,9 +673,12 @@ static const struct {
         {{REQUEST_REFRESH, NULL, NULL, false, 0}, BYTES("request\0rfrsh\0\0")},
         {{REQUEST_PURGE, NULL, NULL, false, 0}, BYTES("request\0purge\0\0")},
         {{REQUEST_SEND_SITE, "example.com", NULL, true, 0, 200, "ticket 7"},
-         BYTES("request\0send_site\0site\0example.com\0detail\0"
+         BYTES("detail\0"
                "1\0limit\0"
-               "200\0reason\0ticket 7\0\0")},
+               "200\0reason\0ticket 7\0request\0send_site\0site\0example.com\0\0")},
+        {{REQUEST_SEND_SITE, "example.com", NULL, true, 0, 0, "ticket 7"},
+         BYTES("request\0send_site\0site\0example.com\0detail\0"
+               "1\0reason\0ticket 7\0\0")},
         {{REQUEST_REFRESH, NULL, NULL, true, 0, 0, "night"},
          BYTES("detail\0"
                "1\0reason\0night\0request\0rfrsh\0\0")},

@@ -188,10 +188,10 @@ def a_dry_run_counts_what_a_flush_then_does(case):
     by_site = {row["site"]: row for row in preview}
     eq(by_site["example.com"],
        {"site": "example.com", "status": "ok", "found": 8, "moved": 3, "gone": 1, "busy": 2,
-        "failed": 0, "duplicate": 2, "invalid": 0})
+        "failed": 0, "duplicate": 2, "invalid": 0, "left": 0})
     eq(by_site["torn.test"],
        {"site": "torn.test", "status": "ok", "found": 4, "moved": 3, "gone": 0, "busy": 0,
-        "failed": 0, "duplicate": 1, "invalid": 1})
+        "failed": 0, "duplicate": 1, "invalid": 1, "left": 0})
 
 
 @test
@@ -292,7 +292,6 @@ def json_tells_refusals_as_well(case):
     eq((r.returncode, objects(r)[1]), (NOPERM, {"site": "nosuch.test", "status": "denied"}))
     r = daemon.ctl("--json", "deliver", "a/b", check=False)
     eq((r.returncode, objects(r)), (DATAERR, [{"queue_id": "a/b", "status": "malformed"}]))
-    eq(objects(daemon.ctl("--json", "refresh")), [{"request": "refresh", "status": "ok"}])
     eq(objects(daemon.ctl("--json", "add", "example.com", "A1")),
        [{"site": "example.com", "status": "ok"}])
 
@@ -355,6 +354,96 @@ def output_that_cannot_be_written_is_an_error(case):
             r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, *args],
                                stdout=full, stderr=subprocess.PIPE, **harness.as_user())
         eq(r.returncode, 74, args)
+
+
+@test
+def a_limit_moves_so_many_and_leaves_the_rest(case):
+    spool, daemon = case.make()
+    for name in ("A1", "A2", "A3", "A4", "A5"):
+        spool.put("deferred/A/" + name)
+    spool.put("active/A6")
+    spool.log("example_com", b"A1\nA1\nZ1\nA6\nA2\nA3\nno id\nA2\nA4\nA5\n")
+    for moved, left in (("A2", 5), ("A4", 1)):
+        preview = objects(daemon.ctl("flush", "-n", "-l", "2", "--json", "example.com"))[0]
+        real = objects(daemon.ctl("flush", "-l", "2", "--json", "example.com"))[0]
+        for row in (preview, real):
+            row.pop("invalid")  # a dry run has seen all of them
+        eq(preview, real | {"dry_run": True})
+        eq((real["moved"], real["left"]), (2, left))
+        eq(os.path.exists(spool.join("incoming", moved)), True)
+    eq(spool.read("flush/example_com"), b"A6\nA5\n")
+    eq(daemon.ctl("flush", "--limit=2", "example.com").stdout,
+       "example.com: 2 found, 1 moved, 1 active or on hold\n")
+    eq(spool.read("flush/example_com"), b"A6\n")
+
+
+@test
+def portions_follow_each_other_until_nothing_is_left(case):
+    spool, daemon = case.make()
+    ids = ["A%d" % i for i in range(7)]
+    for name in ids:
+        spool.put("deferred/A/" + name)
+    spool.log("a_test", "".join(i + "\n" for i in ids[:5]).encode())
+    spool.log("b_test", "".join(i + "\n" for i in ids[5:]).encode())
+    start = time.monotonic()
+    out = daemon.ctl("flush", "--limit", "2", "--every", "1s", "a.test", "b.test").stdout
+    eq(out, "a.test: 2 found, 2 moved; 3 left\nb.test: 2 found, 2 moved\n"
+            "a.test: 2 found, 2 moved; 1 left\na.test: 1 found, 1 moved\n")
+    eq(time.monotonic() - start >= 2, True)
+    eq(spool.files("deferred"), [])
+
+
+@test
+def an_interrupt_leaves_the_rest_recorded(case):
+    spool, daemon = case.make()
+    for name in ("A1", "A2", "A3"):
+        spool.put("deferred/A/" + name)
+    spool.log("a_test", b"A1\nA2\nA3\n")
+    p = subprocess.Popen([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, "flush",
+                          "-l1", "-e", "1000s", "a.test"], stdout=subprocess.PIPE, text=True,
+                         **harness.as_user())
+    eq(p.stdout.readline(), "a.test: 1 found, 1 moved; 2 left\n")
+    p.send_signal(signal.SIGINT)
+    eq(p.wait(harness.TIMEOUT), -signal.SIGINT)
+    p.stdout.close()
+    eq(spool.read("flush/a_test"), b"A2\nA3\n")
+
+
+@test
+def what_cannot_be_combined_is_refused(case):
+    spool, daemon = case.make()
+    for args in (("--every", "1s"), ("-l", "1", "-e", "1s", "-w"), ("-l", "1", "-e", "1s", "-n"),
+                 ("-w", "-n"), ("--limit", "0"), ("--reason", "x" * 201)):
+        eq(daemon.ctl("flush", *args, "a.test", check=False).returncode, USAGE, args)
+    eq(daemon.ctl("deliver", "-wn", "A1", check=False).returncode, USAGE)
+    eq(daemon.is_waiting(), True)
+
+
+@test
+def a_reason_goes_to_the_journal(case):
+    spool, daemon = case.make()
+    spool.log("a_test", b"A1\n")
+    long_one = "x" * 200
+    for args in (("flush", "a.test"), ("flush", "-l", "5", "a.test"), ("deliver", "A1"),
+                 ("refresh",), ("purge",)):
+        for reason in ("ticket 7", long_one):
+            before = len(daemon.journal())
+            daemon.ctl(*args, "-r", reason, check=False)
+            wait_for(lambda: any("(reason: " + reason[:20] in line
+                                 for line in daemon.journal()[before:]), "%s: no reason" % (args,))
+    daemon.ctl("flush", "-r", "bell \a\nline", "a.test")
+    eq(any("bell \\x07\\x0aline" in line for line in daemon.journal()), True)
+
+
+@test
+def refresh_and_purge_tell_what_they_have_done(case):
+    spool, daemon = case.make()
+    backlog(spool)
+    eq(daemon.ctl("refresh").stdout,
+       "refresh: 2 sites, 9 found, 4 moved, 1 gone, 2 active or on hold, 2 recorded twice\n")
+    got = objects(daemon.ctl("purge", "--json"))[0]
+    eq((got["request"], got["status"], got["sites"]), ("purge", "ok", 1))
+    eq((got["found"], got["moved"], got["gone"]), (2, 1, 1))
 
 
 def stand_in(case, name, script):
