@@ -363,7 +363,7 @@ def a_limit_moves_so_many_and_leaves_the_rest(case):
         spool.put("deferred/A/" + name)
     spool.put("active/A6")
     spool.log("example_com", b"A1\nA1\nZ1\nA6\nA2\nA3\nno id\nA2\nA4\nA5\n")
-    for moved, left in (("A2", 4), ("A4", 1)):
+    for moved, left in (("A2", 4), ("A3", 2)):  # A2 is still incoming then, and counts again
         preview = objects(daemon.ctl("flush", "-n", "-l", "2", "--json", "example.com"))[0]
         real = objects(daemon.ctl("flush", "-l", "2", "--json", "example.com"))[0]
         for row in (preview, real):
@@ -371,9 +371,9 @@ def a_limit_moves_so_many_and_leaves_the_rest(case):
         eq(preview, real | {"dry_run": True})
         eq((real["moved"], real["left"]), (2, left))
         eq(os.path.exists(spool.join("incoming", moved)), True)
-    eq(spool.read("flush/example_com"), b"A6\nA5\n")
+    eq(spool.read("flush/example_com"), b"A6\nA4\nA5\n")
     eq(daemon.ctl("flush", "--limit=2", "example.com").stdout,
-       "example.com: 2 found, 1 moved, 1 active or on hold\n")
+       "example.com: 3 found, 2 moved, 1 active or on hold\n")
     eq(spool.read("flush/example_com"), b"A6\n")
 
 
@@ -624,7 +624,9 @@ def repair_loses_no_record(case):
     spool.log("9", b"A1\n")
     os.chmod(spool.log("open_test", b"A1\n"), 0o666)
     command = [os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, "verify", "--repair"]
-    r = subprocess.run(command, capture_output=True, text=True)  # as root, if we are
+    # As root, if we are. Who changes his user cannot be traced, and leaks are looked for by tracing.
+    r = subprocess.run(command, capture_output=True, text=True,
+                       env=dict(os.environ, ASAN_OPTIONS="detect_leaks=0"))
     eq(r.returncode, DATAERR, r.stderr)  # what to do with "9" nobody knows
     eq(spool.read("flush/torn_test"), b"A1\nA2\nA3\n")
     eq(spool.read("flush/only_torn_test"), b"A4\n")
