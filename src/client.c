@@ -53,22 +53,32 @@ static int send_request(int fd, const Request *request) {
         return send_all(fd, bytes, request_encode(request, bytes, size));
 }
 
+void (*client_patience)(uint64_t usec);
+
+static int milliseconds(uint64_t now, uint64_t until_usec) {
+        uint64_t ms = until_usec > now ? (until_usec - now) / USEC_PER_MSEC + 1 : 0;
+
+        return until_usec == USEC_INFINITY ? -1 : ms < INT_MAX ? (int) ms : INT_MAX;
+}
+
 /* Return: 0, -ETIMEDOUT, or another negative errno. */
 static int wait_for(struct pollfd *fds, nfds_t n, uint64_t until_usec) {
-        int timeout_ms = -1, r;
+        uint64_t start = now_usec(), now = start, next;
+        int r;
 
-        do {
-                if (until_usec != USEC_INFINITY) {
-                        uint64_t now = now_usec();
-                        uint64_t ms = until_usec > now ? (until_usec - now) / USEC_PER_MSEC + 1 : 0;
-
-                        timeout_ms = ms < INT_MAX ? (int) ms : INT_MAX;
-                }
-                r = poll(fds, n, timeout_ms);
-        } while (r < 0 && errno == EINTR);
-        if (r < 0)
-                return -errno;
-        return r == 0 ? -ETIMEDOUT : 0;
+        for (;;) {
+                next = client_patience ? now + USEC_PER_SEC : USEC_INFINITY;
+                r = poll(fds, n, milliseconds(now, next < until_usec ? next : until_usec));
+                if (r > 0)
+                        return 0;
+                if (r < 0 && errno != EINTR)
+                        return -errno;
+                now = now_usec();
+                if (now >= until_usec)
+                        return -ETIMEDOUT;
+                if (r == 0 && client_patience)
+                        client_patience(now - start);
+        }
 }
 
 static uint64_t until(uint64_t timeout_usec) {

@@ -8,6 +8,13 @@
 #include "request.h"
 
 /**
+ * client_patience - if set, called about once a second while an answer is waited for
+ *
+ * For a line of progress; @usec is how long this wait has lasted.
+ */
+extern void (*client_patience)(uint64_t usec);
+
+/**
  * client_connect() - connect to the socket of a flush service
  * @path:  of the socket, of any length
  *

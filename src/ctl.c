@@ -126,6 +126,30 @@ static int say_status(const char *what, RequestStatus status) {
         }
 }
 
+/* A line on the terminal for what takes longer than a second. */
+static const char *waiting_for;
+static bool has_waited;
+
+static void show_waiting(uint64_t usec) {
+        (void) fprintf(stderr, "\r\033[K%s: %lu s", waiting_for,
+                       (unsigned long) (usec / USEC_PER_SEC));
+        has_waited = true;
+}
+
+static void begin_waiting(const Ctl *ctl, const char *what) {
+        if (ctl->quiet || !isatty(STDERR_FILENO))
+                return;
+        waiting_for = what;
+        client_patience = show_waiting;
+}
+
+static void end_waiting(void) {
+        if (has_waited)
+                (void) fputs("\r\033[K", stderr);
+        has_waited = false;
+        client_patience = NULL;
+}
+
 int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *ret_status,
             RequestCounts *ret_counts, bool *ret_has_counts) {
         _cleanup_close_ int fd = -EBADF;
@@ -137,11 +161,13 @@ int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *r
         fd = client_connect(ctl->socket_path);
         if (fd < 0)
                 return ctl_connect_error(ctl->socket_path, fd);
+        begin_waiting(ctl, what);
         if (request->kind == REQUEST_REFRESH || request->kind == REQUEST_PURGE)
                 r = client_work(fd, ctl->socket_path, request, ctl->timeout, ret_status, ret_counts,
                                 ret_has_counts);
         else
                 r = client_ask(fd, request, ctl->timeout, ret_status, ret_counts, ret_has_counts);
+        end_waiting();
         if (r < 0)
                 return say_no_reply(what, r);
         return say_status(what, *ret_status);

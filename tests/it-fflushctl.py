@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """fflushctl against the real daemon: what it shows, what it does, what it says, how it exits."""
 
+import fcntl
 import json
 import os
 import pty
@@ -322,6 +323,22 @@ def colour_is_for_terminals_that_want_it(case):
     eq(b"\033[1m" in on_terminal(daemon, "list", env={"NO_COLOR": ""})[1], True)
     eq(b"\033" in on_terminal(daemon, "list", env={"TERM": "dumb"})[1], False)
     eq("\033" in daemon.ctl("list").stdout, False)
+
+
+@test
+def a_terminal_sees_that_something_lasts(case):
+    spool, daemon = case.make()
+    backlog(spool)
+    with open(spool.join("flush/a_test"), "w") as log:
+        spool.own(spool.join("flush"))
+        fcntl.flock(log, fcntl.LOCK_EX)  # the flush waits for it
+        for env, args in (({}, ("-t2", "flush", "a.test")), ({}, ("-q", "-t2", "flush", "a.test"))):
+            status, out = on_terminal(daemon, *args, env=env)
+            eq(status, TEMPFAIL)
+            eq(b"a.test: 1 s" in out, "-q" not in args, out)
+            eq(b"\r\033[Kfflushctl: a.test: no reply in time" in out, "-q" not in args, out)
+        r = daemon.ctl("-t2", "flush", "a.test", check=False)
+        eq(r.stderr, "fflushctl: a.test: no reply in time\n")
 
 
 @test
