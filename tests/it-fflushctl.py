@@ -465,14 +465,19 @@ def refresh_and_purge_tell_what_they_have_done(case):
              "busy": 2, "failed": 0, "duplicate": 2, "invalid": 0, "left": 0})
 
 
+def write(directory, name, text, mode=0o644):
+    path = os.path.join(directory, name)
+    with open(path, "w") as f:
+        f.write(text)
+    os.chmod(path, mode)
+    return path
+
+
 def stand_in(case, name, script):
     """A command in a directory of its own, for PATH."""
     directory = os.path.join(case.base, "path-" + name)
     os.mkdir(directory, 0o755)
-    path = os.path.join(directory, name)
-    with open(path, "w") as f:
-        f.write(script)
-    os.chmod(path, 0o755)
+    write(directory, name, script, 0o755)
     return directory
 
 
@@ -506,6 +511,52 @@ def another_host_is_asked_over_ssh(case):
                        env={"PATH": "/nonexistent"}, capture_output=True, text=True,
                        **harness.as_user())
     eq((r.returncode, r.stderr), (UNAVAILABLE, "fflushctl: ssh: No such file or directory\n"))
+
+
+@test
+def another_host_with_a_real_sshd(case):
+    sshd = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if sshd is None or os.getuid() != 0 or shutil.which("ssh-keygen") is None:
+        raise harness.Skip("needs root and sshd")
+    spool, daemon = case.make()
+    backlog(spool)
+    base = os.path.join(case.base, "ssh")
+    os.mkdir(base, 0o700)
+    for key in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f",
+                        os.path.join(base, key)], check=True)
+    port = free_port()
+    write(base, "sshd_config", "ListenAddress 127.0.0.1:%d\nHostKey %s/host\nPidFile none\n"
+          "AuthorizedKeysFile %s/user.pub\nStrictModes no\nUsePAM no\n"
+          "PermitRootLogin prohibit-password\nSetEnv PATH=%s:/usr/bin:/bin\n"
+          % (port, base, base, daemon.bin))
+    write(base, "ssh_config", "Host there\nHostName 127.0.0.1\nPort %d\nIdentityFile %s/user\n"
+          "StrictHostKeyChecking no\nUserKnownHostsFile %s/known\nLogLevel ERROR\n"
+          % (port, base, base))
+    ssh = stand_in(case, "ssh", '#!/bin/sh\nexec %s -F %s/ssh_config "$@"\n'
+                   % (shutil.which("ssh"), base))
+    os.makedirs("/run/sshd", exist_ok=True)
+    server = subprocess.Popen([sshd, "-D", "-e", "-f", os.path.join(base, "sshd_config")],
+                              stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: Mailhost.answers(port), "no sshd")
+
+        def there(*words, stdin=""):
+            return subprocess.run(
+                [os.path.join(daemon.bin, "fflushctl"), "-H", "root@there", "-c", daemon.config,
+                 *words], input=stdin, capture_output=True, text=True, timeout=harness.TIMEOUT,
+                env=dict(os.environ, PATH=ssh + ":" + os.environ["PATH"]))
+
+        r = there("flush", "-n", "*.com")
+        eq((r.returncode, r.stderr), (OK, ""))
+        eq(r.stdout, daemon.ctl("flush", "-n", "*.com").stdout)
+        r = there("deliver", "-", stdin="A1 NOSUCH\n")
+        eq((r.returncode, r.stdout), (NOINPUT, "A1: moved\nNOSUCH: no such message in the queue\n"))
+        eq(there("show", "no'such").stderr,
+           "fflushctl: neither a destination nor a pattern: \"no'such\"\n")
+    finally:
+        server.terminate()
+        server.wait(harness.TIMEOUT)
 
 
 def message(queue_id, *addresses, queue="deferred"):
@@ -723,10 +774,8 @@ def complete(daemon, *words):
     # a fflushctl that knows the test's configuration
     directory = os.path.join(daemon.base, "path")
     os.makedirs(directory, exist_ok=True)
-    path = os.path.join(directory, "fflushctl")
-    with open(path, "w") as f:
-        f.write('#!/bin/sh\nexec "%s/fflushctl" -c "%s" "$@"\n' % (daemon.bin, daemon.config))
-    os.chmod(path, 0o755)
+    write(directory, "fflushctl",
+          '#!/bin/sh\nexec "%s/fflushctl" -c "%s" "$@"\n' % (daemon.bin, daemon.config), 0o755)
     r = subprocess.run(["bash", "-c", script, "bash", directory,
                         os.path.join(HERE, "../completions/fflushctl.bash"), "fflushctl", *words],
                        capture_output=True, text=True, check=True)

@@ -621,6 +621,41 @@ def the_watching_commands_of_the_readme_work(t):
         assert r.returncode == 0, (command, r.stdout, r.stderr)
 
 
+@test
+def status_says_what_systemd_says(t):
+    clean()
+    status = json.loads(g.out("fflushctl status --json"))
+    eq((status["listener_pid"], status["served"], status["flush_service_name"]), (1, True, "fflushd"))
+    assert status["units"]["fflush.socket"].startswith("active ("), status
+    eq(status["units"]["fflushd.service"], "inactive (dead)")  # as it was before it was asked
+    assert status["units"]["fflush-refresh.timer"] == "active (waiting)", status
+    text = g.out("fflushctl status")
+    assert text.startswith("Listens   systemd, on " + SOCKET), text
+    assert "asks fflushd, flush_service_name = fflushd" in text, text
+    g.run("systemctl start fflush-refresh.service")
+    g.run("systemctl stop fflush.socket")
+    r = g.run("fflushctl status --json", check=False)
+    status = json.loads(r.stdout)
+    eq((r.returncode, status["listening"], status["units"]["fflush.socket"]),
+       (69, False, "inactive (dead)"))
+    eq(json.loads(g.run("fflushctl -i nosuch status --json", check=False).stdout)["units"]
+       ["fflush@nosuch.socket"], "inactive (dead)")
+    clean()
+
+
+@test
+def the_fflushctl_commands_of_the_readme_work(t):
+    clean()
+    for command in readme("fflushctl"):
+        command = re.split(r"  +", command)[0]
+        if " -H " in command:
+            continue
+        g.run("fflushctl add example.com A1")
+        r = g.run(command, check=False)
+        assert r.returncode == 0, (command, r.stdout, r.stderr)
+        assert r.stdout, command
+
+
 if __name__ == "__main__":
     if guest.missing():
         print("skipped: " + guest.missing())
