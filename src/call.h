@@ -14,8 +14,9 @@ struct Call {
         LogCaller caller;
         RequestStatus status;
         RequestCounts counts;
+        bool has_counts;     /* they are known, for a reply with detail */
         Site *site;          /* add and send_site, once they are known to be eligible */
         Call *next;          /* in the one list it waits in */
         uint64_t since_usec; /* an add: since when it waits to be written */
-        bool is_new;         /* an add: its ID was not known when it was to be written */
+        bool is_new;         /* an add: its ID was not known when it was to be written, so it was */
 };

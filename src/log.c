@@ -13,9 +13,9 @@
 
 #include "util.h"
 
-#define MESSAGE_SIZE 1024
+#define MESSAGE_SIZE 1536 /* a site and a reason at their longest, and counts */
 #define FIELDS_MAX   24
-#define FIELDS_SIZE  2048
+#define FIELDS_SIZE  4096
 
 #define IDENTIFIER   "postfix/fflushd" /* as Postfix names its own: log tools look for "postfix/" */
 
@@ -87,6 +87,10 @@ static void add_counts(Fields *f, const RequestCounts *c) {
         add_field(f, "FFLUSHD_FAILED=%lu", c->failed);
         add_field(f, "FFLUSHD_DUPLICATE=%lu", c->duplicate);
         add_field(f, "FFLUSHD_INVALID=%lu", c->invalid);
+        if (c->left > 0)
+                add_field(f, "FFLUSHD_LEFT=%lu", c->left);
+        if (c->sites > 0)
+                add_field(f, "FFLUSHD_SITES=%lu", c->sites);
 }
 
 static void add_event(Fields *f, const LogEvent *e) {
@@ -108,6 +112,8 @@ static void add_event(Fields *f, const LogEvent *e) {
                 add_field(f, "FFLUSHD_CALLER_UID=%u", (unsigned) e->caller->uid);
                 add_field(f, "FFLUSHD_CALLER_PID=%u", (unsigned) e->caller->pid);
         }
+        if (e->reason)
+                add_field(f, "FFLUSHD_REASON=%s", e->reason);
         if (e->error)
                 add_field(f, "ERRNO=%d", -e->error);
 }
@@ -142,8 +148,8 @@ void log_event(int level, const LogEvent *event, const char *format, ...) {
                 (void) fprintf(stderr, "<%d>%s\n", level, message);
 }
 
-const char *log_escape(const char *text, size_t n, char ret[static LOG_ESCAPE_SIZE]) {
-        size_t shown = n < LOG_TEXT_MAX ? n : LOG_TEXT_MAX, used = 0;
+static const char *escape(const char *text, size_t n, size_t max, char *ret) {
+        size_t shown = n < max ? n : max, used = 0;
 
         for (size_t i = 0; i < shown; i++) {
                 unsigned char c = (unsigned char) text[i];
@@ -151,8 +157,16 @@ const char *log_escape(const char *text, size_t n, char ret[static LOG_ESCAPE_SI
                 if (c >= ' ' && c < 0x7f && c != '\\')
                         ret[used++] = (char) c;
                 else
-                        used += (size_t) snprintf(ret + used, LOG_ESCAPE_SIZE - used, "\\x%02x", c);
+                        used += (size_t) sprintf(ret + used, "\\x%02x", c);
         }
         (void) strcpy(ret + used, shown < n ? "..." : "");
         return ret;
+}
+
+const char *log_escape(const char *text, size_t n, char ret[static LOG_ESCAPE_SIZE]) {
+        return escape(text, n, LOG_TEXT_MAX, ret);
+}
+
+const char *log_escape_reason(const char *text, char ret[static LOG_REASON_SIZE]) {
+        return escape(text, strlen(text), LOG_REASON_MAX, ret);
 }

@@ -38,7 +38,8 @@ typedef struct LogEvent {
         const RequestStatus *status;
         const RequestCounts *counts;
         const LogCaller *caller;
-        int error; /* ERRNO; negative errno, as functions return it */
+        const char *reason; /* FFLUSHD_REASON; escaped by log_escape_reason() */
+        int error;          /* ERRNO; negative errno, as functions return it */
 } LogEvent;
 
 /**
@@ -72,3 +73,9 @@ void log_event(int level, const LogEvent *event, const char *format, ...)
  * Return: @ret
  */
 const char *log_escape(const char *text, size_t n, char ret[static LOG_ESCAPE_SIZE]);
+
+#define LOG_REASON_MAX  200u /* bytes of a client's reason that are shown */
+#define LOG_REASON_SIZE (4 * LOG_REASON_MAX + sizeof "...")
+
+/** log_escape_reason() - the same for LOG_REASON_MAX bytes */
+const char *log_escape_reason(const char *text, char ret[static LOG_REASON_SIZE]);

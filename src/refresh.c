@@ -77,7 +77,7 @@ static JobResult send(Refresh *r, const char *name, SendKind kind) {
         if (site && site->send)
                 return JOB_MORE;
         if (site)
-                k = send_start(r->context, site, kind);
+                k = send_start(r->context, site, kind, 0);
         if (k < 0) {
                 r->result.failed++;
                 log_file(r, name, k, "cannot flush");

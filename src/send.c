@@ -24,6 +24,8 @@ struct Send {
         SiteLog log;
         unsigned changes;   /* of @site, when the send began */
         off_t size, offset; /* of the log then, and how much of it has been read */
+        off_t done_size;    /* how much has been dealt with: up to the limit, else all */
+        unsigned long limit;
         IdSet seen;
         char *keep; /* lines that stay */
         size_t n_keep, keep_size;
@@ -89,6 +91,10 @@ static void note_invalid(Send *s, const char *line, size_t n) {
                 (void) log_escape(line, n, s->invalid);
 }
 
+static bool limit_reached(const Send *s) {
+        return s->limit > 0 && s->result.counts.moved >= s->limit;
+}
+
 /* @n may be more than @line has: then it is too long to be a record. */
 static int work_line(Send *s, char *line, size_t n, bool terminated) {
         size_t n_id = strnlen(line, n < sizeof s->line ? n : sizeof s->line);
@@ -97,6 +103,10 @@ static int work_line(Send *s, char *line, size_t n, bool terminated) {
         s->n_lines++;
         if (n == 0)
                 return 0; /* left where a torn line was ended: nothing was there */
+        if (limit_reached(s)) {
+                s->result.counts.left += queueid_valid(line, n_id);
+                return 0;
+        }
         if (!queueid_valid(line, n_id)) {
                 note_invalid(s, line, n < sizeof s->line ? n : sizeof s->line);
                 return 0;
@@ -171,6 +181,8 @@ static int work(Send *s, uint64_t until_usec) {
                 r = take_line(s);
                 if (r < 0)
                         return r;
+                if (s->done_size == s->size && limit_reached(s))
+                        s->done_size = s->offset - (off_t) (s->n_chunk - s->cursor);
                 if (i % CLOCK_EVERY == 0 && now_usec() >= until_usec)
                         return 1;
         }
@@ -222,7 +234,7 @@ static JobResult step_open(Send *s) {
         s->context->n_open++;
         sites_observe(s->context->sites, site, &s->log);
         s->changes = site->changes;
-        s->size = s->log.st.st_size;
+        s->size = s->done_size = s->log.st.st_size;
         s->since_usec = 0;
         if (s->kind != SEND_COMPACT)
                 sites_forget_known(s->context->sites, site);
@@ -291,7 +303,7 @@ static void remove_prefix(Send *s) {
                           s->site->name);
                 return;
         }
-        r = sitelog_replace_prefix(&s->log, (size_t) s->size, s->keep, s->n_keep,
+        r = sitelog_replace_prefix(&s->log, (size_t) s->done_size, s->keep, s->n_keep,
                                    s->context->sites->sync);
         if (r < 0) {
                 event.error = r;
@@ -360,7 +372,7 @@ static void done(Job *job, bool cancelled) {
         free(s);
 }
 
-int send_start(SendContext *context, Site *site, SendKind kind) {
+int send_start(SendContext *context, Site *site, SendKind kind, unsigned long limit) {
         Send *s = calloc(1, sizeof *s);
 
         static_assert(offsetof(Send, job) == 0, "a Send is a Job");
@@ -372,6 +384,7 @@ int send_start(SendContext *context, Site *site, SendKind kind) {
         s->context = context;
         s->site = site;
         s->kind = s->result.kind = kind;
+        s->limit = limit;
         s->log = (SiteLog) SITELOG_INIT;
         site->send = s;
         jobs_start(context->jobs, &s->job);

@@ -39,6 +39,8 @@ typedef struct SendContext {
  * send_start() - begin to go through the log of a site as it is now
  * @context:  borrowed until done
  * @site:     has no send running; gets one
+ * @limit:    stop when so many messages have been moved, and leave the rest of the log as it is;
+ *            0: never
  *
  * The log is locked only to look at its size and, in the end, to remove what was gone through;
  * adds are written meanwhile. Records stay whose message is in active, on hold, or could not
@@ -48,4 +50,4 @@ typedef struct SendContext {
  * Return: 0, or -ENOMEM.
  * Source: spec 5.3; DESIGN: "the log as it was when the request came".
  */
-int send_start(SendContext *context, Site *site, SendKind kind);
+int send_start(SendContext *context, Site *site, SendKind kind, unsigned long limit);

@@ -160,7 +160,7 @@ static void on_reply(Call *call) {
         const RequestCounts *counts = NULL;
         size_t n;
 
-        if (call->request.detail && call->status == REQUEST_OK)
+        if (call->request.detail && call->has_counts)
                 counts = &call->counts;
         n = request_encode_reply(call->status, counts, bytes);
         (void) send_bytes(connection_of(call), bytes, n);

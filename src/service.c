@@ -2,9 +2,11 @@
 
 #include "service.h"
 
+#include <stdio.h>
 #include <utlist.h>
 
 #include "domains.h"
+#include "metrics.h"
 #include "qmgr.h"
 #include "refresh.h"
 #include "site.h"
@@ -21,6 +23,7 @@ struct Service {
         Jobs jobs;
         Trigger trigger;
         SendContext context;
+        Metrics *metrics;
         sd_event_source *lock_retry; /* for adds whose log somebody else has locked */
         Call *undecided;             /* a table has to be asked */
         Call *delivered;             /* send_file: qmgr has to be woken, then reply */
@@ -35,36 +38,57 @@ static void start_refresh(Service *s);
 
 /* ------------------------------------------------------------------ replies and the journal */
 
+static void count_request(Service *s, const Call *call) {
+        s->metrics->requests[call->request.kind][call->status == REQUEST_OK     ? METRICS_OK
+                                                 : call->status == REQUEST_DENY ? METRICS_DENIED
+                                                                                : METRICS_FAILED]++;
+}
+
 static void reply(Service *s, Call *call, RequestStatus status) {
         call->status = status;
+        count_request(s, call);
         s->callbacks->reply(call);
         s->callbacks->finish(call);
 }
 
-static LogEvent event_of(Service *s, Call *call, const char *message_id, char *site) {
+/* An entry about a request: what it is about, and who asked for it, to be put behind the message.
+ */
+typedef struct Entry {
+        LogEvent event;
+        char site[LOG_ESCAPE_SIZE], reason[LOG_REASON_SIZE];
+        char who[LOG_REASON_SIZE + sizeof " (uid 4294967295, pid 2147483647) (reason: )"];
+} Entry;
+
+static void entry_init(Service *s, Call *call, const char *message_id, Entry *e) {
+        const Request *request = &call->request;
+        int n;
+
         if (call->caller.pid == 0)
                 s->callbacks->identify(call);
-        return (LogEvent){.message_id = message_id,
-                          .request = request_name(call->request.kind),
-                          .site = call->request.site ? log_escape(call->request.site,
-                                                                  strlen(call->request.site), site)
-                                                     : NULL,
-                          .queue_id = call->request.queue_id,
-                          .caller = &call->caller};
+        e->event = (LogEvent){.message_id = message_id,
+                              .request = request_name(request->kind),
+                              .queue_id = request->queue_id,
+                              .caller = &call->caller};
+        if (request->site)
+                e->event.site = log_escape(request->site, strlen(request->site), e->site);
+        n = snprintf(e->who, sizeof e->who, " (uid %u, pid %d)", (unsigned) call->caller.uid,
+                     (int) call->caller.pid);
+        if (!request->reason || request->reason[0] == '\0')
+                return;
+        e->event.reason = log_escape_reason(request->reason, e->reason);
+        (void) snprintf(e->who + n, sizeof e->who - (size_t) n, " (reason: %s)", e->reason);
 }
 
 static void refuse(Service *s, Call *call, RequestStatus status, int level, const char *why,
                    int error) {
-        char site[LOG_ESCAPE_SIZE];
-        LogEvent event =
-                event_of(s, call, status == REQUEST_FAIL ? LOG_ID_FAILED : LOG_ID_REFUSED, site);
+        Entry e;
 
-        event.status = &status;
-        event.error = error;
-        log_event(level, &event, "%s%s%s: %s: %s (uid %u, pid %d)", event.request,
-                  event.site ? " " : "", event.site ? event.site : "",
-                  status == REQUEST_FAIL ? "failed" : "refused", why, (unsigned) call->caller.uid,
-                  (int) call->caller.pid);
+        entry_init(s, call, status == REQUEST_FAIL ? LOG_ID_FAILED : LOG_ID_REFUSED, &e);
+        e.event.status = &status;
+        e.event.error = error;
+        log_event(level, &e.event, "%s%s%s: %s: %s%s", e.event.request, e.event.site ? " " : "",
+                  e.event.site ? e.event.site : "", status == REQUEST_FAIL ? "failed" : "refused",
+                  why, e.who);
         reply(s, call, status);
 }
 
@@ -86,7 +110,10 @@ void service_refuse(Service *s, Call *call, RequestStatus status, const char *wh
                   status == REQUEST_FAIL ? "request could not be read" : "malformed request", why,
                   log_escape(bytes, n_bytes, text), (unsigned) call->caller.uid,
                   (int) call->caller.pid);
-        reply(s, call, status);
+        s->metrics->bad_requests++; /* of what kind, nobody knows */
+        call->status = status;
+        s->callbacks->reply(call);
+        s->callbacks->finish(call);
 }
 
 /* ------------------------------------------------------------------------------------- add */
@@ -98,31 +125,54 @@ static void on_added(Call *call, int error, void *userdata) {
                 fail(s, call, error);
                 return;
         }
+        if (call->is_new)
+                s->metrics->appended++;
+        else
+                s->metrics->coalesced++;
         if (log_wanted(LOG_DEBUG)) {
-                char site[LOG_ESCAPE_SIZE];
-                LogEvent event = event_of(s, call, LOG_ID_ADDED, site);
+                Entry e;
 
-                event.site = call->site->name;
-                log_event(LOG_DEBUG, &event, "add %s %s", event.site, event.queue_id);
+                entry_init(s, call, LOG_ID_ADDED, &e);
+                e.event.site = call->site->name;
+                log_event(LOG_DEBUG, &e.event, "add %s %s", e.event.site, e.event.queue_id);
         }
+        call->has_counts = true; /* zeros */
         reply(s, call, REQUEST_OK);
 }
 
 /* ------------------------------------------------------------------------------- send_site */
 
 static void log_sent(Service *s, Call *call, const Site *site) {
-        char text[LOG_ESCAPE_SIZE];
-        LogEvent event = event_of(s, call, LOG_ID_SENT, text);
         const RequestCounts *c = &call->counts;
+        char left[sizeof ", 18446744073709551615 left"] = "";
+        Entry e;
 
-        event.site = site->name;
-        event.status = &call->status;
-        event.counts = c;
-        log_event(LOG_INFO, &event,
+        entry_init(s, call, LOG_ID_SENT, &e);
+        e.event.site = site->name;
+        e.event.status = &call->status;
+        e.event.counts = c;
+        if (c->left > 0)
+                (void) snprintf(left, sizeof left, ", %lu left", c->left);
+        log_event(LOG_INFO, &e.event,
                   "send_site %s: %lu found, %lu moved, %lu gone, %lu busy, %lu failed, %lu "
-                  "duplicate (uid %u, pid %d)",
-                  site->name, c->found, c->moved, c->gone, c->busy, c->failed, c->duplicate,
-                  (unsigned) call->caller.uid, (int) call->caller.pid);
+                  "duplicate%s%s",
+                  site->name, c->found, c->moved, c->gone, c->busy, c->failed, c->duplicate, left,
+                  e.who);
+}
+
+/* Of those who wait together, the one who asked for most gets it: one send cannot do more for
+ * another of them than was to be done in any case. Return: 0 for all. */
+static unsigned long largest_limit(const Call *calls) {
+        unsigned long limit = 0;
+        const Call *call;
+
+        LL_FOREACH (calls, call) {
+                if (call->request.limit == 0)
+                        return 0;
+                if (call->request.limit > limit)
+                        limit = call->request.limit;
+        }
+        return limit;
 }
 
 /* One send a site at a time: what comes while one runs waits, all together, for one more over
@@ -136,7 +186,7 @@ static void send_site(Service *s, Call *call) {
                 return;
         }
         LL_PREPEND(site->senders, call);
-        r = send_start(&s->context, site, SEND_SITE);
+        r = send_start(&s->context, site, SEND_SITE, call->request.limit);
         if (r < 0) {
                 LL_DELETE(site->senders, call);
                 fail(s, call, r);
@@ -162,6 +212,8 @@ static void on_sent(Site *site, const SendResult *result, void *userdata) {
         Call *calls = site->senders, *call, *tmp;
         int r;
 
+        if (result->kind != SEND_COMPACT)
+                metrics_count(s->metrics, &result->counts);
         s->untold |= result->kind == SEND_REFRESH && result->counts.moved > 0;
         if (result->kind == SEND_SITE || site->next_senders)
                 tell_of_refresh(s);
@@ -173,13 +225,15 @@ static void on_sent(Site *site, const SendResult *result, void *userdata) {
                         continue;
                 }
                 call->counts = result->counts;
+                call->has_counts = true;
                 call->status = REQUEST_OK;
                 log_sent(s, call, site);
                 reply(s, call, REQUEST_OK);
         }
         if (site->senders) {
                 r = result->error == -ECANCELED ? -ECANCELED
-                                                : send_start(&s->context, site, SEND_SITE);
+                                                : send_start(&s->context, site, SEND_SITE,
+                                                             largest_limit(site->senders));
                 if (r < 0) {
                         calls = site->senders;
                         site->senders = NULL;
@@ -193,14 +247,14 @@ static void on_sent(Site *site, const SendResult *result, void *userdata) {
 /* -------------------------------------------------------------------------------- send_file */
 
 static void log_delivered(Service *s, Call *call, const char *outcome, int error) {
-        char text[LOG_ESCAPE_SIZE];
-        LogEvent event = event_of(s, call, error < 0 ? LOG_ID_FILE : LOG_ID_DELIVER, text);
+        Entry e;
 
-        event.status = &call->status;
-        event.counts = &call->counts;
-        event.error = error;
-        log_event(error < 0 ? LOG_WARNING : LOG_INFO, &event, "send_file %s: %s (uid %u, pid %d)",
-                  event.queue_id, outcome, (unsigned) call->caller.uid, (int) call->caller.pid);
+        entry_init(s, call, error < 0 ? LOG_ID_FILE : LOG_ID_DELIVER, &e);
+        e.event.status = &call->status;
+        e.event.counts = &call->counts;
+        e.event.error = error;
+        log_event(error < 0 ? LOG_WARNING : LOG_INFO, &e.event, "send_file %s: %s%s",
+                  e.event.queue_id, outcome, e.who);
 }
 
 /* As in flush(8) the answer is OK whatever became of the message; the counts and the journal
@@ -210,6 +264,7 @@ static void send_file(Service *s, Call *call) {
         int r;
 
         call->status = REQUEST_OK;
+        call->has_counts = true;
         call->counts.found = 1;
         r = queue_unthrottle(&s->queue, call->request.queue_id, &result);
         if (r < 0) {
@@ -227,6 +282,7 @@ static void send_file(Service *s, Call *call) {
                               result == QUEUE_BUSY ? "active or on hold" : "still being written",
                               0);
         }
+        metrics_count(s->metrics, &call->counts);
         LL_PREPEND(s->delivered, call);
 }
 
@@ -246,22 +302,23 @@ static void end_deliveries(Service *s) {
 /* ----------------------------------------------------------------------- refresh and purge */
 
 static void log_refreshed(Service *s, Call *call, const RefreshResult *result) {
-        char text[LOG_ESCAPE_SIZE];
-        LogEvent event = event_of(s, call, LOG_ID_REFRESH, text);
-        const RequestCounts *c = &result->counts;
+        const RequestCounts *c = &call->counts;
+        Entry e;
 
-        event.counts = c;
-        event.error = result->error;
+        entry_init(s, call, LOG_ID_REFRESH, &e);
+        e.event.status = &call->status;
+        e.event.counts = c;
+        e.event.error = result->error;
         log_event(result->error == -ECANCELED ? LOG_NOTICE
                   : result->error < 0         ? LOG_ERR
                                               : LOG_INFO,
-                  &event,
+                  &e.event,
                   "%s%s%s: %lu logs, %lu flushed, %lu failed, %lu compacted, %lu removed; %lu "
-                  "messages moved, %lu gone, %lu busy, %lu failed (uid %u, pid %d)",
-                  event.request, result->error < 0 ? " ended early: " : "",
+                  "messages moved, %lu gone, %lu busy, %lu failed%s",
+                  e.event.request, result->error < 0 ? " ended early: " : "",
                   result->error < 0 ? strerror(-result->error) : "", result->logs, result->flushed,
                   result->failed, result->compacted, result->removed, c->moved, c->gone, c->busy,
-                  c->failed, (unsigned) call->caller.uid, (int) call->caller.pid);
+                  c->failed, e.who);
 }
 
 static void finish_refreshes(Service *s, const RefreshResult *result) {
@@ -269,15 +326,34 @@ static void finish_refreshes(Service *s, const RefreshResult *result) {
 
         s->refreshing = NULL;
         LL_FOREACH_SAFE (calls, call, tmp) {
+                call->counts = result->counts;
+                call->counts.sites = result->flushed;
+                call->has_counts = true;
+                call->status = result->error < 0 || result->failed > 0 ? REQUEST_FAIL : REQUEST_OK;
                 log_refreshed(s, call, result);
+                if (call->request.detail)
+                        s->callbacks->reply(call);
                 s->callbacks->finish(call);
         }
+}
+
+static void count_refresh(Service *s, const RefreshResult *result) {
+        Metrics *m = s->metrics;
+
+        m->refreshes++;
+        m->refreshes_failed += result->error < 0;
+        m->flushed += result->flushed;
+        m->compacted += result->compacted;
+        m->removed += result->removed;
+        if (result->error == 0)
+                *(s->purging ? &m->last_purge_sec : &m->last_refresh_sec) = (uint64_t) time(NULL);
 }
 
 static void on_refreshed(const RefreshResult *result, void *userdata) {
         Service *s = userdata;
 
         s->refresh = NULL;
+        count_refresh(s, result);
         s->untold |= result->had_lines;
         tell_of_refresh(s);
         finish_refreshes(s, result);
@@ -306,6 +382,7 @@ static void refresh(Service *s, Call *call) {
         bool purge = call->request.kind == REQUEST_PURGE;
 
         call->status = REQUEST_OK;
+        count_request(s, call);
         s->callbacks->reply(call);
         if (s->refresh && purge && !s->purging) {
                 LL_PREPEND(s->next_refreshes, call);
@@ -483,6 +560,22 @@ static int read_domains(Service *s) {
         return r;
 }
 
+static int open_metrics(Service *s) {
+        const char *directory = getenv("STATE_DIRECTORY");
+        int r = metrics_open(directory, &s->metrics);
+
+        if (!s->metrics)
+                return r;
+        if (!directory)
+                log_message(LOG_INFO, "no STATE_DIRECTORY: what is counted is lost at the end");
+        else if (r < 0)
+                log_event(LOG_WARNING, &(LogEvent){.message_id = LOG_ID_CONFIG, .error = r},
+                          "%s/" METRICS_FILE ": %s; what is counted is lost at the end", directory,
+                          strerror(-r));
+        s->metrics->starts++;
+        return 0;
+}
+
 int service_new(sd_event *event, const Settings *settings, const ServiceCallbacks *callbacks,
                 Service **ret) {
         Service *s = calloc(1, sizeof *s);
@@ -500,6 +593,8 @@ int service_new(sd_event *event, const Settings *settings, const ServiceCallback
                 set_postmap(s);
                 r = read_domains(s);
         }
+        if (r >= 0)
+                r = open_metrics(s);
         if (r >= 0)
                 r = jobs_init(&s->jobs, event);
         if (r >= 0)
@@ -531,6 +626,7 @@ Service *service_free(Service *s) {
         trigger_free(&s->trigger);
         sites_free(&s->sites);
         domains_free(s->domains);
+        metrics_close(s->metrics);
         closep(&s->queue.fd);
         free(s);
         return NULL;

@@ -128,6 +128,22 @@ START_TEST(a_message_below_the_level_is_not_shown) {
 }
 END_TEST
 
+START_TEST(a_reason_may_be_longer_than_other_text) {
+        char text[LOG_REASON_MAX + 2], reason[LOG_REASON_SIZE];
+
+        memset(text, '\n', sizeof text);
+        text[LOG_REASON_MAX] = '\0';
+        (void) log_escape_reason(text, reason);
+        ck_assert_uint_eq(strlen(reason), 4 * LOG_REASON_MAX);
+        text[LOG_REASON_MAX] = 'a';
+        text[LOG_REASON_MAX + 1] = '\0';
+        (void) log_escape_reason(text, reason);
+        ck_assert_uint_eq(strlen(reason), LOG_REASON_SIZE - 1);
+        ck_assert_str_eq(reason + 4 * LOG_REASON_MAX - 4, "\\x0a...");
+        ck_assert_str_eq(log_escape_reason("ticket 7, Anna", reason), "ticket 7, Anna");
+}
+END_TEST
+
 START_TEST(a_very_long_message_is_one_line_cut_short) {
         char text[5000], *got;
 
@@ -193,8 +209,11 @@ static const char *const fields[] = {
         "FFLUSHD_FAILED=3",
         "FFLUSHD_DUPLICATE=2",
         "FFLUSHD_INVALID=1",
+        "FFLUSHD_LEFT=7",
+        "FFLUSHD_SITES=8",
         "FFLUSHD_CALLER_UID=12",
         "FFLUSHD_CALLER_PID=34",
+        "FFLUSHD_REASON=ticket 7",
         "ERRNO=28",
 };
 
@@ -213,11 +232,11 @@ static void expect_fields(int fd, size_t n_expected) {
 
 START_TEST(a_message_in_the_journal_has_a_field_for_each_thing_it_is_about) {
         const RequestStatus status = REQUEST_FAIL;
-        const RequestCounts counts = {21, 6, 5, 4, 3, 2, 1};
+        const RequestCounts counts = {21, 6, 5, 4, 3, 2, 1, 7, 8};
         const LogCaller caller = {.pid = 34, .uid = 12};
-        const LogEvent event = {
-                LOG_ID_SENT, "send_site", "example.com", "A1",   "flush/example_com",
-                &status,     &counts,     &caller,       -ENOSPC};
+        const LogEvent event = {LOG_ID_SENT,         "send_site", "example.com", "A1",
+                                "flush/example_com", &status,     &counts,       &caller,
+                                "ticket 7",          -ENOSPC};
         _cleanup_close_ int fd = listen_as_journal();
 
         if (fd < 0) /* not root, or not allowed */
@@ -239,6 +258,7 @@ int main(void) {
         tcase_add_loop_test(tc, a_level_has_a_name_or_number, 0, ARRAY_SIZE(levels));
         tcase_add_test(tc, a_message_outside_the_journal_is_a_line_with_its_level);
         tcase_add_test(tc, a_message_below_the_level_is_not_shown);
+        tcase_add_test(tc, a_reason_may_be_longer_than_other_text);
         tcase_add_test(tc, a_very_long_message_is_one_line_cut_short);
         tcase_add_test(tc, a_journal_that_is_not_standard_error_is_not_used);
         tcase_add_test(tc, a_message_in_the_journal_has_a_field_for_each_thing_it_is_about);

@@ -401,7 +401,7 @@ START_TEST(a_log_whose_send_runs_is_left_to_it) {
 
         put_long_log(PATH);
         put_log("flush/a_b", "ABC123\n", -DAY, 0);
-        ck_assert_int_eq(send_start(&context, site, SEND_SITE), 0);
+        ck_assert_int_eq(send_start(&context, site, SEND_SITE, 0), 0);
         turn();
         ck_assert_msg(site->send, "the log is too short for this test");
         start(0);
@@ -425,7 +425,7 @@ START_TEST(another_send_s_end_is_not_taken_for_its_own) {
         start(0);
         turn();
         put_log("flush/a_b", "ABC123\nDEF456\n", 5, 0);
-        ck_assert_int_eq(send_start(&context, other, SEND_SITE), 0);
+        ck_assert_int_eq(send_start(&context, other, SEND_SITE, 0), 0);
         while (other->send)
                 turn();
         ck_assert_ptr_nonnull(refresh);

@@ -23,6 +23,7 @@ static SendContext context;
 static Site *site;
 static SendResult result;
 static unsigned n_done;
+static unsigned long limit;
 
 static void on_done(Site *s, const SendResult *r, void *userdata) {
         ck_assert_ptr_eq(userdata, &context);
@@ -47,6 +48,7 @@ static void setup(void) {
         site = sites_get(&sites, NAME);
         result = (SendResult){.error = 1};
         n_done = 0;
+        limit = 0;
 }
 
 static void teardown(void) {
@@ -64,7 +66,7 @@ static void turn(void) {
 }
 
 static void start(SendKind kind) {
-        ck_assert_int_eq(send_start(&context, site, kind), 0);
+        ck_assert_int_eq(send_start(&context, site, kind, limit), 0);
         ck_assert_ptr_nonnull(site->send);
 }
 
@@ -92,6 +94,7 @@ static void expect_counts(RequestCounts expected) {
         ck_assert_uint_eq(c->failed, expected.failed);
         ck_assert_uint_eq(c->duplicate, expected.duplicate);
         ck_assert_uint_eq(c->invalid, expected.invalid);
+        ck_assert_uint_eq(c->left, expected.left);
         ck_assert_uint_eq(c->found, c->moved + c->gone + c->busy + c->failed + c->duplicate);
 }
 
@@ -262,6 +265,91 @@ START_TEST(delivery_starts_while_the_rest_is_being_moved) {
         finish();
         expect_counts((RequestCounts){.moved = 300, .gone = N_LONG - 300});
         ck_assert_ptr_nonnull(strchr(spool_triggers(), 'I'));
+}
+END_TEST
+
+/* ----------------------------------------------------------------------------- portions */
+
+START_TEST(a_portion_leaves_the_rest_recorded) {
+        put_message("ABC123");
+        put_message("DEF456");
+        put_message("GHI789");
+        spool_write(PATH, "ABC123\nGONE11\nDEF456\nABC123\nGHI789\n");
+        limit = 2;
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.moved = 2, .gone = 1, .left = 2});
+        spool_expect(PATH, "ABC123\nGHI789\n");
+        ck_assert(spool_exists("incoming/DEF456"));
+        ck_assert(!spool_exists("incoming/GHI789"));
+        ck_assert_str_eq(spool_triggers(), "FI");
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.moved = 2});
+        spool_expect(PATH, "");
+}
+END_TEST
+
+/* What was not moved does not count, what stays comes before what was not looked at. */
+START_TEST(a_portion_is_of_moved_messages) {
+        put_message("ABC123");
+        spool_put("hold/DEF456", 0700, HOUR);
+        put_message("GHI789");
+        spool_write(PATH, "DEF456\n!!\nDEF456\nABC123\nGHI789\n!!\n\nGHI789");
+        limit = 1;
+        run(SEND_SITE);
+        expect_counts(
+                (RequestCounts){.moved = 1, .busy = 1, .duplicate = 1, .invalid = 1, .left = 2});
+        spool_expect(PATH, "DEF456\nGHI789\n!!\n\nGHI789\n");
+}
+END_TEST
+
+START_TEST(a_limit_that_is_just_reached_or_not_is_as_none) {
+        put_message("ABC123");
+        put_message("DEF456");
+        spool_write(PATH, "ABC123\nDEF456");
+        limit = 2 + (unsigned long) _i;
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.moved = 2});
+        spool_expect(PATH, "");
+}
+END_TEST
+
+/* Lines across chunks and turns, and the limit at any of them. */
+START_TEST(portions_of_any_size_move_each_message_once) {
+        static const unsigned long limits[] = {1, 15, 16, 17, 5460, 5461, 5462, 5463, 9999};
+        _cleanup_free_ char *text = many_ids(0, N_LONG);
+        _cleanup_free_ char *rest = many_ids((unsigned) limits[_i], N_LONG - (unsigned) limits[_i]);
+
+        for (unsigned i = 0; i < N_LONG; i++) {
+                char id[12];
+
+                (void) snprintf(id, sizeof id, "%011X", i);
+                put_message(id);
+        }
+        spool_write(PATH, text);
+        limit = limits[_i];
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.moved = limit, .left = N_LONG - limit});
+        spool_expect(PATH, rest);
+        limit = N_LONG;
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.moved = N_LONG - limits[_i]});
+        spool_expect(PATH, "");
+}
+END_TEST
+
+START_TEST(records_added_during_a_portion_are_kept_behind_the_rest) {
+        _cleanup_free_ char *rest = many_ids(N_LONG - 2, 2), *expected = NULL, *id = NULL;
+
+        id = many_ids(N_LONG - 3, 1);
+        id[11] = '\0';
+        put_message(id);
+        limit = 1;
+        start_long_send(SEND_SITE);
+        add("ADDED1");
+        finish();
+        expect_counts((RequestCounts){.moved = 1, .gone = N_LONG - 3, .left = 2});
+        ck_assert_int_gt(asprintf(&expected, "%sADDED1\n", rest), 0);
+        spool_expect(PATH, expected);
 }
 END_TEST
 
@@ -768,6 +856,11 @@ static TCase *moving(void) {
         tcase_add_test(tc, a_long_queue_id_is_found_by_its_hash);
         tcase_add_test(tc, a_refresh_leaves_the_triggers_to_its_caller);
         tcase_add_test(tc, delivery_starts_while_the_rest_is_being_moved);
+        tcase_add_test(tc, a_portion_leaves_the_rest_recorded);
+        tcase_add_test(tc, a_portion_is_of_moved_messages);
+        tcase_add_loop_test(tc, a_limit_that_is_just_reached_or_not_is_as_none, 0, 2);
+        tcase_add_loop_test(tc, portions_of_any_size_move_each_message_once, 0, 9);
+        tcase_add_test(tc, records_added_during_a_portion_are_kept_behind_the_rest);
         return tc;
 }
 

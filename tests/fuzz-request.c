@@ -42,14 +42,17 @@ static void compare_text(const char *a, const char *b) {
 
 static void compare(const Request *a, const Request *b) {
         require(a->kind == b->kind && a->detail == b->detail && a->n_unknown == b->n_unknown);
+        require(a->limit == b->limit);
+        compare_text(a->reason, b->reason);
         compare_text(a->site, b->site);
         compare_text(a->queue_id, b->queue_id);
 }
 
 /* What was understood can be said again, and is understood as the same. */
 static void there_and_back(const Request *request) {
-        size_t size = 128 + (request->site ? strlen(request->site) : 0) +
-                      (request->queue_id ? strlen(request->queue_id) : 0);
+        size_t size = 160 + (request->site ? strlen(request->site) : 0) +
+                      (request->queue_id ? strlen(request->queue_id) : 0) +
+                      (request->reason ? strlen(request->reason) : 0);
         _cleanup_free_ char *bytes = malloc(size);
         RequestDecoder d = {0};
         Request expected = *request, again;
@@ -58,8 +61,8 @@ static void there_and_back(const Request *request) {
         require(bytes);
         n = request_encode(request, bytes, size);
         expected.n_unknown = 0;
-        if (request->kind == REQUEST_REFRESH || request->kind == REQUEST_PURGE)
-                expected.detail = false; /* complete before their list ends */
+        if (expected.limit > UINT32_MAX)
+                expected.limit = UINT32_MAX; /* all that goes out */
         if (n <= ATTR_LIST_MAX) {
                 require(feed(&d, (const uint8_t *) bytes, n, NULL, false, &again) == 1);
                 compare(&expected, &again);

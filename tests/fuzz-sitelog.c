@@ -25,7 +25,10 @@
 #define FLAG_HOLD 16u   /* some are on hold */
 #define FLAG_LONG 0xe0u /* all of these: repeat the input until it takes two reads; seldom */
 
-#define LONG      70000u /* bytes */
+/* Of the same bits, this value: send a portion of one message first, then the rest. */
+#define FLAG_PORTION 0x20u
+
+#define LONG         70000u /* bytes */
 
 static char dir[] = "/tmp/fflushd-fuzz.XXXXXX", shm[] = "/dev/shm/fflushd-fuzz.XXXXXX";
 static const char *spool;
@@ -202,10 +205,10 @@ static void take_messages(const IdSet *ids, QueueName name) {
         }
 }
 
-static bool run(SendContext *context, Site *site, unsigned flags) {
+static bool run(SendContext *context, Site *site, unsigned flags, unsigned long limit) {
         bool added = false;
 
-        require(send_start(context, site, (SendKind) ((flags & FLAG_KIND) % 3)) == 0);
+        require(send_start(context, site, (SendKind) ((flags & FLAG_KIND) % 3), limit) == 0);
         while (site->send) {
                 jobs_step(&jobs);
                 if ((flags & FLAG_ADD) && site->send && !added) {
@@ -214,6 +217,14 @@ static bool run(SendContext *context, Site *site, unsigned flags) {
                 }
         }
         return added;
+}
+
+static void send_portion(SendContext *context, Site *site, const Model *m) {
+        const RequestCounts *c = &result.counts;
+
+        (void) run(context, site, SEND_SITE, 1);
+        require(result.error == 0 && c->moved <= 1 && (c->moved == 1 || c->left == 0));
+        require(c->found + c->left == m->n_found && c->invalid <= m->n_invalid);
 }
 
 static char *make_log(const uint8_t *data, size_t n, unsigned flags, size_t *ret_n) {
@@ -233,23 +244,31 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         Sites sites;
         Site *site;
         Model m;
-        bool added;
+        bool added, in_portions;
+        unsigned flags;
 
         if (n == 0)
                 return 0;
         if (!spool)
                 set_up();
-        text = make_log(data + 1, n - 1, data[0], &n);
+        flags = data[0];
+        in_portions = (flags & FLAG_LONG) == FLAG_PORTION;
+        if (in_portions)
+                flags &= ~FLAG_KIND;
+        text = make_log(data + 1, n - 1, flags, &n);
         (void) unlinkat(queue.fd, PATH, 0);
         put(PATH, text, n);
-        m = read_log(text, n, data[0]);
+        m = read_log(text, n, flags);
 
         sites_init(&sites, &queue, false, USEC_PER_SEC);
         context.sites = &sites;
         site = sites_get(&sites, NAME);
         require(site);
-        added = run(&context, site, data[0]) && !idset_contains(&m.ids, ADDED);
-        check_counts(&m);
+        if (in_portions)
+                send_portion(&context, site, &m);
+        added = run(&context, site, flags, 0) && !idset_contains(&m.ids, ADDED);
+        if (!in_portions)
+                check_counts(&m);
         check_log(&m, text, n, added);
         take_messages(&m.moved, result.kind == SEND_COMPACT ? QUEUE_DEFERRED : QUEUE_INCOMING);
         take_messages(&m.held, QUEUE_HOLD);

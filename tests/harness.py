@@ -164,6 +164,11 @@ class Daemon:
         self.stderr_path = os.path.join(base, "stderr")
         self.process = None
         self.listener = None
+        self.state = os.path.join(base, "state")
+        os.mkdir(self.state, 0o755)
+        if USER is not None:
+            os.chown(self.state, USER.pw_uid, USER.pw_gid)
+        self.env = {"STATE_DIRECTORY": self.state} | self.env
         settings = {"queue_directory": spool.path, "postfix_config_directory": "",
                     "fast_flush_domains": "static:all", "max_idle": "1000s"} | settings
         with open(self.config, "w") as f:
@@ -274,7 +279,8 @@ class Daemon:
     def ctl(self, *args, check=True):
         """Run fflushctl; its completed process."""
         r = subprocess.run([os.path.join(self.bin, "fflushctl"), "--config", self.config, *args],
-                           capture_output=True, text=True, timeout=TIMEOUT, **as_user())
+                           capture_output=True, text=True, timeout=TIMEOUT,
+                           env=dict(os.environ) | {"STATE_DIRECTORY": self.state}, **as_user())
         if check and r.returncode != 0:
             raise AssertionError("fflushctl %s: %d\n%s" % (args, r.returncode, r.stderr))
         return r

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "metrics.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "spool.h"
+#include "util.h"
+
+static char directory[256], path[300];
+
+static mode_t old_umask;
+
+static void setup(void) {
+        spool_setup();
+        old_umask = umask(077); /* the daemon's */
+        (void) snprintf(directory, sizeof directory, "%s", spool_dir);
+        (void) snprintf(path, sizeof path, "%s/" METRICS_FILE, directory);
+}
+
+static void teardown(void) {
+        (void) umask(old_umask);
+        spool_teardown();
+}
+
+static Metrics *open_file(void) {
+        Metrics *m;
+
+        ck_assert_int_eq(metrics_open(directory, &m), 0);
+        ck_assert_ptr_nonnull(m);
+        return m;
+}
+
+/* The counters work, and are not in the file. */
+static void expect_memory(int error) {
+        Metrics *m;
+
+        ck_assert_int_eq(metrics_open(directory, &m), error);
+        ck_assert_ptr_nonnull(m);
+        ck_assert_uint_eq(m->starts, 0);
+        m->starts++;
+        metrics_close(m);
+}
+
+static void overwrite(off_t offset, const void *bytes, size_t n) {
+        _cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+        ck_assert_int_ge(fd, 0);
+        ck_assert_int_eq(pwrite(fd, bytes, n, offset), n);
+}
+
+START_TEST(counters_go_on_where_they_stopped) {
+        RequestCounts counts = {.found = 30,
+                                .moved = 5,
+                                .gone = 4,
+                                .busy = 3,
+                                .failed = 2,
+                                .duplicate = 16,
+                                .invalid = 9};
+        Metrics *m = open_file(), got;
+        struct stat st;
+
+        m->starts++;
+        m->requests[REQUEST_PURGE][METRICS_DENIED] = UINT64_MAX;
+        metrics_count(m, &counts);
+        metrics_close(m);
+        ck_assert_int_eq(stat(path, &st), 0);
+        ck_assert_int_eq(st.st_mode, S_IFREG | 0644);
+        ck_assert_int_eq(st.st_size, sizeof *m);
+        ck_assert_int_ge(st.st_blocks, 1);
+
+        m = open_file();
+        m->starts++;
+        metrics_count(m, &counts);
+        ck_assert_int_eq(metrics_read(directory, &got), 0); /* at once, not when it is closed */
+        ck_assert_mem_eq(&got, m, sizeof got);
+        metrics_close(m);
+        ck_assert_uint_eq(got.starts, 2);
+        ck_assert_uint_eq(got.requests[REQUEST_PURGE][METRICS_DENIED], UINT64_MAX);
+        ck_assert_uint_eq(got.moved, 10);
+        ck_assert_uint_eq(got.gone, 8);
+        ck_assert_uint_eq(got.busy, 6);
+        ck_assert_uint_eq(got.failed, 4);
+        ck_assert_uint_eq(got.duplicate, 32);
+        ck_assert_uint_eq(got.invalid, 18);
+}
+END_TEST
+
+START_TEST(a_killed_process_loses_nothing) {
+        Metrics *m;
+        Metrics got;
+        pid_t pid = fork();
+
+        ck_assert_int_ge(pid, 0);
+        if (pid == 0) {
+                m = open_file();
+                m->appended += 7;
+                (void) raise(SIGKILL);
+        }
+        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+        ck_assert_int_eq(metrics_read(directory, &got), 0);
+        ck_assert_uint_eq(got.appended, 7);
+}
+END_TEST
+
+/* Magic, version and size, 16 bytes in all. */
+START_TEST(a_file_of_another_kind_starts_at_zero) {
+        Metrics *m = open_file(), got;
+
+        m->starts = 5;
+        metrics_close(m);
+        overwrite(_i, "\xff", 1);
+        ck_assert_int_eq(metrics_read(directory, &got), -EBADMSG);
+        m = open_file();
+        ck_assert_uint_eq(m->starts, 0);
+        metrics_close(m);
+        ck_assert_int_eq(metrics_read(directory, &got), 0);
+}
+END_TEST
+
+START_TEST(a_file_of_another_size_starts_at_zero) {
+        static const off_t sizes[] = {0, 1, sizeof(Metrics) - 1, sizeof(Metrics) + 1};
+        Metrics *m = open_file(), got;
+        struct stat st;
+
+        m->starts = 5;
+        metrics_close(m);
+        ck_assert_int_eq(truncate(path, sizes[_i]), 0);
+        m = open_file();
+        ck_assert_uint_eq(m->starts, 0);
+        metrics_close(m);
+        ck_assert_int_eq(stat(path, &st), 0);
+        ck_assert_int_eq(st.st_size, sizeof got);
+}
+END_TEST
+
+START_TEST(what_cannot_be_a_file_is_replaced_by_memory) {
+        Metrics *m;
+
+        ck_assert_int_eq(metrics_open(NULL, &m), -ENOENT);
+        ck_assert_ptr_nonnull(m);
+        m->starts++;
+        metrics_close(m);
+
+        ck_assert_int_eq(mkdir(path, 0700), 0);
+        expect_memory(-EISDIR);
+        ck_assert_int_eq(rmdir(path), 0);
+        ck_assert_int_eq(mkfifo(path, 0600), 0);
+        expect_memory(-EPROTOTYPE);
+        ck_assert_int_eq(unlink(path), 0);
+        ck_assert_int_eq(symlink("elsewhere", path), 0);
+        expect_memory(-ELOOP);
+        ck_assert_int_eq(faccessat(spool_fd, "elsewhere", F_OK, 0), -1);
+        (void) strcat(directory, "/nosuch");
+        expect_memory(-ENOENT);
+}
+END_TEST
+
+/* Whoever cuts the file off, or a file system that has no block for it after all: the next access
+ * is one behind its end. */
+START_TEST(a_file_that_goes_away_under_the_mapping_is_replaced_by_memory) {
+        Metrics *m = open_file();
+
+        m->starts = 5;
+        ck_assert_int_eq(truncate(path, 0), 0);
+        m->moved += 3;
+        ck_assert_uint_eq(m->moved, 3);
+        m->moved++;
+        ck_assert_uint_eq(m->moved, 4);
+        metrics_close(m);
+        m = open_file(); /* and the next process has a file again */
+        m->starts = 1;
+        metrics_close(m);
+        m = open_file();
+        ck_assert_uint_eq(m->starts, 1);
+        metrics_close(m);
+}
+END_TEST
+
+START_TEST(a_bus_error_elsewhere_ends_the_process) {
+        Metrics *m = open_file();
+
+        ck_assert_ptr_nonnull(m);
+        (void) raise(SIGBUS);
+        (void) raise(SIGBUS);
+}
+END_TEST
+
+START_TEST(what_is_not_there_cannot_be_read) {
+        Metrics got;
+
+        ck_assert_int_eq(metrics_read(directory, &got), -ENOENT);
+        spool_put(METRICS_FILE, 0644, 0);
+        ck_assert_int_eq(metrics_read(directory, &got), -EBADMSG);
+}
+END_TEST
+
+int main(void) {
+        TCase *tc = tcase_create("metrics");
+
+        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_test(tc, counters_go_on_where_they_stopped);
+        tcase_add_test(tc, a_killed_process_loses_nothing);
+        tcase_add_loop_test(tc, a_file_of_another_kind_starts_at_zero, 0, 16);
+        tcase_add_loop_test(tc, a_file_of_another_size_starts_at_zero, 0, 4);
+        tcase_add_test(tc, what_cannot_be_a_file_is_replaced_by_memory);
+        tcase_add_test(tc, a_file_that_goes_away_under_the_mapping_is_replaced_by_memory);
+        if (getenv("CK_FORK") == NULL) /* else this would be the end of the suite */
+                tcase_add_test_raise_signal(tc, a_bus_error_elsewhere_ends_the_process, SIGBUS);
+        tcase_add_test(tc, what_is_not_there_cannot_be_read);
+        return run_case("metrics", tc);
+}
