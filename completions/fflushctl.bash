@@ -8,12 +8,12 @@ _fflushctl_sites() {
 
 _fflushctl() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
-	local verbs='list show flush deliver add refresh purge import verify status'
+	local verbs='list show flush deliver add refresh purge import verify status metrics'
 	local options='--config --instance --socket --host --timeout --quiet --json --version --help'
 
 	COMPREPLY=()
 	case $prev in
-	-c | --config | -s | --socket)
+	-c | --config | -s | --socket | -o | --output)
 		COMPREPLY=($(compgen -f -- "$cur"))
 		return
 		;;
@@ -29,7 +29,7 @@ _fflushctl() {
 	# The command is the first word that is neither an option nor the value of one.
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
-		-[cisHtbler] | --config | --instance | --socket | --host | --timeout | --by | --top | --limit | --every | --reason) i=$((i + 1)) ;;
+		-[cisHtblero] | --config | --instance | --socket | --host | --timeout | --by | --top | --limit | --every | --reason | --output) i=$((i + 1)) ;;
 		-*) ;;
 		*)
 			verb=${COMP_WORDS[i]}
@@ -46,12 +46,13 @@ _fflushctl() {
 	refresh | purge) options+=' --reason' ;;
 	import) options+=' --dry-run' ;;
 	verify) options+=' --repair' ;;
+	metrics) options+=' --output --subdomains --top' ;;
 	esac
 	if [[ $cur == -* ]]; then
 		COMPREPLY=($(compgen -W "$options" -- "$cur"))
 	elif [[ -z $verb ]]; then
 		COMPREPLY=($(compgen -W "$verbs" -- "$cur"))
-	elif [[ $verb == @(list|show|flush|add) ]]; then
+	elif [[ $verb == @(list|show|flush|add|metrics) ]]; then
 		COMPREPLY=($(compgen -W "$(_fflushctl_sites)" -- "$cur"))
 	fi
 }

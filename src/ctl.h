@@ -26,11 +26,12 @@ typedef enum CtlOption {
         CTL_REASON = 1 << 6,
         CTL_WAIT = 1 << 7,
         CTL_REPAIR = 1 << 8,
+        CTL_OUTPUT = 1 << 9,
 } CtlOption;
 
 typedef struct Ctl {
         /* Options as given; NULL, 0 and false for those that were not. */
-        const char *config, *instance, *socket, *host, *by, *reason;
+        const char *config, *instance, *socket, *host, *by, *reason, *output;
         uint64_t timeout, every; /* microseconds */
         unsigned long top, limit;
         bool quiet, json, dry_run, subdomains, wait, repair;
@@ -58,6 +59,7 @@ int ctl_add(Ctl *ctl, char *args[]);
 int ctl_refresh(Ctl *ctl, char *args[]);
 int ctl_purge(Ctl *ctl, char *args[]);
 int ctl_import(Ctl *ctl, char *args[]);
+int ctl_metrics(Ctl *ctl, char *args[]);
 int ctl_verify(Ctl *ctl, char *args[]);
 int ctl_status(Ctl *ctl, char *args[]);
 

@@ -24,6 +24,7 @@ static const Verb verbs[] = {
         {"import", "[-]", 0, 1, CTL_DRY_RUN, ctl_import},
         {"verify", "", 0, 0, CTL_REPAIR, ctl_verify},
         {"status", "", 0, 0, 0, ctl_status},
+        {"metrics", "[PATTERN...]", 0, MANY, CTL_SUBDOMAINS | CTL_TOP | CTL_OUTPUT, ctl_metrics},
 };
 
 typedef enum OptionKind {
@@ -59,6 +60,7 @@ static const struct {
         {"reason", 'r', OPT_TEXT, offsetof(Ctl, reason), CTL_REASON},
         {"wait", 'w', OPT_FLAG, offsetof(Ctl, wait), CTL_WAIT},
         {"repair", 0, OPT_FLAG, offsetof(Ctl, repair), CTL_REPAIR},
+        {"output", 'o', OPT_TEXT, offsetof(Ctl, output), CTL_OUTPUT},
         {"version", 0, OPT_VERSION, 0, 0},
         {"help", 'h', OPT_HELP, 0, 0},
 };
@@ -71,6 +73,7 @@ static void print_help(void) {
              "  add SITE ID        record a message   import [-]       record deferred mail\n"
              "  refresh            flush what is old  purge            flush all of it\n"
              "  verify             are logs sound?    status           who serves, who asks\n"
+             "  metrics [PATTERN...]                  numbers for Prometheus\n"
              "Options:\n"
              "  -n, --dry-run      change nothing     -w, --wait           follow the mail\n"
              "  -l, --limit N      so many at once    -e, --every TIME     then the next N\n"
@@ -79,8 +82,9 @@ static void print_help(void) {
              "  -q, --quiet        only errors        -j, --json           for programs\n"
              "  -s, --socket PATH  (public/fflushd)   -i, --instance NAME  of Postfix\n"
              "  -r, --reason TEXT  for the journal    -H, --host USER@HOST over ssh\n"
+             "  --repair           when verifying     -o, --output FILE    of metrics\n"
              "  -c, --config FILE  (" SETTINGS_FILE ")\n"
-             "  --repair           when verifying     --version            -h, --help\n"
+             "  --version          -h, --help\n"
              "A SITE is a domain or an [address], as after the @ of the recipients; a PATTERN\n"
              "is a SITE, or has * ? [...] in it and means the recorded ones that match.");
 }

@@ -1324,6 +1324,21 @@ def records_of_either_server_are_sent_by_the_other(t):
 
 
 @test
+def fflushctl_refreshes_and_purges_with_either_server(t):
+    spool, original, ours = share(t)
+    for server in (original, ours):
+        for command in ("refresh", "purge"):
+            old = time.time() - 13 * HOUR
+            queue_id = numbered_ids(1, len(moved(spool)))[0]
+            put(spool, "deferred/%s/%s" % (queue_id[0], queue_id))
+            ask(server, add("example.com", queue_id))
+            os.utime(spool.join("flush/example_com"), (old, old))
+            ours.ctl("--socket", server.socket_path, command)
+            # flush(8) has no request "purge": it hangs up or refuses, and that is the end of it
+            wait_for(lambda: queue_id in moved(spool), command)
+
+
+@test
 def folded_logs_of_flush_are_sent_by_a_refresh(t):
     """a-b.example has another log here, so only a refresh finds what flush(8) recorded."""
     spool, original, ours = share(t)

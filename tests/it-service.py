@@ -4,6 +4,7 @@
 
 import ctypes
 import fcntl
+import json
 import re
 import stat
 import threading
@@ -246,6 +247,93 @@ def sends_of_one_site_that_wait_share_one_more_run(t):
     eq(counts(first.reply())["moved"], MANY // 10)
     for o in others:
         eq(counts(o.reply())["found"], 0)
+
+
+@test
+def a_portion_is_moved_and_the_rest_stays_recorded(t):
+    spool, d = t.make()
+    ids = fill(spool, "example_com", 1000)
+    reply = counts(d.exchange(send_site("example.com", ("limit", "200"), DETAIL)))
+    eq((reply["found"], reply["moved"], reply["left"]), (200, 200, 800))
+    eq(sorted(os.path.basename(f) for f in spool.files("incoming")), sorted(ids[:200]))
+    eq(lines(spool, "example_com"), ids[200:])
+    eq(d.exchange(send_site("example.com", ("limit", "799"))), OK)
+    eq(lines(spool, "example_com"), ids[999:])
+    eq(d.exchange(add("example.com", ids[0])), OK)  # is not known any more
+    reply = counts(d.exchange(send_site("example.com", ("limit", "5"), DETAIL)))
+    eq((reply["moved"], reply["busy"] + reply["gone"], "left" in reply), (2, 0, False))
+    for value in ("0", "-1", "", "1x", "1 "):
+        eq(d.exchange(send_site("example.com", ("limit", value))), BAD)
+    eq(d.exchange(send_file("ABC", ("limit", "1"))), BAD)
+
+
+@test
+def a_portion_does_not_hide_a_wish_for_all(t):
+    spool, d = t.make()
+    ids = fill(spool, "big_test", MANY // 10)
+    eq(d.exchange(add("warm.test", "B1")), OK)
+    first = Asking(d, send_site("big.test", ("limit", str(len(ids) - 50)), DETAIL))
+    wait_for(lambda: b"F" in spool.triggers())
+    small = [Asking(d, send_site("big.test", ("limit", str(i)), DETAIL)) for i in (3, 20, 7)]
+    eq(counts(first.reply())["left"], 50)
+    for s in small:  # together they get what the largest asked for
+        reply = counts(s.reply())
+        eq((reply["moved"], reply["left"]), (20, 30))
+    fill(spool, "big_test", MANY // 10)
+    for i in range(10):
+        spool.put("deferred/L/LATE%d" % i)
+    spool.triggers()
+    first = Asking(d, send_site("big.test", DETAIL))
+    wait_for(lambda: b"F" in spool.triggers())
+    for i in range(10):
+        eq(d.exchange(add("big.test", "LATE%d" % i)), OK)
+    others = [Asking(d, send_site("big.test", ("limit", "3"), DETAIL)),
+              Asking(d, send_site("big.test", DETAIL))]
+    eq(counts(first.reply())["moved"], MANY // 10)
+    for o in others:
+        reply = counts(o.reply())
+        eq((reply["moved"], "left" in reply), (10, False))
+    eq(spool.read("flush/big_test"), b"")
+
+
+@test
+def refresh_and_purge_tell_in_the_end_what_they_did(t):
+    spool, d = t.make(fast_flush_refresh_time="1h")
+    spool.log("old_test", b"A1\nA2\nA2\n", atime=-7200)
+    spool.log("new_test", b"B1\n", atime=-60)
+    for i in ("A1", "B1"):
+        spool.put("deferred/%s/%s" % (i[0], i))
+    first, second = d.exchange(b"detail\0001\0" + REFRESH).split(b"\0\0", 1)
+    eq(first + b"\0\0", OK)
+    reply = counts(second)
+    eq((reply["status"], reply["found"], reply["moved"], reply["gone"], reply["duplicate"],
+        reply["sites"]), (0, 3, 1, 1, 1, 1))
+    assert second.endswith(b"\0\0")
+    eq(d.exchange(REFRESH), OK)  # one reply for who does not ask
+    first, second = d.exchange(b"reason\0why\0detail\0001\0" + PURGE).split(b"\0\0", 1)
+    reply = counts(second)
+    eq((reply["status"], reply["moved"], reply["sites"]), (0, 1, 1))
+    spool.log("bad_test", b"C1\n")
+    os.link(spool.join("flush/bad_test"), spool.join("flush/worse_test"))
+    first, second = d.exchange(b"detail\0001\0" + PURGE).split(b"\0\0", 1)
+    eq((first + b"\0\0", counts(second)["status"]), (OK, 4294967295))
+    eq(d.exchange(b"detail\0001\0\0"), BAD)
+
+
+@test
+def a_refresh_that_is_cut_short_says_so(t):
+    spool, d = t.make(activation="hold")
+    fill(spool, "big_test", MANY // 2)
+    eq(d.exchange(add("warm.test", "B1")), OK)
+    purge = Asking(d, b"detail\0001\0" + PURGE)
+    wait_for(lambda: os.listdir(spool.join("incoming")), "nothing moved")
+    d.process.send_signal(signal.SIGTERM)
+    time.sleep(0.05)
+    d.process.send_signal(signal.SIGSTOP)
+    time.sleep(2.2)
+    d.process.send_signal(signal.SIGCONT)
+    first, second = purge.reply().split(b"\0\0", 1)
+    eq((first + b"\0\0", counts(second)["status"]), (OK, 4294967295))
 
 
 @test
@@ -601,6 +689,49 @@ def idle_exit_and_reactivation_lose_nothing(t):
     eq(lines(spool, "example_com"), ["A1", "A2"])
 
 
+def counters(d):
+    """What fflushctl tells of the counters."""
+    return json.loads(d.ctl("--json", "metrics").stdout)["counters"]
+
+
+@test
+def counters_outlive_the_daemon_however_it_ends(t):
+    spool, d = t.make(activation="hold", max_idle="1s", fast_flush_domains="example.com")
+    spool.put("deferred/A/A1")
+    for i in ("A1", "A1", "A2"):
+        eq(d.exchange(add("example.com", i)), OK)
+    eq(d.exchange(add("no.test", "A1")), DENY)
+    eq(d.exchange(b"junk\0"), BAD)
+    eq(d.process.wait(TIMEOUT), 0)  # idle
+    d.start()
+    eq(d.exchange(send_site("example.com")), OK)
+    d.process.kill()
+    d.process.wait(TIMEOUT)
+    d.start()
+    eq(d.exchange(PURGE), OK)
+    eq(d.exchange(REFRESH), OK)
+    eq(d.exchange(send_file("A1")), OK)
+    got = counters(d)
+    eq((got["starts"], got["bad_requests"], got["appended"], got["coalesced"]), (3, 1, 2, 1))
+    eq(got["requests"]["add"], {"ok": 3, "failed": 0, "denied": 1})
+    eq([got["requests"][r]["ok"] for r in ("send_site", "send_file", "refresh", "purge")], [1] * 4)
+    eq((got["moved"], got["gone"], got["refreshes"]), (2, 1, 2))
+    for key in ("last_refresh", "last_purge"):
+        assert abs(got[key] - time.time()) < 60, got
+    st = os.stat(os.path.join(d.state, "counters"))
+    eq(stat.S_IMODE(st.st_mode), 0o644)
+    eq(d.journal(), [line for line in d.journal() if "counted" not in line])
+
+
+@test
+def without_a_place_for_counters_it_serves_and_says_so_once(t):
+    spool, d = t.make(env={"STATE_DIRECTORY": "/nosuch"})
+    eq(d.exchange(add("example.com", "A1")), OK)
+    eq(d.exchange(add("example.com", "A2")), OK)
+    eq(len([line for line in d.journal() if "/nosuch/counters" in line and "<4>" in line]), 1)
+    eq(lines(spool, "example_com"), ["A1", "A2"])
+
+
 @test
 def max_use_ends_the_daemon_between_requests(t):
     spool, d = t.make(activation="hold", max_use=50)
@@ -851,7 +982,28 @@ def the_journal_has_a_structured_entry_for_each_decision(t):
     eq((delivered["FFLUSHD_QUEUE_ID"], delivered["FFLUSHD_MOVED"]), ("ABC123", "1"))
     eq((denied["FFLUSHD_SITE"], denied["FFLUSHD_STATUS"], denied["PRIORITY"]), ("no.test", "4", "5"))
     eq((bad["FFLUSHD_STATUS"], bad["PRIORITY"]), ("3", "4"))
-    eq(purged["FFLUSHD_REQUEST"], "purge")
+    eq((purged["FFLUSHD_REQUEST"], purged["FFLUSHD_STATUS"]), ("purge", "0"))
+
+
+@test
+def the_journal_tells_who_asked_and_why(t):
+    reason = ("reason", "ticket 7: \"Anna\"\n<0>forged")
+    shown = 'ticket 7: "Anna"\\x0a<0>forged'
+    own = b"reason\0" + reason[1].encode() + b"\0"
+    requests = [send_site("example.com", reason), send_file("ABC123", reason), own + REFRESH,
+                own + PURGE, send_site("no.test", reason),
+                send_site("example.com", ("reason", "x" * 300), ("limit", "1")),
+                send_site("example.com", ("reason", ""))]
+    entries = journal_entries(t, requests, {})
+    eq(len(entries), len(requests))
+    for e in entries[:5]:
+        eq(e["FFLUSHD_REASON"], shown)
+        assert e["MESSAGE"].endswith("(uid %d, pid %s) (reason: %s)" % (
+            os.getuid(), e["FFLUSHD_CALLER_PID"], shown)), e
+    for e in entries[:4]:
+        assert "FFLUSHD_MOVED" in e, e
+    eq(entries[5]["FFLUSHD_REASON"], "x" * 200 + "...")
+    assert "FFLUSHD_REASON" not in entries[6] and "reason" not in entries[6]["MESSAGE"]
 
 
 @test
@@ -861,6 +1013,103 @@ def adds_are_logged_at_debug_level_only(t):
     entries = journal_entries(t, requests, {"SYSTEMD_LOG_LEVEL": "debug"})
     eq([(e["FFLUSHD_SITE"], e["FFLUSHD_QUEUE_ID"], e["PRIORITY"]) for e in entries
         if e.get("FFLUSHD_REQUEST") == "add"], [("example.com", "ABC123", "7")])
+
+
+# ---------------------------------------------------------------------------------- metrics
+
+
+def samples(text):
+    """A dictionary of the samples, whose last line must be the end."""
+    lines = text.splitlines()
+    eq(lines.pop(), "# EOF")
+    found = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
+    eq(len(dict(found)), len(found), "a sample twice")
+    return {k: int(v) for k, v in found}
+
+
+@test
+def metrics_are_what_prometheus_reads(t):
+    if shutil.which("promtool") is None:
+        raise Skip("needs promtool")
+    spool, d = t.make()
+    spool.log("a_test", b"A1\nA2\nA1\n")
+    for args in ((), ("a.test", "b.test"), ("--top", "1", "--instance", 'x"y\\z')):
+        text = d.ctl("metrics", *args).stdout
+        r = subprocess.run(["promtool", "check", "metrics"], input=text, text=True,
+                           capture_output=True)
+        eq((r.returncode, r.stdout + r.stderr), (0, ""), text)
+    eq(text.count('{postfix_instance="x\\"y\\\\z"'), len(samples(text)))
+    eq(d.exchange(PURGE), OK)
+    text = d.ctl("metrics").stdout
+    r = subprocess.run(["promtool", "check", "metrics"], input=text, text=True,
+                       capture_output=True)
+    eq((r.returncode, r.stdout + r.stderr), (0, ""), text)
+
+
+@test
+def metrics_tell_what_the_logs_have_and_change_nothing(t):
+    spool, d = t.make()
+    spool.log("a_test", b"A1\nA2\nA1\n", mtime=-100, atime=-5000)
+    spool.log("b_test", b"B1\n!!\nB2\nB3\nB4\n", mtime=-7000, atime=-200)
+    spool.log("c_test", b"", mtime=-90000)
+    spool.log("xn__bcher_kva_example", b"C1\n", mtime=-60, atime=-60)
+    before = [os.stat(spool.join(f)) for f in spool.files("flush")]
+    text = d.ctl("metrics", "--top", "2", "nosuch.test", "b.test", "xn--bcher-kva.example").stdout
+    got = samples(text)
+    eq([(s.st_atime_ns, s.st_mtime_ns, s.st_ctime_ns) for s in before],
+       [(s.st_atime_ns, s.st_mtime_ns, s.st_ctime_ns)
+        for s in (os.stat(spool.join(f)) for f in spool.files("flush"))])
+    eq([got["fflushd_" + k] for k in ("logs", "sites", "records", "unreadable_logs")],
+       [4, 3, 8, 0])
+    now = time.time()
+    for key, age in (("change", 7000), ("flush", 5000)):
+        assert abs(now - got["fflushd_oldest_%s_timestamp_seconds" % key] - age) < 60, got
+    eq({k: v for k, v in got.items() if "site_records" in k or "site_messages" in k},
+       {'fflushd_site_%s{site="%s"}' % (kind, site): n
+        for site, records, messages in (("a.test", 3, 2), ("b.test", 4, 4), ("nosuch.test", 0, 0),
+                                        ("xn--bcher-kva.example", 0, 0))
+        for kind, n in (("records", records), ("messages", messages))})
+    eq(got['fflushd_site_flushed_timestamp_seconds{site="nosuch.test"}'], 0)
+    assert not [k for k in got if k.startswith("fflushd_requests")], "never started"
+    eq(d.exchange(send_site("b.test")), OK)
+    got = samples(d.ctl("metrics").stdout)
+    eq((got['fflushd_requests_total{request="send_site",status="ok"}'],
+        got['fflushd_messages_total{result="gone"}'], got["fflushd_starts_total"],
+        got["fflushd_invalid_records_total"]), (1, 4, 1, 1))
+    eq([k for k in got if "site=" in k], [])
+    eq(json.loads(d.ctl("--json", "metrics").stdout)["records"], 4)
+
+
+@test
+def metrics_go_to_a_file_in_one_piece(t):
+    spool, d = t.make()
+    spool.log("a_test", b"A1\n")
+    out = os.path.join(d.state, "fflushd.prom")
+    with open(out, "w") as f:
+        f.write("old")
+    old = os.open(out, os.O_RDONLY)
+    eq(d.ctl("metrics", "-o", out).stdout, "")
+    eq(samples(read_text(out))["fflushd_records"], 1)
+    eq(os.pread(old, 100, 0), b"old")  # another file, so nobody reads half of one
+    os.close(old)
+    eq(stat.S_IMODE(os.stat(out).st_mode), 0o644)
+    eq([f for f in os.listdir(d.state) if f.startswith("fflushd.prom")], ["fflushd.prom"])
+    os.mkdir(os.path.join(d.state, "dir.prom"))
+    for target, code in (("/nosuch/fflushd.prom", 73), (os.path.join(d.state, "dir.prom"), 73)):
+        r = d.ctl("metrics", "-o", target, check=False)
+        eq(r.returncode, code)
+        assert target in r.stderr, r.stderr
+    eq(len([f for f in os.listdir(d.state) if f.startswith("dir.prom")]), 1)
+    spool.put("flush/bad_test", 0o600, b"B1\n")
+    os.remove(spool.join("flush/bad_test"))
+    os.symlink("a_test", spool.join("flush/bad_test"))
+    r = d.ctl("metrics", check=False)  # one bad log does not hide the others
+    eq((r.returncode, samples(r.stdout)["fflushd_records"],
+        samples(r.stdout)["fflushd_unreadable_logs"]), (74, 1, 1))
+    with open(os.path.join(d.state, "counters"), "wb") as f:
+        f.write(b"junk")
+    r = d.ctl("metrics", check=False)
+    assert "not of this version" in r.stderr and "fflushd_records 1" in r.stdout, r
 
 
 # -------------------------------------------------------------------------------- fflushctl
@@ -874,7 +1123,7 @@ def fflushctl_says_what_happened(t):
     spool.put("deferred/D/DEF456")
     eq(d.ctl("flush", "example.com").stdout, "example.com: 1 found, 1 moved\n")
     eq(d.ctl("deliver", "DEF456").stdout, "DEF456: moved\n")
-    eq(d.ctl("refresh").stdout + d.ctl("purge").stdout, "")
+    eq(d.ctl("refresh").stdout, "refresh: 0 found, 0 moved\n")
     for args, code, text in ((("flush", "no.test"), 77, "not eligible"),
                              (("deliver", "DEAD1"), 66, ""),
                              (("add", "example.com", "../x"), 65, "not a queue ID"),

@@ -367,6 +367,37 @@ def refresh_and_purge_are_units(t):
 
 
 @test
+def metrics_are_written_for_node_exporter(t):
+    clean()
+    out = "/var/lib/prometheus/node-exporter/fflushd.prom"
+    log = "/var/spool/postfix/flush/site0_test"
+    g.run("rm -rf /var/lib/prometheus; systemctl start fflush-metrics")  # skipped: nobody reads it
+    g.run("! test -e " + out)
+    g.run("mkdir -p /var/lib/prometheus/node-exporter")
+    eq(ask("add", "site0.test", "A1"), "ok")
+    age("site0_test")
+    g.run("stat -c %%X %s > /tmp/before; systemctl start fflush-metrics;"
+          "stat -c %%X %s | cmp - /tmp/before" % (log, log))
+    eq(g.out("stat -c '%%a %%U' %s" % out), "644 root")
+    text = g.out("cat " + out)
+    assert "\nfflushd_records 1\n" in text and text.endswith("# EOF"), text
+    starts = int(re.search(r"^fflushd_starts_total (\d+)$", text, re.M).group(1))
+    g.run("systemctl kill -s KILL fflushd; systemctl restart fflush.socket")
+    eq(ask("add", "site0.test", "A2"), "ok")
+    g.run("systemctl start fflush-metrics")
+    text = g.out("cat " + out)
+    assert int(re.search(r"^fflushd_starts_total (\d+)$", text, re.M).group(1)) > starts, text
+    eq(g.out("stat -c '%a %U' /var/lib/fflushd/postfix /var/lib/fflushd/postfix/counters"),
+       "755 postfix\n644 postfix")
+    drop_in("fflush-metrics.timer", "[Timer]\nOnActiveSec=\nOnActiveSec=1s\nAccuracySec=100ms\n")
+    g.run("rm %s; systemctl start fflush-metrics.timer" % out)
+    try:
+        g.wait("test -e " + out, "the timer does not run it")
+    finally:
+        g.run("systemctl stop fflush-metrics.timer; rm -r /var/lib/prometheus")
+
+
+@test
 def the_timer_refreshes_and_does_so_after_a_missed_run(t):
     clean()
     drop_in("fflush-refresh.timer", "[Timer]\nOnActiveSec=\nOnUnitActiveSec=\nOnActiveSec=1s\n"
