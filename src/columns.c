@@ -2,6 +2,7 @@
 
 #include "columns.h"
 
+#include <assert.h>
 #include <stdarg.h>
 
 #include "util.h"
@@ -60,8 +61,7 @@ static void print_cell(FILE *f, const char *text, int width, bool right, bool la
 void columns_print(const Columns *c, FILE *f, const char *on, const char *off) {
         size_t width[COLUMNS_MAX], n = count(c);
 
-        if (n > COLUMNS_MAX)
-                n = COLUMNS_MAX;
+        assert(n > 0 && n <= COLUMNS_MAX);
         for (size_t i = 0; i < n; i++)
                 width[i] = strlen(title_of(c->titles[i]));
         for (size_t i = 0; i < c->n; i++)

@@ -15,7 +15,7 @@ static char *quote(const char *text) {
 
         for (const char *c = text; *c; c++)
                 n += *c == '\'' ? strlen("'\\''") : 1;
-        out = p = malloc(n);
+        out = p = calloc(1, n);
         if (!out)
                 return NULL;
         *p++ = '\'';

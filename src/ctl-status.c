@@ -98,12 +98,8 @@ static void look_at_socket(Status *s) {
 
 static void ask_postfix(Status *s) {
         const char *directory = s->ctl->settings.postfix_config_directory;
-        const char *argv[] = {POSTFIX_COMMAND_DIR "/postconf",
-                              "-c",
-                              directory,
-                              "-xh",
-                              "flush_service_name",
-                              NULL};
+        static const char postconf[] = POSTFIX_COMMAND_DIR "/postconf";
+        const char *argv[] = {postconf, "-c", directory, "-xh", "flush_service_name", NULL};
         ChildResult result;
 
         if (!directory[0] || child_run(argv, POSTCONF_USEC, &result) < 0)

@@ -57,12 +57,15 @@ static void report(Verify *v, const char *path, const Finding *f, int repair) {
 
 /* ---------------------------------------------------------------------------------- repairs */
 
-/* Gone twice: a message that travels through the queues may be missed once. */
+/* Looked for twice: a message that travels through the queues may be missed once. */
 static bool is_stale(const Queue *q, const char *id) {
         QueueName name;
         struct stat st;
+        int r = -ENOENT;
 
-        return queue_find(q, id, &name, &st) == -ENOENT && queue_find(q, id, &name, &st) == -ENOENT;
+        for (int i = 0; i < 2 && r == -ENOENT; i++)
+                r = queue_find(q, id, &name, &st);
+        return r == -ENOENT;
 }
 
 typedef struct Text {

@@ -68,7 +68,7 @@ static void show_progress(const Follow *f) {
 
 /* Return: 0, -ETIMEDOUT, -EINTR, or another negative errno. */
 static int watch_queues(const Ctl *ctl, Follow *f) {
-        uint64_t start = now_usec(), looked = start, shown = start, now = start;
+        uint64_t start = now_usec(), looked = start, shown = start, now;
         bool progress = isatty(STDERR_FILENO) && !ctl->quiet && !ctl->json;
         struct pollfd p = {.fd = f->fd, .events = POLLIN};
         int r = 0;
