@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import socket
@@ -797,6 +798,10 @@ def bash_completes_what_help_knows(case):
     # all commands and long options are completed for some command
     text = daemon.ctl("--help").stdout
     verbs = complete(daemon, "")
+    rows = text[text.index("Commands:\n"):text.index("Options:\n")].splitlines()[1:]
+    # a command and what it does, twice in most rows
+    named = {words.split()[0] for row in rows for words in re.split("  +", row.strip())[0::2]}
+    eq(named - set(verbs), set(), "in --help, but not completed")
     for verb in verbs:
         eq("  %s " % verb in text, True, "%s is not in --help" % verb)
         r = daemon.ctl(verb, "--nosuch", check=False)
