@@ -51,15 +51,25 @@ static int open_file(const Queue *q, const char *path, bool create, SiteLog *log
         return 0;
 }
 
-/* The lock is waited for by nobody, so between open(2) and here are microseconds; but in these the
- * log may have been removed by whoever had the lock. */
-static int lock_file(SiteLog *log) {
+/* Has @path been removed or replaced while we had it open and unlocked? The link count alone does
+ * not tell: a file with another name has one left when @path, a hard link to it, has gone. */
+static int check_name(const Queue *q, const char *path, SiteLog *log) {
+        struct stat named;
+
+        if (fstat(log->fd, &log->st) < 0)
+                return -errno;
+        if (fstatat(q->fd, path, &named, AT_SYMLINK_NOFOLLOW) < 0)
+                return errno == ENOENT ? -ESTALE : -errno;
+        if (named.st_dev != log->st.st_dev || named.st_ino != log->st.st_ino)
+                return -ESTALE;
+        return check_file(&log->st);
+}
+
+static int lock_file(const Queue *q, const char *path, SiteLog *log) {
         if (flock(log->fd, LOCK_EX | LOCK_NB) < 0)
                 return errno == EWOULDBLOCK ? -EAGAIN : -errno;
         log->ends_line = false;
-        if (fstat(log->fd, &log->st) < 0)
-                return -errno;
-        return log->st.st_nlink == 0 ? -ESTALE : check_file(&log->st);
+        return check_name(q, path, log);
 }
 
 int sitelog_open(const Queue *q, const char *name, bool create, SiteLog *log) {
@@ -70,7 +80,7 @@ int sitelog_open(const Queue *q, const char *name, bool create, SiteLog *log) {
         for (int i = 0; i < OPEN_TRIES && r == -ESTALE; i++) {
                 r = open_file(q, path, create, log);
                 if (r == 0)
-                        r = lock_file(log);
+                        r = lock_file(q, path, log);
                 if (r < 0)
                         sitelog_close(log);
         }
@@ -88,16 +98,9 @@ void sitelog_unlock(SiteLog *log) {
 
 int sitelog_relock(const Queue *q, const char *name, SiteLog *log) {
         char path[QUEUE_PATH_SIZE];
-        struct stat named;
-        int r;
 
-        r = lock_file(log);
-        if (r < 0)
-                return r;
         queue_path(q, QUEUE_FLUSH, name, path);
-        if (fstatat(q->fd, path, &named, AT_SYMLINK_NOFOLLOW) < 0)
-                return errno == ENOENT ? -ESTALE : -errno;
-        return named.st_dev == log->st.st_dev && named.st_ino == log->st.st_ino ? 0 : -ESTALE;
+        return lock_file(q, path, log);
 }
 
 SiteLogStamp sitelog_stamp(const SiteLog *log) {
