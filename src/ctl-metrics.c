@@ -140,7 +140,7 @@ static int choose_rows(Report *r, char *args[]) {
         if (r->n_all > 1)
                 qsort(r->rows, r->n_all, sizeof *r->rows, by_records);
         r->n_rows = r->ctl->top < r->n_all ? r->ctl->top : r->n_all;
-        rows = reallocarray(r->rows, r->n_rows + r->named.n + 1, sizeof *rows);
+        rows = realloc(r->rows, (r->n_rows + r->named.n + 1) * sizeof *rows);
         if (!rows)
                 return ctl_no_memory();
         r->rows = rows;
