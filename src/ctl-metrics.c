@@ -133,17 +133,12 @@ static bool is_among(const Row *rows, size_t n, const char *site) {
 }
 
 /* Leaves the rows that are to be shown: the first of them, and those that were named. */
-static int choose_rows(Report *r, char *args[]) {
-        int k = *args ? ctl_find_sites(r->ctl, args, true, &r->named) : EX_OK;
-        Row *rows;
+static int choose_rows(Report *r) {
+        int k = EX_OK;
 
         if (r->n_all > 1)
                 qsort(r->rows, r->n_all, sizeof *r->rows, by_records);
         r->n_rows = r->ctl->top < r->n_all ? r->ctl->top : r->n_all;
-        rows = realloc(r->rows, (r->n_rows + r->named.n + 1) * sizeof *rows);
-        if (!rows)
-                return ctl_no_memory();
-        r->rows = rows;
         for (size_t i = 0; i < r->named.n; i++)
                 if (!is_among(r->rows, r->n_rows, r->named.items[i].site))
                         k = ctl_worse(k, look(r, &r->named.items[i], &r->rows[r->n_rows++]));
@@ -151,20 +146,24 @@ static int choose_rows(Report *r, char *args[]) {
 }
 
 static int gather(Report *r, char *args[]) {
-        int status, k;
+        int k = ctl_find_sites(r->ctl, (char *[]){NULL}, false, &r->all);
 
-        status = ctl_find_sites(r->ctl, (char *[]){NULL}, false, &r->all);
-        if (status == EX_OK)
-                r->rows = calloc(r->all.n + 1, sizeof *r->rows);
+        if (k != EX_OK)
+                return k;
+        if (*args)
+                k = ctl_find_sites(r->ctl, args, true, &r->named);
+        if (k != EX_OK && k != EX_NOINPUT)
+                return k;
+        r->rows = calloc(r->all.n + r->named.n + 1, sizeof *r->rows);
         if (!r->rows)
-                return status == EX_OK ? ctl_no_memory() : status;
-        for (; r->n_all < r->all.n; r->n_all++) {
-                k = look(r, &r->all.items[r->n_all], &r->rows[r->n_all]);
-                status = ctl_worse(status, k);
-                sum(r, &r->rows[r->n_all]);
+                return ctl_no_memory();
+        r->n_all = r->all.n;
+        for (size_t i = 0; i < r->n_all; i++) {
+                k = ctl_worse(k, look(r, &r->all.items[i], &r->rows[i]));
+                sum(r, &r->rows[i]);
         }
-        k = choose_rows(r, args);
-        return ctl_worse(status, ctl_worse(k, read_counters(r)));
+        k = ctl_worse(k, choose_rows(r));
+        return ctl_worse(k, read_counters(r));
 }
 
 static void report_free(Report *r) {
