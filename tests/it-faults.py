@@ -6,7 +6,7 @@ The scenes are those of traced.py. Whatever fails: each request is answered, wha
 kept, the journal says what failed, no descriptor is left open, the next request is served, by the
 same process, and what could not be done is done then. One daemon lives through all of it.
 
-FFLUSHD_STRIDE=N has only every Nth call fail.
+FFLUSHD_STRIDE=N has only every Nth of all faults happen.
 """
 
 import concurrent.futures
@@ -136,7 +136,7 @@ def list_faults(stage, scene):
     stage.play_to_mark(scene)
     calls = stage.daemon.calls(stage.clients)
     stage.daemon.tell("free")
-    return [(call, way) for call in calls[::STRIDE] for way in ways_to_fail(call.split()[0])]
+    return [(call, way) for call in calls for way in ways_to_fail(call.split()[0])][::STRIDE]
 
 
 def work(base, scene, settings, worker):
