@@ -175,7 +175,7 @@ static int listen_as_journal(void) {
         struct stat st;
         int fd;
 
-        if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", "none", MS_REC | MS_PRIVATE, NULL) < 0 ||
             mount("tmpfs", "/run", "tmpfs", 0, NULL) < 0)
                 return -errno;
         ck_assert_int_eq(mkdir("/run/systemd", 0755), 0);

