@@ -46,6 +46,17 @@
 
 #include <linux/ptrace.h>
 
+/* Younger than the headers of Debian 11; the numbers are the same on all machines. */
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+#ifndef SYS_faccessat2
+#define SYS_faccessat2 439
+#endif
+#ifndef SYS_epoll_pwait2
+#define SYS_epoll_pwait2 441
+#endif
+
 #define ARRAY_SIZE(a)    (sizeof(a) / sizeof((a)[0]))
 #define LISTEN_FDS_START 3
 #define DATA_MAX         (1u << 20)
