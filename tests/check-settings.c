@@ -463,7 +463,8 @@ START_TEST(a_further_instance_has_its_own_postfix_directory) {
         ck_assert_int_eq(settings_load(NULL, "no-such-instance", &settings), 0);
         ck_assert_str_eq(settings.postfix_config_directory, "/etc/no-such-instance");
         ck_assert(settings.incomplete);
-        ck_assert_ptr_nonnull(strstr(settings.problems, "/etc/no-such-instance"));
+        if (access(POSTCONF, X_OK) == 0)
+                ck_assert_ptr_nonnull(strstr(settings.problems, "/etc/no-such-instance"));
         /* which its file can change */
         spool_write("fflushd.conf", NO_POSTFIX);
         settings_free(&settings);

@@ -404,6 +404,8 @@ def run_one(function):
 
 def main():
     """Run the tests (all, or those whose names contain an argument), say how many passed."""
+    # What a shell has put into the background ignores it, and so would all that we start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print("# seed %d (FFLUSHD_SEED=%d repeats it)" % (SEED, SEED))
     passed = failed = skipped = 0
     for function in TESTS:
