@@ -2,8 +2,10 @@
 
 /* fflushd(8): options, configuration, the sockets that systemd passed; no logic. */
 
+#include <confuse.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <idn2.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -35,6 +37,23 @@ static void print_help(void) {
              "See fflushd(8), fflushd.conf(5).");
 }
 
+#ifdef __clang__
+#define COMPILER "clang " __clang_version__
+#else
+#define COMPILER "gcc " __VERSION__
+#endif
+
+/* What a report of a problem should have. The libraries are those that are there now, but for
+ * libsystemd, which does not tell. */
+static void print_version(void) {
+        puts(PACKAGE_STRING);
+        printf("libsystemd %s (when built), libconfuse %s, libidn2 %s\n"
+               "configuration in %s, Postfix's commands in %s\n"
+               "%s%s\n",
+               SYSTEMD_VERSION, confuse_version, idn2_check_version(NULL), SETTINGS_DIR,
+               POSTFIX_COMMAND_DIR, COMPILER, BUILD_OPTIONS);
+}
+
 /* Return: -1 (go on), or an exit status. */
 static int parse_options(int argc, char *argv[]) {
         static const struct option options[] = {{"config", required_argument, NULL, 'c'},
@@ -57,7 +76,7 @@ static int parse_options(int argc, char *argv[]) {
                         arg_check_config = true;
                         break;
                 case 'v':
-                        puts(PACKAGE_STRING);
+                        print_version();
                         return EX_OK;
                 case 'h':
                         print_help();
