@@ -8,7 +8,7 @@ _fflushctl_sites() {
 
 _fflushctl() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
-	local verbs='list show flush deliver add refresh purge import verify status metrics'
+	local verbs='list show flush deliver add refresh purge import verify status metrics export enable-postfix disable-postfix'
 	local options='--config --instance --socket --host --timeout --quiet --json --version --help'
 
 	COMPREPLY=()
@@ -44,7 +44,7 @@ _fflushctl() {
 	flush) options+=' --dry-run --subdomains --wait --limit --every --reason' ;;
 	deliver) options+=' --dry-run --wait --reason' ;;
 	refresh | purge) options+=' --reason' ;;
-	import) options+=' --dry-run' ;;
+	import | export | enable-postfix | disable-postfix) options+=' --dry-run' ;;
 	verify) options+=' --repair' ;;
 	metrics) options+=' --output --subdomains --top' ;;
 	esac

@@ -8,12 +8,10 @@
 #include <systemd/sd-bus.h>
 #include <time.h>
 
-#include "child.h"
 #include "client.h"
 #include "ctl.h"
 #include "util.h"
 
-#define POSTCONF_USEC  (20 * USEC_PER_SEC)
 #define SYSTEMD        "org.freedesktop.systemd1"
 #define UNIT_NAME_SIZE 256
 #define STATE_SIZE     64
@@ -94,20 +92,6 @@ static void look_at_socket(Status *s) {
         s->socket_error = fd < 0 ? fd : 0;
         if (fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) == 0)
                 s->listener = peer.pid;
-}
-
-static void ask_postfix(Status *s) {
-        const char *directory = s->ctl->settings.postfix_config_directory;
-        static const char postconf[] = POSTFIX_COMMAND_DIR "/postconf";
-        const char *argv[] = {postconf, "-c", directory, "-xh", "flush_service_name", NULL};
-        ChildResult result;
-
-        if (!directory[0] || child_run(argv, POSTCONF_USEC, &result) < 0)
-                return;
-        if (result.status == 0)
-                s->postfix_asks = strndup(result.output, strcspn(result.output, "\n"));
-        free(result.output);
-        free(result.errors);
 }
 
 static void find_config(Status *s) {
@@ -277,7 +261,7 @@ int ctl_status(Ctl *ctl, char *args[]) {
                 return r;
         look_at_units(&s);
         look_at_socket(&s);
-        ask_postfix(&s);
+        s.postfix_asks = ctl_postfix_asks(ctl);
         find_config(&s);
         count_records(&s);
         if (!ctl->quiet)

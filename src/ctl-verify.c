@@ -4,7 +4,6 @@
  * under the locks, by the owner of the queue, and never at the price of a record. */
 
 #include <fcntl.h>
-#include <grp.h>
 #include <stdio.h>
 
 #include "ctl.h"
@@ -301,21 +300,6 @@ static void check_directory(Verify *v, const struct stat *st) {
                        &(Finding){"owner", "not owned by the owner of the queue"}, -EOPNOTSUPP);
 }
 
-/* Root must not write where others may rename and link: what root repairs it repairs as they. */
-static int become_owner(const Verify *v, gid_t gid) {
-        if (geteuid() == v->owner)
-                return EX_OK;
-        if (geteuid() != 0 || v->owner == 0) {
-                ctl_error("--repair needs root, or the owner of the queue, who is not root");
-                return EX_NOPERM;
-        }
-        if (setgroups(0, NULL) < 0 || setegid(gid) < 0 || seteuid(v->owner) < 0) {
-                ctl_error("cannot become the owner of the queue: %s", strerror(errno));
-                return EX_OSERR;
-        }
-        return EX_OK;
-}
-
 static int walk(Verify *v) {
         int r = survey_walk(&v->ctl->queue, QUEUE_FLUSH, visit_log, v);
 
@@ -343,7 +327,7 @@ int ctl_verify(Ctl *ctl, char *args[]) {
                 return EX_NOINPUT;
         }
         v.owner = queue.st_uid;
-        r = ctl->repair ? become_owner(&v, queue.st_gid) : EX_OK;
+        r = ctl->repair ? ctl_become_owner(ctl) : EX_OK;
         if (r == EX_OK) {
                 check_directory(&v, &logs);
                 r = walk(&v);

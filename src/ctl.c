@@ -2,16 +2,19 @@
 
 #include "ctl.h"
 
+#include <fcntl.h>
+#include <grp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <unictype.h>
 #include <unistr.h>
 
+#include "child.h"
 #include "client.h"
 #include "log.h"
 #include "util.h"
 
-#define DEFAULT_SERVICE "fflushd" /* socket below public/ */
+#define POSTCONF_USEC (20 * USEC_PER_SEC)
 
 void ctl_error(const char *format, ...) {
         va_list ap;
@@ -71,6 +74,27 @@ int ctl_queue(Ctl *ctl) {
         return r == -EACCES ? EX_NOPERM : EX_UNAVAILABLE;
 }
 
+/* The owner is whoever owns the mail: public/ and flush/ go by that. */
+int ctl_become_owner(Ctl *ctl) {
+        struct stat st;
+
+        if (fstatat(ctl->queue.fd, queue_name(QUEUE_INCOMING), &st, AT_SYMLINK_NOFOLLOW) < 0) {
+                ctl_error("%s: %s", ctl->settings.queue_directory, strerror(errno));
+                return EX_NOINPUT;
+        }
+        if (geteuid() == st.st_uid)
+                return EX_OK;
+        if (geteuid() != 0 || st.st_uid == 0) {
+                ctl_error("this needs root, or the owner of the queue, who is not root");
+                return EX_NOPERM;
+        }
+        if (setgroups(0, NULL) < 0 || setegid(st.st_gid) < 0 || seteuid(st.st_uid) < 0) {
+                ctl_error("cannot become the owner of the queue: %s", strerror(errno));
+                return EX_OSERR;
+        }
+        return EX_OK;
+}
+
 int ctl_socket(Ctl *ctl) {
         int r;
 
@@ -83,12 +107,28 @@ int ctl_socket(Ctl *ctl) {
                 if (r != EX_OK)
                         return r;
                 if (asprintf(&ctl->socket_path, "%s/public/%s", ctl->settings.queue_directory,
-                             DEFAULT_SERVICE) < 0)
+                             CTL_SERVICE) < 0)
                         ctl->socket_path = NULL;
         }
         if (ctl->socket_path)
                 return EX_OK;
         return ctl_no_memory();
+}
+
+char *ctl_postfix_asks(Ctl *ctl) {
+        const char *directory = ctl->settings.postfix_config_directory;
+        static const char postconf[] = POSTFIX_COMMAND_DIR "/postconf";
+        const char *argv[] = {postconf, "-c", directory, "-xh", "flush_service_name", NULL};
+        ChildResult result;
+        char *name = NULL;
+
+        if (!directory[0] || child_run(argv, POSTCONF_USEC, &result) < 0)
+                return NULL;
+        if (result.status == 0)
+                name = strndup(result.output, strcspn(result.output, "\n"));
+        free(result.output);
+        free(result.errors);
+        return name;
 }
 
 int ctl_connect_error(const char *path, int error) {

@@ -62,6 +62,13 @@ int ctl_import(Ctl *ctl, char *args[]);
 int ctl_metrics(Ctl *ctl, char *args[]);
 int ctl_verify(Ctl *ctl, char *args[]);
 int ctl_status(Ctl *ctl, char *args[]);
+int ctl_enable_postfix(Ctl *ctl, char *args[]);
+int ctl_disable_postfix(Ctl *ctl, char *args[]);
+int ctl_export(Ctl *ctl, char *args[]);
+
+/** ctl_export_logs() - export as such, also of a service that is still asked; as the queue's owner
+ */
+int ctl_export_logs(Ctl *ctl);
 
 /** ctl_error() - one line on standard error, behind "fflushctl: " */
 void ctl_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -88,6 +95,21 @@ int ctl_settings(Ctl *ctl);
 
 /** ctl_queue() - have @ctl->queue, and the settings */
 int ctl_queue(Ctl *ctl);
+
+/**
+ * ctl_become_owner() - go on as the owner of @ctl->queue, for good
+ *
+ * Root must not write where others may rename and link: what root changes there it changes as they.
+ */
+int ctl_become_owner(Ctl *ctl);
+
+#define CTL_SERVICE "fflushd" /* our socket below public/, and so our flush_service_name */
+
+/**
+ * ctl_postfix_asks() - flush_service_name of the instance; needs the settings
+ * Return: a string to be freed, or NULL: Postfix does not say.
+ */
+char *ctl_postfix_asks(Ctl *ctl);
 
 /** ctl_socket() - have @ctl->socket_path; with --socket no configuration is read */
 int ctl_socket(Ctl *ctl);

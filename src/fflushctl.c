@@ -25,6 +25,9 @@ static const Verb verbs[] = {
         {"verify", "", 0, 0, CTL_REPAIR, ctl_verify},
         {"status", "", 0, 0, 0, ctl_status},
         {"metrics", "[PATTERN...]", 0, MANY, CTL_SUBDOMAINS | CTL_TOP | CTL_OUTPUT, ctl_metrics},
+        {"enable-postfix", "", 0, 0, CTL_DRY_RUN, ctl_enable_postfix},
+        {"disable-postfix", "", 0, 0, CTL_DRY_RUN, ctl_disable_postfix},
+        {"export", "", 0, 0, CTL_DRY_RUN, ctl_export},
 };
 
 typedef enum OptionKind {
@@ -73,7 +76,8 @@ static void print_help(void) {
              "  add SITE ID        record a message   import [-]       record deferred mail\n"
              "  refresh            flush what is old  purge            flush all of it\n"
              "  verify             are logs sound?    status           who serves, who asks\n"
-             "  metrics [PATTERN...]                  numbers for Prometheus\n"
+             "  metrics [PAT...]   for Prometheus     export           as flush(8) names logs\n"
+             "  enable-postfix     have it ask us     disable-postfix  and export\n"
              "Options:\n"
              "  -n, --dry-run      change nothing     -w, --wait           follow the mail\n"
              "  -l, --limit N      so many at once    -e, --every TIME     then the next N\n"

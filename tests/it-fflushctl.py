@@ -733,6 +733,80 @@ def repair_and_the_daemon_do_not_get_in_each_others_way(case):
 
 
 @test
+def export_renames_and_merges(case):
+    spool, daemon = case.make()
+    backlog(spool)
+    spool.log("a_b_test", b"G1")
+    spool.log("xZ", b"H1\n")
+    spool.log("L192_0_2_1R", b"I1\n", atime=-86400 * 3)
+    before = snapshot(spool)
+    wanted = ["a-b.test: 2 records: flush/aDb_test -> flush/a_b_test",
+              "[192.0.2.1]: 1 records: flush/L192_0_2_1R -> flush/_192_0_2_1_"]
+    eq(sorted(daemon.ctl("export", "--dry-run").stdout.splitlines()), sorted(wanted))
+    eq(snapshot(spool), before, "a dry run has changed something")
+    r = daemon.ctl("export")
+    eq(sorted(r.stdout.splitlines()), sorted(wanted))
+    eq("1 logs of one-letter sites stay" in r.stderr, True, r.stderr)
+    eq(spool.read("flush/a_b_test"), b"G1\nE1\nE2\n")
+    st = os.stat(spool.join("flush/_192_0_2_1_"))
+    eq(time.time() - st.st_atime > 86400 * 2, True, "the refresh is put off")
+    eq(spool.read("flush/_192_0_2_1_"), b"I1\n")
+    eq(sorted(spool.files("flush")), sorted("flush/" + n for n in (
+        "_192_0_2_1_", "a_b_test", "example_com", "mail_example_com", "xZ")))
+    eq(daemon.ctl("export", "-q").stdout, "")
+
+
+@test
+def export_loses_nothing_wherever_it_is_killed(case):
+    if not shutil.which("strace"):
+        raise harness.Skip("needs strace")
+    spool, daemon = case.make()
+    program = [os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, "export", "-q"]
+    points = 0
+    for call in ("openat", "flock", "pread64", "pwrite64", "fdatasync", "utimensat", "ftruncate",
+                 "unlinkat", "close"):
+        n = status = None
+        while status != 0:  # one call later each time, until there is none
+            n = (n or 0) + 1
+            shutil.rmtree(spool.join("flush"))
+            os.mkdir(spool.join("flush"), 0o700)
+            spool.own(spool.join("flush"))
+            spool.log("aDb_test", b"A1\nA2\n")
+            spool.log("a_b_test", b"B1\n")
+            status = subprocess.run(["strace", "-qq", "-o", "/dev/null", "-e",
+                                     "inject=%s:signal=KILL:when=%d" % (call, n)] + program,
+                                    **harness.as_user()).returncode
+            points += status != 0
+            eq(status in (0, -signal.SIGKILL, 128 + signal.SIGKILL), True, status)
+            left = set(b"".join(spool.read(p) for p in spool.files("flush")).split())
+            eq((call, n, left), (call, n, {b"A1", b"A2", b"B1"}))
+            eq(subprocess.run(program, **harness.as_user()).returncode, 0)
+            eq(spool.files("flush"), ["flush/a_b_test"])
+            eq(set(spool.read("flush/a_b_test").split()), {b"A1", b"A2", b"B1"})
+    eq(points > 30, True, points)
+
+
+@test
+def export_loses_nothing_when_disturbed(case):
+    """Somebody records while it is at work, and it is killed now and then."""
+    spool, daemon = case.make()
+    command = [os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, "export", "-q"]
+    n, p, kills = 400, None, 0
+    for i in range(n):
+        eq(daemon.exchange(harness.add("a-b.test", "%X0" % i)), harness.OK)
+        if p is None or p.poll() is not None:
+            p = subprocess.Popen(command, **harness.as_user())
+        elif case.rng.random() < 0.3:
+            p.kill()
+            kills += p.wait() != 0
+    p.wait(harness.TIMEOUT)
+    eq(kills > 5, True, "it was hardly ever killed")
+    eq(subprocess.run(command, **harness.as_user()).returncode, 0)
+    eq(spool.files("flush"), ["flush/a_b_test"])
+    eq(set(spool.read("flush/a_b_test").decode().split()), {"%X0" % i for i in range(n)})
+
+
+@test
 def repair_is_for_the_owner(case):
     if harness.USER is None:
         raise harness.Skip("needs root")
