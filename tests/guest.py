@@ -17,7 +17,7 @@ import time
 CACHE = os.environ.get("FFLUSHD_TEST_CACHE", "/var/cache/fflushd-test")
 PACKAGES = ("systemd,systemd-sysv,dbus,postfix,postfix-lmdb,procps,iproute2,python3,"
             "build-essential,autoconf,automake,pkg-config,libsystemd-dev,libconfuse-dev,"
-            "libidn2-dev,libunistring-dev,libjansson-dev,uthash-dev,check,strace")
+            "libidn2-dev,libunistring-dev,libjansson-dev,uthash-dev,check,strace,autopkgtest")
 BOOT_TIMEOUT = 60
 RUN_TIMEOUT = 120
 
