@@ -6,6 +6,7 @@ kept in $FFLUSHD_TEST_CACHE; each guest boots an overlay of it that vanishes wit
 The guest has a loopback network only.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -77,6 +78,12 @@ def root_of(suite):
     if os.path.isdir(root):
         return root
     os.makedirs(CACHE, exist_ok=True)
+    with open(os.path.join(CACHE, "lock"), "w") as lock:  # two tests of a release make it once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return root if os.path.isdir(root) else make_root(suite, root)
+
+
+def make_root(suite, root):
     new = "%s.%d" % (root, os.getpid())
     try:
         subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", "--include=" + PACKAGES,
