@@ -122,7 +122,7 @@ class Guest:
     def __init__(self, suite="bookworm"):
         root = root_of(suite)
         self.dir = tempfile.mkdtemp(prefix="fflushd-guest.")
-        self.group = os.path.basename(self.dir).replace(".", "-").replace("_", "-")
+        self.group = os.path.basename(self.dir).replace(".", "-").replace("_", "0")  # a machine name
         self.console = open(os.path.join(self.dir + ".console"), "wb")
         self.process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private",
