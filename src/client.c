@@ -30,6 +30,18 @@ int client_connect(const char *path) {
         return TAKE_FD(fd);
 }
 
+int client_find_listener(const char *path) {
+        struct ucred peer;
+        socklen_t n = sizeof peer;
+        _cleanup_close_ int fd = client_connect(path);
+
+        if (fd < 0)
+                return fd;
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) < 0)
+                return -errno;
+        return (int) peer.pid;
+}
+
 static int send_all(int fd, const char *bytes, size_t n) {
         while (n > 0) {
                 ssize_t w = send(fd, bytes, n, MSG_NOSIGNAL);

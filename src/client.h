@@ -24,6 +24,12 @@ extern void (*client_patience)(uint64_t usec);
 int client_connect(const char *path);
 
 /**
+ * client_find_listener() - which process listens on a socket: who has called listen(2)
+ * Return: it, 1 for a socket of systemd's, 0 if it is out of sight, or as client_connect().
+ */
+int client_find_listener(const char *path);
+
+/**
  * client_ask() - send a request and read the reply, of either dialect
  * @fd:            connected
  * @timeout_usec:  for the whole of the work, 0 for none

@@ -211,7 +211,7 @@ int ctl_export(Ctl *ctl, char *args[]) {
         r = ctl_settings(ctl);
         if (r != EX_OK)
                 return r;
-        asked = ctl_postfix_asks(ctl);
+        asked = ctl_postconf(ctl, "flush_service_name");
         if (!asked || !streq(asked, CTL_SERVICE))
                 return ctl_export_logs(ctl);
         ctl_error("Postfix asks fflushd, which would not find these logs any more: fflushctl "

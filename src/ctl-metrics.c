@@ -3,10 +3,10 @@
 /* fflushctl metrics: what the service has counted, and what the logs have, for Prometheus. */
 
 #include <stdio.h>
-#include <sys/stat.h>
 
 #include "ctl.h"
 #include "metrics.h"
+#include "newfile.h"
 #include "util.h"
 
 #define STATE_DIRECTORY  "/var/lib/fflushd" /* of the units, with a directory for each instance */
@@ -348,36 +348,27 @@ static int print(const Report *r, FILE *f) {
         return k < 0 ? ctl_no_memory() : EX_OK;
 }
 
-static int finish_file(FILE *f, int status) {
-        bool failed = fchmod(fileno(f), MODE_OUTPUT) < 0 || fflush(f) != 0 || ferror(f);
-        int error = errno;
-
-        (void) fclose(f);
-        errno = error;
-        return failed ? EX_IOERR : status;
-}
-
 /* In one piece, under a name that no collector looks at before it is whole. */
 static int write_file(const Report *r, const char *path) {
-        _cleanup_free_ char *temporary = NULL;
-        int fd, status = EX_CANTCREAT;
-        FILE *f = NULL;
+        char *temporary;
+        FILE *f;
+        int k, status;
 
-        if (asprintf(&temporary, "%s.XXXXXX", path) < 0)
-                return ctl_no_memory();
-        fd = mkstemp(temporary);
-        if (fd >= 0)
-                f = fdopen(fd, "w");
-        if (f)
-                status = finish_file(f, print(r, f));
-        if (status == EX_OK && rename(temporary, path) < 0)
-                status = EX_CANTCREAT;
-        if (status == EX_OK)
-                return EX_OK;
-        ctl_error("%s: %s", path, strerror(errno));
-        if (fd >= 0)
-                (void) unlink(temporary);
-        return status;
+        k = newfile_begin(path, MODE_OUTPUT, &f, &temporary);
+        if (k < 0) {
+                ctl_error("%s: %s", path, strerror(-k));
+                return EX_CANTCREAT;
+        }
+        status = print(r, f);
+        if (status == EX_OK && fflush(f) != 0) {
+                ctl_error("%s: %s", path, strerror(errno));
+                status = EX_IOERR;
+        }
+        k = newfile_end(f, temporary, status == EX_OK ? path : NULL);
+        if (status != EX_OK || k == 0)
+                return status;
+        ctl_error("%s: %s", path, strerror(-k));
+        return EX_CANTCREAT;
 }
 
 int ctl_metrics(Ctl *ctl, char *args[]) {

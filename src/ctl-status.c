@@ -4,7 +4,6 @@
 
 #include <limits.h>
 #include <stdio.h>
-#include <sys/socket.h>
 #include <systemd/sd-bus.h>
 #include <time.h>
 
@@ -12,12 +11,11 @@
 #include "ctl.h"
 #include "util.h"
 
-#define SYSTEMD        "org.freedesktop.systemd1"
-#define UNIT_NAME_SIZE 256
-#define STATE_SIZE     64
+#define SYSTEMD    "org.freedesktop.systemd1"
+#define STATE_SIZE 64
 
 typedef struct Unit {
-        char name[UNIT_NAME_SIZE];
+        char name[CTL_UNIT_SIZE];
         char state[STATE_SIZE]; /* "active (listening)", "not installed"; "" if nobody says */
         bool failed;
         uint64_t triggered; /* a timer: when last, microseconds of the wall clock */
@@ -67,14 +65,12 @@ static void look_at_units(Status *s) {
                 [UNIT_SERVICE] = {"fflushd", "service"},
                 [UNIT_TIMER] = {"fflush-refresh", "timer"},
         };
-        const char *instance = s->ctl->instance;
         sd_bus *bus = NULL;
         int r;
 
         r = sd_bus_open_system(&bus);
         for (size_t i = 0; i < _UNIT_MAX; i++) {
-                (void) snprintf(s->units[i].name, UNIT_NAME_SIZE, "%s%s%s.%s", units[i][0],
-                                instance ? "@" : "", instance ? instance : "", units[i][1]);
+                ctl_unit_name(s->ctl, units[i][0], units[i][1], s->units[i].name);
                 if (r >= 0)
                         look_at_unit(bus, units[i][1], &s->units[i]);
         }
@@ -83,15 +79,11 @@ static void look_at_units(Status *s) {
 
 /* ----------------------------------------------------------------------------------- others */
 
-/* Whoever has called listen(2) is the peer; for a socket of systemd that is process 1. */
 static void look_at_socket(Status *s) {
-        struct ucred peer;
-        socklen_t n = sizeof peer;
-        _cleanup_close_ int fd = client_connect(s->ctl->socket_path);
+        int pid = client_find_listener(s->ctl->socket_path);
 
-        s->socket_error = fd < 0 ? fd : 0;
-        if (fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) == 0)
-                s->listener = peer.pid;
+        s->socket_error = pid < 0 ? pid : 0;
+        s->listener = pid < 0 ? 0 : pid;
 }
 
 static void find_config(Status *s) {
@@ -261,7 +253,7 @@ int ctl_status(Ctl *ctl, char *args[]) {
                 return r;
         look_at_units(&s);
         look_at_socket(&s);
-        s.postfix_asks = ctl_postfix_asks(ctl);
+        s.postfix_asks = ctl_postconf(ctl, "flush_service_name");
         find_config(&s);
         count_records(&s);
         if (!ctl->quiet)

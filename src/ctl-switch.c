@@ -7,7 +7,6 @@
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 
@@ -22,7 +21,6 @@
 #define AGENTS_USEC  (30 * USEC_PER_SEC)
 #define PAUSE_USEC   100000
 #define WORDS_MAX    16
-#define UNIT_SIZE    256
 #define AGENTS_MAX   4096
 
 /* No message ever has this ID: Postfix's have hexadecimal digits only, or no vowels. */
@@ -31,7 +29,7 @@
 typedef struct Switch {
         Ctl *ctl;
         const char *dir; /* configuration directory of Postfix; NULL: what its commands take */
-        char socket[UNIT_SIZE], timer[UNIT_SIZE], service[UNIT_SIZE];
+        char socket[CTL_UNIT_SIZE], timer[CTL_UNIT_SIZE], service[CTL_UNIT_SIZE];
         char *asks; /* flush_service_name */
         bool running;
         bool changed;
@@ -116,13 +114,12 @@ static void chomp(char *text) {
 }
 
 static int parameter(Switch *s, const char *name) {
-        int r = run(s, RUN_ASK, POSTCONF, "-xh", name);
-
-        if (r == EX_OK)
-                chomp(s->output);
-        else
-                ctl_error("postconf does not tell %s: is there a Postfix?", name);
-        return r;
+        free(s->output);
+        s->output = ctl_postconf(s->ctl, name);
+        if (s->output)
+                return EX_OK;
+        ctl_error("postconf does not tell %s: is there a Postfix?", name);
+        return EX_UNAVAILABLE;
 }
 
 static const char *property(Switch *s, const char *unit, const char *name) {
@@ -179,16 +176,6 @@ static int refuse(const char *format, ...) {
         return EX_CONFIG;
 }
 
-static void name_units(Switch *s) {
-        const char *instance = s->ctl->instance, *at = instance ? "@" : "";
-
-        if (!instance)
-                instance = "";
-        (void) snprintf(s->socket, UNIT_SIZE, "fflush%s%s.socket", at, instance);
-        (void) snprintf(s->timer, UNIT_SIZE, "fflush-refresh%s%s.timer", at, instance);
-        (void) snprintf(s->service, UNIT_SIZE, "fflushd%s%s.service", at, instance);
-}
-
 static int begin(Switch *s) {
         Ctl *ctl = s->ctl;
         int r;
@@ -208,7 +195,9 @@ static int begin(Switch *s) {
         }
         if (!streq(ctl->settings.postfix_config_directory, "/etc/postfix"))
                 s->dir = ctl->settings.postfix_config_directory;
-        name_units(s);
+        ctl_unit_name(ctl, "fflush", "socket", s->socket);
+        ctl_unit_name(ctl, "fflush-refresh", "timer", s->timer);
+        ctl_unit_name(ctl, "fflushd", "service", s->service);
         r = ctl_socket(ctl);
         if (r == EX_OK)
                 r = parameter(s, "flush_service_name");
@@ -286,18 +275,11 @@ static int check_master_cf(Switch *s) {
         return EX_OK;
 }
 
-/* Whoever has called listen(2) is the peer. Return: its process, 0 (nobody listens), or a negative
- * errno. */
+/* Return: its process, 0 (nobody listens), or a negative errno. */
 static int find_listener(const char *path) {
-        struct ucred peer;
-        socklen_t n = sizeof peer;
-        _cleanup_close_ int fd = client_connect(path);
+        int pid = client_find_listener(path);
 
-        if (fd < 0)
-                return fd == -ENOENT || fd == -ECONNREFUSED ? 0 : fd;
-        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) < 0)
-                return -errno;
-        return (int) peer.pid;
+        return pid == -ENOENT || pid == -ECONNREFUSED ? 0 : pid;
 }
 
 static int check_listener(Switch *s) {

@@ -76,8 +76,7 @@ static void text_free(Text *t) {
         free(t->data);
 }
 
-/* The records worth keeping, a line each. */
-static int kept_lines(const Queue *q, const SurveyLog *log, Text *ret) {
+static int collect_lines(const Queue *q, const SurveyLog *log, Text *ret) {
         const IdSetEntry *e = NULL;
         char *p = malloc(log->n_text + 1);
 
@@ -91,6 +90,17 @@ static int kept_lines(const Queue *q, const SurveyLog *log, Text *ret) {
                 }
         ret->n = (size_t) (p - ret->data);
         return 0;
+}
+
+/* The records of a locked log that are worth keeping, a line each. */
+static int kept_lines(const Queue *q, const SurveyEntry *e, Text *ret) {
+        SurveyLog content;
+        int r = survey_read(q, e->path, &content);
+
+        if (r == 0)
+                r = collect_lines(q, &content, ret);
+        survey_free(&content);
+        return r;
 }
 
 static int lock_log(const Queue *q, const char *name, bool create, SiteLog *ret) {
@@ -110,7 +120,6 @@ static int repair_lines(const Verify *v, const SurveyEntry *e) {
         _cleanup_(sitelog_close) SiteLog log = SITELOG_INIT;
         _cleanup_(text_free) Text keep = {0};
         const Queue *q = &v->ctl->queue;
-        SurveyLog content;
         int r;
 
         r = lock_log(q, e->name, false, &log);
@@ -118,10 +127,7 @@ static int repair_lines(const Verify *v, const SurveyEntry *e) {
                 r = sitelog_append(q, e->name, &log, "", 0, false);
         if (r < 0)
                 return r;
-        r = survey_read(q, e->path, &content);
-        if (r == 0)
-                r = kept_lines(q, &content, &keep);
-        survey_free(&content);
+        r = kept_lines(q, e, &keep);
         if (r == 0)
                 r = sitelog_replace_prefix(&log, (size_t) log.st.st_size, keep.data, keep.n, true);
         return r;
@@ -133,7 +139,6 @@ static int repair_name(const Verify *v, const SurveyEntry *e) {
         _cleanup_(text_free) Text keep = {0};
         char site[SITE_SIZE], name[SITE_LOG_SIZE];
         const Queue *q = &v->ctl->queue;
-        SurveyLog content;
         int r;
 
         if (q->hashed[QUEUE_FLUSH] || site_normalize(e->name, site) < 0 || !streq(site, e->name))
@@ -144,10 +149,7 @@ static int repair_name(const Verify *v, const SurveyEntry *e) {
                 r = lock_log(q, name, true, &to);
         if (r < 0)
                 return r;
-        r = survey_read(q, e->path, &content);
-        if (r == 0)
-                r = kept_lines(q, &content, &keep);
-        survey_free(&content);
+        r = kept_lines(q, e, &keep);
         if (r == 0)
                 r = sitelog_append(q, name, &to, keep.data, keep.n, true);
         if (r == 0)

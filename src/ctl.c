@@ -115,20 +115,28 @@ int ctl_socket(Ctl *ctl) {
         return ctl_no_memory();
 }
 
-char *ctl_postfix_asks(Ctl *ctl) {
+char *ctl_postconf(Ctl *ctl, const char *name) {
         const char *directory = ctl->settings.postfix_config_directory;
         static const char postconf[] = POSTFIX_COMMAND_DIR "/postconf";
-        const char *argv[] = {postconf, "-c", directory, "-xh", "flush_service_name", NULL};
+        const char *argv[] = {postconf, "-c", directory, "-xh", name, NULL};
         ChildResult result;
-        char *name = NULL;
+        char *value = NULL;
 
         if (!directory[0] || child_run(argv, POSTCONF_USEC, &result) < 0)
                 return NULL;
         if (result.status == 0)
-                name = strndup(result.output, strcspn(result.output, "\n"));
+                value = strndup(result.output, strcspn(result.output, "\n"));
         free(result.output);
         free(result.errors);
-        return name;
+        return value;
+}
+
+void ctl_unit_name(const Ctl *ctl, const char *name, const char *type,
+                   char ret[static CTL_UNIT_SIZE]) {
+        const char *instance = ctl->instance;
+
+        (void) snprintf(ret, CTL_UNIT_SIZE, "%s%s%s.%s", name, instance ? "@" : "",
+                        instance ? instance : "", type);
 }
 
 int ctl_connect_error(const char *path, int error) {

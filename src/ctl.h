@@ -106,10 +106,16 @@ int ctl_become_owner(Ctl *ctl);
 #define CTL_SERVICE "fflushd" /* our socket below public/, and so our flush_service_name */
 
 /**
- * ctl_postfix_asks() - flush_service_name of the instance; needs the settings
- * Return: a string to be freed, or NULL: Postfix does not say.
+ * ctl_postconf() - a parameter of the instance, by postconf(1); needs the settings
+ * Return: its value, to be freed, or NULL: Postfix does not say.
  */
-char *ctl_postfix_asks(Ctl *ctl);
+char *ctl_postconf(Ctl *ctl, const char *name);
+
+#define CTL_UNIT_SIZE 256u
+
+/** ctl_unit_name() - "fflush.socket", or "fflush@NAME.socket" of an instance */
+void ctl_unit_name(const Ctl *ctl, const char *name, const char *type,
+                   char ret[static CTL_UNIT_SIZE]);
 
 /** ctl_socket() - have @ctl->socket_path; with --socket no configuration is read */
 int ctl_socket(Ctl *ctl);

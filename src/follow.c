@@ -29,16 +29,10 @@ static int watch_below(Follow *f, QueueName queue, const char *path) {
         const struct dirent *d;
         char below[QUEUE_PATH_SIZE];
         DIR *dir;
-        int fd, r = 0;
+        int r = queue_open_dir(f->queue->fd, path, &dir);
 
-        fd = openat(f->queue->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (fd < 0)
-                return errno == ENOENT ? 0 : -errno;
-        dir = fdopendir(fd);
-        if (!dir) {
-                closep(&fd);
-                return -ENOMEM;
-        }
+        if (r < 0)
+                return r == -ENOENT ? 0 : r;
         while (r == 0 && (d = readdir(dir)))
                 if (d->d_name[0] != '.' && d->d_name[1] == '\0' &&
                     snprintf(below, sizeof below, "%s/%s", path, d->d_name) < (int) sizeof below)

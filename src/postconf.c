@@ -8,11 +8,13 @@
 #include <sys/utsname.h>
 
 #include "child.h"
+#include "newfile.h"
 #include "textfile.h"
 #include "util.h"
 
 #define TIMEOUT_USEC (10 * USEC_PER_SEC)
 #define KEPT_MAX     (1024 * 1024)
+#define MODE_KEPT    0600
 
 /* A file that has just been changed may change again without a new time stamp. */
 #define SETTLED_SEC 2
@@ -70,24 +72,14 @@ static int read_kept(const char *path, const char *key, char **ret) {
         return *ret ? 0 : -ENOMEM;
 }
 
-/* Whole or not at all, whoever looks: so it may be written by several at once. */
 static void keep(const char *path, const char *key, const char *output) {
-        _cleanup_free_ char *temporary = NULL;
-        FILE *f = NULL;
-        int fd;
+        char *temporary;
+        FILE *f;
 
-        if (asprintf(&temporary, "%s.XXXXXX", path) < 0)
+        if (newfile_begin(path, MODE_KEPT, &f, &temporary) < 0)
                 return;
-        fd = mkstemp(temporary);
-        if (fd >= 0)
-                f = fdopen(fd, "w");
-        if (!f) {
-                closep(&fd);
-                return;
-        }
         (void) fprintf(f, "%s%s", key, output);
-        if (fclose(f) != 0 || rename(temporary, path) < 0)
-                (void) unlink(temporary);
+        (void) newfile_end(f, temporary, path);
 }
 
 static int run(const char *const argv[], char **ret_output, char **ret_problem) {

@@ -59,6 +59,21 @@ void queue_path(const Queue *q, QueueName name, const char *id, char ret[static 
         (void) strcpy(p, id);
 }
 
+int queue_open_dir(int fd, const char *path, DIR **ret) {
+        int dir_fd = openat(fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        DIR *dir;
+
+        if (dir_fd < 0)
+                return -errno;
+        dir = fdopendir(dir_fd);
+        if (!dir) {
+                closep(&dir_fd);
+                return -ENOMEM;
+        }
+        *ret = dir;
+        return 0;
+}
+
 int queue_make_dirs(const Queue *q, const char *path) {
         char dir[QUEUE_PATH_SIZE];
         struct stat st;

@@ -3,6 +3,7 @@
 
 /* The queue directory: where a message is, and how to make it due now. Does not log. */
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <sys/stat.h>
 
@@ -44,6 +45,15 @@ int queue_open(const char *directory, const char *hash_queue_names, unsigned has
  * @id:  a valid name (queueid_valid())
  */
 void queue_path(const Queue *q, QueueName name, const char *id, char ret[static QUEUE_PATH_SIZE]);
+
+/**
+ * queue_open_dir() - open a directory of a queue, to be read
+ * @fd:  of the queue directory, or of one in it that @path is below
+ * @ret: closedir() it
+ *
+ * A symbolic link is not followed. Return: 0, or a negative errno.
+ */
+int queue_open_dir(int fd, const char *path, DIR **ret);
 
 /**
  * queue_make_dirs() - make the directories above @path that are missing, mode 0700

@@ -35,20 +35,14 @@ static void log_file(const Refresh *r, const char *name, int error, const char *
 }
 
 static int open_dir(Refresh *r, int parent_fd, const char *name) {
-        int fd;
+        int k;
 
         if (r->depth == ARRAY_SIZE(r->dirs))
                 return -ELOOP;
-        fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (fd < 0)
-                return -errno;
-        r->dirs[r->depth] = fdopendir(fd);
-        if (!r->dirs[r->depth]) {
-                closep(&fd);
-                return -ENOMEM;
-        }
-        r->depth++;
-        return 0;
+        k = queue_open_dir(parent_fd, name, &r->dirs[r->depth]);
+        if (k == 0)
+                r->depth++;
+        return k;
 }
 
 /* Older than so many microseconds? As in flush(8), whole seconds count, and "as old" is not. */

@@ -57,16 +57,10 @@ static int walk_entry(Walk *w, const char *name) {
 static int walk(Walk *w) {
         const struct dirent *d;
         DIR *dir;
-        int fd, r = 0;
+        int r = queue_open_dir(w->queue->fd, w->entry.path, &dir);
 
-        fd = openat(w->queue->fd, w->entry.path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (fd < 0)
-                return errno == ENOENT ? 0 : -errno;
-        dir = fdopendir(fd);
-        if (!dir) {
-                closep(&fd);
-                return -ENOMEM;
-        }
+        if (r < 0)
+                return r == -ENOENT ? 0 : r;
         while (r == 0 && (errno = 0, d = readdir(dir)))
                 if (!streq(d->d_name, ".") && !streq(d->d_name, ".."))
                         r = walk_entry(w, d->d_name);

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "newfile.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "util.h"
+
+int newfile_begin(const char *path, mode_t mode, FILE **ret, char **ret_temporary) {
+        _cleanup_free_ char *temporary = NULL;
+        _cleanup_close_ int fd = -EBADF;
+        FILE *f = NULL;
+        int r;
+
+        if (asprintf(&temporary, "%s.XXXXXX", path) < 0)
+                return -ENOMEM;
+        fd = mkostemp(temporary, O_CLOEXEC);
+        if (fd < 0)
+                return -errno;
+        if (fchmod(fd, mode) == 0)
+                f = fdopen(fd, "w");
+        if (!f) {
+                r = -errno;
+                (void) unlink(temporary);
+                return r;
+        }
+        (void) TAKE_FD(fd);
+        *ret = f;
+        *ret_temporary = TAKE_PTR(temporary);
+        return 0;
+}
+
+int newfile_end(FILE *f, char *temporary, const char *path) {
+        bool failed = ferror(f);
+        int r = 0;
+
+        if (fclose(f) != 0)
+                r = -errno;
+        else if (failed)
+                r = -EIO;
+        if (r == 0 && path)
+                r = RET_NERRNO(rename(temporary, path));
+        if (r < 0 || !path)
+                (void) unlink(temporary);
+        free(temporary);
+        return r;
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* A file that takes the place of another one as a whole. */
+
+#include <stdio.h>
+#include <sys/types.h>
+
+/**
+ * newfile_begin() - a new file, beside the one that it will replace
+ * @mode:           of it
+ * @ret_temporary:  receives its name; for newfile_end(), which has to follow
+ *
+ * Return: 0, or a negative errno.
+ */
+int newfile_begin(const char *path, mode_t mode, FILE **ret, char **ret_temporary);
+
+/**
+ * newfile_end() - put the new file in the place of @path, if all of it could be written
+ * @f, @temporary:  of newfile_begin(); closed and freed
+ * @path:           NULL: it is not wanted after all
+ *
+ * Whoever looks sees the old or the new one, and several may do this at once.
+ *
+ * Return: 0, or a negative errno: @path is as it was.
+ */
+int newfile_end(FILE *f, char *temporary, const char *path);
