@@ -9,13 +9,10 @@ daemon is started on the same socket, and it has to flush all the rest.
 FFLUSHD_STRIDE=N kills at every Nth call only.
 """
 
-import concurrent.futures
-import multiprocessing
 
 from traced import *
 
 STRIDE = int(os.environ.get("FFLUSHD_STRIDE", "1"))
-WORKERS = 2
 
 
 def begin(stage, scene, start, signal_number):
@@ -77,7 +74,7 @@ def kill_at(stage, scene, point, start, signal_number):
     return reached
 
 
-def work(base, scene, settings, worker, start, signal_number):
+def work(base, worker, scene, settings, start, signal_number):
     """Every kill point whose turn it is; how many there were."""
     stage, reached = Stage(base, "%d" % worker, settings), 0
     try:
@@ -98,14 +95,7 @@ def crash(t, scene, settings, start="requests", signal_number=None, what=""):
     when it begins; "end", likewise from the requests on, but until the daemon has ended. "write":
     only writes, which are not completed."""
     what = ", ".join([what + scene.name] + ["%s = %s" % s for s in settings.items()])
-    base = os.path.join(t.base, str(t.n))
-    t.n += 1
-    os.mkdir(base, 0o755)
-    context = multiprocessing.get_context("fork")
-    with concurrent.futures.ProcessPoolExecutor(WORKERS, context) as pool:
-        futures = [pool.submit(work, base, scene, settings, worker, start, signal_number)
-                   for worker in range(WORKERS)]
-        points = sum(f.result() for f in futures)
+    points = sum(in_workers(t, work, scene, settings, start, signal_number))
     print("ok: %s: %d kill points" % (what, points), flush=True)
     if points * STRIDE < (3 if start == "write" else 10):
         raise AssertionError("%s: only %d kill points" % (what, points))

@@ -9,16 +9,13 @@ same process, and what could not be done is done then. One daemon lives through 
 FFLUSHD_STRIDE=N has only every Nth of all faults happen.
 """
 
-import concurrent.futures
 import contextlib
 import mmap
-import multiprocessing
 import struct
 
 from traced import *
 
 STRIDE = int(os.environ.get("FFLUSHD_STRIDE", "1"))
-WORKERS = 2
 SHIM = os.path.join(BUILD, "tests", "malloc-fail.so")
 
 FILE = "EIO ENOSPC EDQUOT EACCES EMFILE ENFILE EINTR ENOMEM EROFS"
@@ -139,7 +136,7 @@ def list_faults(stage, scene):
     return [(call, way) for call in calls for way in ways_to_fail(call.split()[0])][::STRIDE]
 
 
-def work(base, scene, settings, worker):
+def work(base, worker, scene, settings):
     """How many faults there were."""
     stage = Faulty(base, "%d" % worker, settings)
     try:
@@ -150,13 +147,7 @@ def work(base, scene, settings, worker):
 
 
 def inject(t, scene, settings):
-    base = os.path.join(t.base, str(t.n))
-    t.n += 1
-    os.mkdir(base, 0o755)
-    context = multiprocessing.get_context("fork")
-    with concurrent.futures.ProcessPoolExecutor(WORKERS, context) as pool:
-        futures = [pool.submit(work, base, scene, settings, w) for w in range(WORKERS)]
-        played = sum(f.result() for f in futures)
+    played = sum(in_workers(t, work, scene, settings))
     what = ", ".join([scene.name] + ["%s = %s" % s for s in settings.items()])
     print("ok: %s: %d faults" % (what, played), flush=True)
     if played * STRIDE < 20:
@@ -252,7 +243,7 @@ def restart_without_configuration(stage):
         pass
 
 
-def work_start(base, scene, worker):
+def work_start(base, worker, scene):
     stage, played, restarts = Stage(base, "%d" % worker, {}), 0, 0
     try:
         for call, way in list_start_faults(stage, scene)[worker::WORKERS]:
@@ -275,10 +266,7 @@ def work_start(base, scene, worker):
 @test
 def the_start(t):
     """May fail, with an error status: then it is started again, and nothing is lost."""
-    context = multiprocessing.get_context("fork")
-    with concurrent.futures.ProcessPoolExecutor(WORKERS, context) as pool:
-        futures = [pool.submit(work_start, t.base, SCENES[3], w) for w in range(WORKERS)]
-        played, restarts = map(sum, zip(*[f.result() for f in futures]))
+    played, restarts = map(sum, zip(*in_workers(t, work_start, SCENES[3])))
     print("ok: start: %d faults, after %d of them it was started again" % (played, restarts))
 
 

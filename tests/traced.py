@@ -7,11 +7,15 @@ is kept as long as the record is in its log, or its message has been moved, or t
 """
 
 import collections
+import concurrent.futures
 import errno
+import multiprocessing
 import select
 from dataclasses import dataclass, field
 
 from harness import *
+
+WORKERS = 2
 
 TRACER = os.path.join(BUILD, "tests", "tracer")
 MESSAGE = b"message "  # and its queue ID
@@ -601,3 +605,14 @@ class Stage:
         self.close_clients()
         self.daemon.close()
         self.spool.close()
+
+
+def in_workers(t, work, *args):
+    """What each work(base, worker, *args) returns, in a process of its own."""
+    base = os.path.join(t.base, str(t.n))
+    t.n += 1
+    os.mkdir(base, 0o755)
+    context = multiprocessing.get_context("fork")
+    with concurrent.futures.ProcessPoolExecutor(WORKERS, context) as pool:
+        futures = [pool.submit(work, base, worker, *args) for worker in range(WORKERS)]
+        return [f.result() for f in futures]
