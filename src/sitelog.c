@@ -62,6 +62,9 @@ static int check_name(const Queue *q, const char *path, SiteLog *log) {
                 return errno == ENOENT ? -ESTALE : -errno;
         if (named.st_dev != log->st.st_dev || named.st_ino != log->st.st_ino)
                 return -ESTALE;
+        /* @path may have become a link to that file, once more, between the two looks. */
+        if (named.st_nlink > 1)
+                return -EMLINK;
         return check_file(&log->st);
 }
 
