@@ -94,13 +94,19 @@ int queue_make_dirs(const Queue *q, const char *path) {
         return 0;
 }
 
+/* Due now by the clock that qmgr reads, time(2): it is a tick behind CLOCK_REALTIME, and behind the
+ * stamps of a Linux from 6.13 on, so that those may be of the next second. */
+static void due_now(struct timespec times[2]) {
+        (void) clock_gettime(CLOCK_REALTIME_COARSE, &times[0]); /* cannot fail for this clock */
+        times[1] = times[0];
+}
+
 /* With the time spelled out, which only the owner may do: write permission is not enough for us
  * to move another one's file. */
 static int touch(const Queue *q, const char *path) {
         struct timespec times[2];
 
-        (void) clock_gettime(CLOCK_REALTIME, &times[0]); /* cannot fail for this clock */
-        times[1] = times[0];
+        due_now(times);
         return RET_NERRNO(utimensat(q->fd, path, times, AT_SYMLINK_NOFOLLOW));
 }
 
@@ -220,6 +226,7 @@ static int check_unthrottle(const struct stat *st, uid_t owner, QueueResult *ret
  */
 static int make_due_unthrottled(const Queue *q, const char *path, QueueResult *ret) {
         _cleanup_close_ int fd = -EBADF;
+        struct timespec times[2];
         struct stat st;
         int r;
 
@@ -229,7 +236,8 @@ static int make_due_unthrottled(const Queue *q, const char *path, QueueResult *r
         r = check_unthrottle(&st, geteuid(), ret);
         if (r < 0 || *ret == QUEUE_NOT_READY)
                 return r;
-        if (fchmod(fd, (st.st_mode & 07777) | MODE_UNTHROTTLE) < 0 || futimens(fd, NULL) < 0)
+        due_now(times);
+        if (fchmod(fd, (st.st_mode & 07777) | MODE_UNTHROTTLE) < 0 || futimens(fd, times) < 0)
                 return -errno;
         return 0;
 }

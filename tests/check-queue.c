@@ -48,6 +48,19 @@ START_TEST(a_deferred_message_moves_and_is_due) { /* 66, 86 */
 }
 END_TEST
 
+START_TEST(a_message_is_due_by_the_clock_that_qmgr_reads) {
+        struct timespec first, now;
+
+        spool_put(DEFERRED, 0700, HOUR);
+        (void) clock_gettime(CLOCK_REALTIME, &first);
+        do /* a second begins that time(2) does not know of yet */
+                (void) clock_gettime(CLOCK_REALTIME, &now);
+        while (now.tv_sec == first.tv_sec);
+        expect_result(both[_i], SHORT_ID, 0, QUEUE_MOVED);
+        expect_due(INCOMING);
+}
+END_TEST
+
 START_TEST(an_incoming_message_becomes_due_in_its_place) { /* 70, 87 */
         static const long offsets[] = {HOUR, -50 * HOUR};
 
@@ -332,6 +345,7 @@ int main(void) {
 
         tcase_add_checked_fixture(tc, spool_setup, spool_teardown);
         tcase_add_loop_test(tc, a_deferred_message_moves_and_is_due, 0, 2);
+        tcase_add_loop_test(tc, a_message_is_due_by_the_clock_that_qmgr_reads, 0, 2);
         tcase_add_loop_test(tc, an_incoming_message_becomes_due_in_its_place, 0, 2);
         tcase_add_loop_test(tc, a_message_in_both_queues_replaces_the_incoming_one, 0, 2);
         tcase_add_loop_test(tc, a_message_that_is_nowhere_is_gone, 0, 2);
