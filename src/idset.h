@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 
-/* A set of queue IDs. */
+/* A set of queue IDs, or of other strings. */
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -6,6 +6,8 @@
 
 #include "sites.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <utlist.h>
 
 #include "site.h"
@@ -17,7 +19,6 @@ void sites_init(Sites *sites, const Queue *queue, bool sync, uint64_t lock_usec)
 }
 
 static void free_site(Sites *sites, Site *site) {
-        sites_forget_known(sites, site);
         /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): a table with a site exists */
         HASH_DEL(sites->table, site);
         free(site);
@@ -28,6 +29,7 @@ void sites_free(Sites *sites) {
 
         HASH_ITER (hh, sites->table, site, tmp)
                 free_site(sites, site);
+        idset_clear(&sites->known);
 }
 
 static void forget_idle(Sites *sites) {
@@ -43,6 +45,21 @@ static void forget_idle(Sites *sites) {
                 sites->forget_at = SITES_MAX;
 }
 
+static Site *new_site(const char *log) {
+        char name[QUEUEID_MAX + 1];
+        const char *shown = name;
+        Site *site;
+
+        if (site_from_log(log, name) < 0)
+                /* flush(8)'s, for a site with other characters: its name is all there is. */
+                shown = log;
+        site = calloc(1, sizeof *site + strlen(log) + 1 + strlen(shown) + 1);
+        if (!site)
+                return NULL;
+        site->name = strcpy(stpcpy(site->log, log) + 1, shown);
+        return site;
+}
+
 Site *sites_get(Sites *sites, const char *log) {
         bool oom = false;
         Site *site;
@@ -52,24 +69,20 @@ Site *sites_get(Sites *sites, const char *log) {
                 return site;
         if (HASH_COUNT(sites->table) >= sites->forget_at)
                 forget_idle(sites);
-        site = calloc(1, sizeof *site);
+        site = new_site(log);
         if (!site)
                 return NULL;
-        (void) strcpy(site->log, log);
-        if (site_from_log(log, site->name) < 0)
-                /* flush(8)'s, for a site with other characters: its name is all there is. */
-                (void) strcpy(site->name, log);
         HASH_ADD_STR(sites->table, log, site);
         if (oom) {
                 free(site);
                 return NULL;
         }
+        sites_forget_known(sites, site);
         return site;
 }
 
 void sites_forget_known(Sites *sites, Site *site) {
-        sites->n_known -= idset_size(&site->known);
-        idset_clear(&site->known);
+        site->known_since = ++sites->n_numbers;
 }
 
 void sites_observe(Sites *sites, Site *site, SiteLog *log) {
@@ -98,28 +111,31 @@ void sites_put_add(Sites *sites, Site *site, Call *call) {
         site->last_add = call;
 }
 
-/* Forgetting is always safe; so the bound is kept by forgetting all rather than by keeping an
- * order in which to forget. */
-static void make_room(Sites *sites, const Site *site) {
-        const Call *call;
-        size_t n;
+#define KNOWN_SIZE (sizeof "/ffffffffffffffff" + QUEUEID_MAX)
 
-        LL_COUNT(site->adds, call, n);
-        if (sites->n_known + n <= SITES_KNOWN_MAX)
-                return;
-        for (Site *s = sites->table; s; s = s->hh.next)
-                sites_forget_known(sites, s);
+static const char *known_key(const Site *site, const char *id, char ret[static KNOWN_SIZE]) {
+        (void) snprintf(ret, KNOWN_SIZE, "%s/%" PRIx64, id, site->known_since);
+        return ret;
+}
+
+/* Return: 1 (new), 0 (was known), -ENOMEM. */
+static int make_known(Sites *sites, const Site *site, const char *id) {
+        char key[KNOWN_SIZE];
+        int r = idset_add(&sites->known, known_key(site, id, key));
+
+        if (r > 0 && idset_size(&sites->known) > SITES_KNOWN_MAX)
+                idset_remove(&sites->known, idset_entry_id(idset_next(&sites->known, NULL)));
+        return r;
 }
 
 /* Takes back what collect_lines() has made known. */
 static void forget_new(Sites *sites, Site *site) {
+        char key[KNOWN_SIZE];
         Call *call;
 
         LL_FOREACH (site->adds, call)
-                if (call->is_new) {
-                        idset_remove(&site->known, call->request.queue_id);
-                        sites->n_known--;
-                }
+                if (call->is_new)
+                        idset_remove(&sites->known, known_key(site, call->request.queue_id, key));
 }
 
 /* The lines to write: each ID once, and none that the log is known to have. They are known from
@@ -136,17 +152,15 @@ static int collect_lines(Sites *sites, Site *site, char **ret, size_t *ret_n) {
         lines = malloc(size);
         if (!lines)
                 return -ENOMEM;
-        make_room(sites, site);
         LL_FOREACH (site->adds, call) {
                 const char *id = call->request.queue_id;
-                int r = idset_add(&site->known, id);
+                int r = make_known(sites, site, id);
 
                 if (r < 0)
                         return r;
                 if (r == 0)
                         continue;
                 call->is_new = true;
-                sites->n_known++;
                 n = (size_t) (stpcpy(lines + n, id) - lines);
                 lines[n++] = '\n';
         }

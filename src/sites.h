@@ -14,8 +14,8 @@
 #include "idset.h"
 #include "sitelog.h"
 
-#define SITES_KNOWN_MAX 100000u /* IDs remembered, of all sites together, and one batch */
-#define SITES_MAX       10000u  /* sites remembered that have nothing to do */
+#define SITES_KNOWN_MAX 10000u /* IDs remembered, the newest of all sites together */
+#define SITES_MAX       10000u /* sites remembered that have nothing to do */
 
 typedef struct Send Send;
 
@@ -26,11 +26,11 @@ struct Site {
         Send *send;            /* the one that runs */
         Call *senders;         /* wait for its end */
         Call *next_senders;    /* came later: wait for the one after it */
-        IdSet known;           /* in the log, if that is as this process left it */
+        uint64_t known_since;  /* what is known in Sites.known by this number */
         SiteLogStamp stamp;    /* as this process left it */
         unsigned changes;      /* times that somebody else had changed it */
-        char name[QUEUEID_MAX + 1];
-        char log[QUEUEID_MAX + 1];
+        const char *name;      /* behind @log */
+        char log[];
 };
 
 typedef struct Sites {
@@ -39,7 +39,10 @@ typedef struct Sites {
         uint64_t lock_usec; /* how long an add may wait for somebody else's lock */
         Site *table;
         Site *waiting; /* those with adds */
-        size_t n_known;
+        /* IDs that are in a log, if it is as this process left it: with the number of their site,
+         * which gets another one to have them all forgotten. */
+        IdSet known;
+        uint64_t n_numbers;
         unsigned forget_at; /* so many sites: forget those that have nothing to do */
 } Sites;
 
