@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
-#define JOB_SLICE_USEC 500u   /* one step; what an add may have to wait for */
+#define JOB_SLICE_USEC 100u   /* one step, some moves; what an add may have to wait for */
 #define JOB_PAUSE_USEC 20000u /* before a lock that somebody else has is tried again */
 
 typedef enum JobResult {
