@@ -48,24 +48,21 @@ static int open_file(const Queue *q, const char *path, bool create, SiteLog *log
         if (fd < 0)
                 return -errno;
         log->fd = fd;
-        return 0;
+        return RET_NERRNO(fstat(fd, &log->st));
 }
 
-/* Has @path been removed or replaced while we had it open and unlocked? The link count alone does
- * not tell: a file with another name has one left when @path, a hard link to it, has gone. */
+/* Has @path been removed or replaced while we had it open and unlocked? The link count of the open
+ * file alone does not tell: a file with another name has one left when @path, a hard link to it,
+ * has gone. So all that is known of the file from here on is of one look at what has the name. */
 static int check_name(const Queue *q, const char *path, SiteLog *log) {
         struct stat named;
 
-        if (fstat(log->fd, &log->st) < 0)
-                return -errno;
         if (fstatat(q->fd, path, &named, AT_SYMLINK_NOFOLLOW) < 0)
                 return errno == ENOENT ? -ESTALE : -errno;
         if (named.st_dev != log->st.st_dev || named.st_ino != log->st.st_ino)
                 return -ESTALE;
-        /* @path may have become a link to that file, once more, between the two looks. */
-        if (named.st_nlink > 1)
-                return -EMLINK;
-        return check_file(&log->st);
+        log->st = named;
+        return check_file(&named);
 }
 
 static int lock_file(const Queue *q, const char *path, SiteLog *log) {

@@ -23,6 +23,7 @@ struct Site {
         UT_hash_handle hh;
         Call *adds, *last_add; /* not yet written, in order of arrival */
         Site *next_waiting;    /* in Sites.waiting, if there are @adds */
+        int error;             /* of the last write of @adds */
         Send *send;            /* the one that runs */
         Call *senders;         /* wait for its end */
         Call *next_senders;    /* came later: wait for the one after it */
