@@ -14,7 +14,7 @@
 #include "idset.h"
 #include "sitelog.h"
 
-#define SITES_KNOWN_MAX 10000u /* IDs remembered, the newest of all sites together */
+#define SITES_KNOWN_MAX 4096u  /* IDs remembered, the newest of all sites together */
 #define SITES_MAX       10000u /* sites remembered that have nothing to do */
 
 typedef struct Send Send;
