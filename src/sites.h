@@ -81,7 +81,8 @@ void sites_put_add(Sites *sites, Site *site, Call *call);
 
 /**
  * sites_write() - write all adds that wait, with one write a site
- * @done:  called for each add that has been written (0) or could not be (negative errno)
+ * @done:  called for each add that has been written (0) or could not be (negative errno), after all
+ *         writes; it may free the call, but must not put another
  *
  * Adds to a log that somebody else has locked go on waiting, until @lock_usec are over
  * (-ETIMEDOUT).
