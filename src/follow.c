@@ -70,7 +70,8 @@ int follow_new(const Queue *queue, Follow *f) {
         int r = 0;
 
         *f = (Follow){.queue = queue};
-        (void) clock_gettime(CLOCK_REALTIME_COARSE, &f->since); /* what files are stamped by */
+        /* No stamp from here on is earlier: files are stamped by this clock, or a little ahead. */
+        (void) clock_gettime(CLOCK_REALTIME_COARSE, &f->since);
         f->fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
         if (f->fd < 0)
                 return -errno;

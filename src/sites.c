@@ -82,7 +82,7 @@ Site *sites_get(Sites *sites, const char *log) {
 }
 
 void sites_forget_known(Sites *sites, Site *site) {
-        site->known_since = ++sites->n_numbers;
+        site->known_number = ++sites->last_number;
 }
 
 void sites_observe(Sites *sites, Site *site, SiteLog *log) {
@@ -114,7 +114,7 @@ void sites_put_add(Sites *sites, Site *site, Call *call) {
 #define KNOWN_SIZE (sizeof "/ffffffffffffffff" + QUEUEID_MAX)
 
 static const char *known_key(const Site *site, const char *id, char ret[static KNOWN_SIZE]) {
-        (void) snprintf(ret, KNOWN_SIZE, "%s/%" PRIx64, id, site->known_since);
+        (void) snprintf(ret, KNOWN_SIZE, "%s/%" PRIx64, id, site->known_number);
         return ret;
 }
 

@@ -27,7 +27,7 @@ struct Site {
         Send *send;            /* the one that runs */
         Call *senders;         /* wait for its end */
         Call *next_senders;    /* came later: wait for the one after it */
-        uint64_t known_since;  /* what is known in Sites.known by this number */
+        uint64_t known_number; /* of its IDs in Sites.known */
         SiteLogStamp stamp;    /* as this process left it */
         unsigned changes;      /* times that somebody else had changed it */
         const char *name;      /* behind @log */
@@ -43,7 +43,7 @@ typedef struct Sites {
         /* IDs that are in a log, if it is as this process left it: with the number of their site,
          * which gets another one to have them all forgotten. */
         IdSet known;
-        uint64_t n_numbers;
+        uint64_t last_number;
         unsigned forget_at; /* so many sites: forget those that have nothing to do */
 } Sites;
 
