@@ -53,7 +53,9 @@ static int open_file(const Queue *q, const char *path, bool create, SiteLog *log
 
 /* Has @path been removed or replaced while we had it open and unlocked? The link count of the open
  * file alone does not tell: a file with another name has one left when @path, a hard link to it,
- * has gone. So all that is known of the file from here on is of one look at what has the name. */
+ * has gone. So all that is known of the file from here on is of one look at what has the name.
+ * (While rename(2) replaces such a link, the count is one and the name still there for some
+ * microseconds. Only the owner of both can have that happen, and the owner is postfix.) */
 static int check_name(const Queue *q, const char *path, SiteLog *log) {
         struct stat named;
 
