@@ -19,7 +19,7 @@ CACHE = os.environ.get("FFLUSHD_TEST_CACHE", "/var/cache/fflushd-test")
 PACKAGES = ("systemd,systemd-sysv,dbus,postfix,postfix-lmdb,procps,iproute2,python3,"
             "build-essential,autoconf,automake,pkg-config,libsystemd-dev,libconfuse-dev,"
             "libidn2-dev,libunistring-dev,libjansson-dev,uthash-dev,check,strace,autopkgtest")
-BOOT_TIMEOUT = 60
+BOOT_TIMEOUT = 180
 RUN_TIMEOUT = 120
 
 # Before the packages are configured: Postfix must not ask.

@@ -333,13 +333,20 @@ def random_cuts(rng, data):
     return rng.sample(range(len(data) + 1), min(len(data), rng.randint(1, 5)))
 
 
-def wait_for(condition, what="never happened", timeout=TIMEOUT):
+def wait_for(condition, what="never happened", timeout=TIMEOUT, pause=0.005):
     """Poll instead of sleeping a guessed time."""
     end = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > end:
             raise AssertionError(what)
-        time.sleep(0.005)
+        time.sleep(pause)
+
+
+def has_signal(process, mask, number):
+    """Is it in a mask of /proc/PID/status: pending (ShdPnd), caught (SigCgt)?"""
+    with open("/proc/%d/status" % process.pid) as f:
+        bits = next(line for line in f if line.startswith(mask + ":")).split()[1]
+    return bool(int(bits, 16) >> (number - 1) & 1)
 
 
 class Case:

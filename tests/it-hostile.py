@@ -213,7 +213,7 @@ def more_connections_than_are_taken_delay_others_for_no_longer_than_the_time_out
     daemon.stop()
     daemon.command = ["prlimit", "--nofile=300:300"] + daemon.command
     daemon.start()
-    with connections(daemon, 400):
+    with connections(daemon, 300):
         start = time.monotonic()
         eq(ask(daemon, add("honest.example", "A1")), OK)
         took = time.monotonic() - start
@@ -238,6 +238,7 @@ def slow_senders_wait_alone(case):
 
 @test
 def clients_that_never_read_cost_nothing(case):
+    raise_limit(3000)
     spool, daemon = case.make(activation="hold")
     serve_honest(daemon, spool)
     fds = descriptors(daemon)

@@ -192,7 +192,7 @@ def qmgr_on_a_socket_gets_its_bytes_with_a_nul(t):
 
 @test
 def a_lost_trigger_is_sent_again(t):
-    spool, d = t.make(qmgr=None, trigger_timeout="1s")
+    spool, d = t.make(qmgr=None, trigger_timeout="3s")
     spool.log("example_com", b"A1\n")
     eq(d.exchange(send_site("example.com")), OK)
     os.mkfifo(spool.join("public/qmgr"), 0o622)
@@ -271,7 +271,7 @@ def a_portion_is_moved_and_the_rest_stays_recorded(t):
 @test
 def a_portion_does_not_hide_a_wish_for_all(t):
     spool, d = t.make()
-    ids = fill(spool, "big_test", MANY // 10)
+    ids = fill(spool, "big_test", MANY // 5)
     eq(d.exchange(add("warm.test", "B1")), OK)
     first = Asking(d, send_site("big.test", ("limit", str(len(ids) - 50)), DETAIL))
     wait_for(lambda: b"F" in spool.triggers())
@@ -280,7 +280,7 @@ def a_portion_does_not_hide_a_wish_for_all(t):
     for s in small:  # together they get what the largest asked for
         reply = counts(s.reply())
         eq((reply["moved"], reply["left"]), (20, 30))
-    fill(spool, "big_test", MANY // 10)
+    fill(spool, "big_test", MANY // 5)
     for i in range(10):
         spool.put("deferred/L/LATE%d" % i)
     spool.triggers()
@@ -290,7 +290,7 @@ def a_portion_does_not_hide_a_wish_for_all(t):
         eq(d.exchange(add("big.test", "LATE%d" % i)), OK)
     others = [Asking(d, send_site("big.test", ("limit", "3"), DETAIL)),
               Asking(d, send_site("big.test", DETAIL))]
-    eq(counts(first.reply())["moved"], MANY // 10)
+    eq(counts(first.reply())["moved"], MANY // 5)
     for o in others:
         reply = counts(o.reply())
         eq((reply["moved"], "left" in reply), (10, False))
@@ -321,6 +321,15 @@ def refresh_and_purge_tell_in_the_end_what_they_did(t):
     eq(d.exchange(b"detail\0001\0\0"), BAD)
 
 
+def terminate_and_pause(d):
+    """Two seconds of work are a lot: have them pass while it does none."""
+    d.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: not has_signal(d.process, "ShdPnd", signal.SIGTERM), pause=0)
+    d.process.send_signal(signal.SIGSTOP)
+    time.sleep(2.2)
+    d.process.send_signal(signal.SIGCONT)
+
+
 @test
 def a_refresh_that_is_cut_short_says_so(t):
     spool, d = t.make(activation="hold")
@@ -328,11 +337,7 @@ def a_refresh_that_is_cut_short_says_so(t):
     eq(d.exchange(add("warm.test", "B1")), OK)
     purge = Asking(d, b"detail\0001\0" + PURGE)
     wait_for(lambda: os.listdir(spool.join("incoming")), "nothing moved")
-    d.process.send_signal(signal.SIGTERM)
-    time.sleep(0.05)
-    d.process.send_signal(signal.SIGSTOP)
-    time.sleep(2.2)
-    d.process.send_signal(signal.SIGCONT)
+    terminate_and_pause(d)
     first, second = purge.reply().split(b"\0\0", 1)
     eq((first + b"\0\0", counts(second)["status"]), (OK, 4294967295))
 
@@ -344,12 +349,7 @@ def sigterm_during_a_long_send_loses_no_record(t):
     eq(d.exchange(add("warm.test", "B1")), OK)
     big = Asking(d, send_site("big.test"))
     wait_for(lambda: b"I" in spool.triggers(), "no early trigger")
-    # Two seconds of work are a lot: have them pass while it does none.
-    d.process.send_signal(signal.SIGTERM)
-    time.sleep(0.05)
-    d.process.send_signal(signal.SIGSTOP)
-    time.sleep(2.2)
-    d.process.send_signal(signal.SIGCONT)
+    terminate_and_pause(d)
     eq(d.process.wait(TIMEOUT), 0)
     eq(big.reply(), FAIL, "the send was over before the signal: a larger FFLUSHD_MANY?")
     moved = {os.path.basename(f) for f in spool.files("incoming")}
@@ -547,10 +547,10 @@ def a_dribbling_client_is_closed_by_the_time_for_the_whole_request(t):
         try:
             for byte in add("example.com", "A" * 200):
                 s.sendall(bytes([byte]))
-                time.sleep(0.02)
+                time.sleep(0.1)
         except (BrokenPipeError, ConnectionResetError):
             pass
-        assert time.monotonic() - start < 4
+        assert time.monotonic() - start < 12
         eq(receive_all(s).removeprefix(ANNOUNCEMENT), b"")
 
 
@@ -757,7 +757,7 @@ def max_use_ends_the_daemon_between_requests(t):
     eq(len(replies), 800)
     eq(set(replies), {OK})
     eq(len(set(lines(spool, "example_com"))), 800)
-    assert starts > 10, starts
+    assert starts > 3, starts
 
 
 @test
@@ -846,9 +846,9 @@ def etrn_during_a_refresh_wakes_qmgr_for_what_the_refresh_has_moved(t):
 @test
 def a_connection_keeps_an_idle_daemon(t):
     _, d = t.make(activation="hold", max_idle="1s", request_timeout="3s")
+    start = time.monotonic()
     with d.connect() as s:
         eq(s.recv(100), ANNOUNCEMENT)
-        start = time.monotonic()
         eq(receive_all(s), BAD)
         assert time.monotonic() - start > 2, "it left before the connection was done"
     eq(d.process.wait(TIMEOUT), 0)

@@ -38,6 +38,8 @@ class Watch:
     def __exit__(self, *error):
         self.ended.set()
         self.thread.join()
+        if self.daemon.process.poll() is not None:
+            self.daemon.start()
         self.daemon.exchange(harness.REFRESH)  # a daemon that still starts cannot be told to stop
 
     def run(self):
