@@ -177,6 +177,10 @@ class Guest:
     def out(self, script, **kwargs):
         return self.run(script, **kwargs).stdout.strip()
 
+    def journal(self, options=""):
+        """What journalctl prints of all that has been sent until now."""
+        return self.out("journalctl --sync; journalctl --no-pager " + options)
+
     def write(self, path, text):
         self.run("mkdir -p \"$(dirname '%s')\" && cat > '%s'" % (path, path), input=text)
 
@@ -190,7 +194,7 @@ class Guest:
         end = time.monotonic() + timeout
         while self.run(script, check=False).returncode != 0:
             if time.monotonic() > end:
-                raise AssertionError("%s\n%s" % (what, self.out("journalctl -n 40 --no-pager")))
+                raise AssertionError("%s\n%s" % (what, self.journal("-n 40")))
             time.sleep(0.1)
 
     def close(self):

@@ -333,13 +333,13 @@ def random_cuts(rng, data):
     return rng.sample(range(len(data) + 1), min(len(data), rng.randint(1, 5)))
 
 
-def wait_for(condition, what="never happened", timeout=TIMEOUT, pause=0.005):
+def wait_for(condition, what="never happened", timeout=TIMEOUT):
     """Poll instead of sleeping a guessed time."""
     end = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > end:
             raise AssertionError(what)
-        time.sleep(pause)
+        time.sleep(0.005)
 
 
 def has_signal(process, mask, number):

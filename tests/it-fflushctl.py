@@ -977,6 +977,7 @@ class Mailhost:
         case.open.append(self.daemon)
 
     def write_config(self, main_cf):
+        # Nobody listens on port 1.
         values = {"compatibility_level": "3.6", "queue_directory": self.spool.path,
                   "data_directory": os.path.join(self.base, "data"),
                   "mail_owner": harness.USER.pw_name,

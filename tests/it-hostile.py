@@ -108,9 +108,9 @@ class Decoy:
         self.path = os.path.join(case.base, "decoy")
         self.kept = os.path.join(self.path, "file")
         self.linked = os.path.join(self.path, "linked")  # a second one, for hard links
-        os.mkdir(self.path, 0o700)
         self.foreign = os.path.join(self.path, "foreign")
         self.files = (self.kept, self.linked, self.foreign)
+        os.mkdir(self.path, 0o700)
         for path in self.files:
             with open(path, "wb") as f:
                 f.write(b"DECOY1\nDECOY2\n")
@@ -213,7 +213,7 @@ def more_connections_than_are_taken_delay_others_for_no_longer_than_the_time_out
     daemon.stop()
     daemon.command = ["prlimit", "--nofile=300:300"] + daemon.command
     daemon.start()
-    with connections(daemon, 300):
+    with connections(daemon, 400):
         start = time.monotonic()
         eq(ask(daemon, add("honest.example", "A1")), OK)
         took = time.monotonic() - start

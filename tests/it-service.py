@@ -324,7 +324,7 @@ def refresh_and_purge_tell_in_the_end_what_they_did(t):
 def terminate_and_pause(d):
     """Two seconds of work are a lot: have them pass while it does none."""
     d.process.send_signal(signal.SIGTERM)
-    wait_for(lambda: not has_signal(d.process, "ShdPnd", signal.SIGTERM), pause=0)
+    wait_for(lambda: not has_signal(d.process, "ShdPnd", signal.SIGTERM))
     d.process.send_signal(signal.SIGSTOP)
     time.sleep(2.2)
     d.process.send_signal(signal.SIGCONT)
@@ -547,10 +547,10 @@ def a_dribbling_client_is_closed_by_the_time_for_the_whole_request(t):
         try:
             for byte in add("example.com", "A" * 200):
                 s.sendall(bytes([byte]))
-                time.sleep(0.1)
+                time.sleep(0.02)
         except (BrokenPipeError, ConnectionResetError):
             pass
-        assert time.monotonic() - start < 12
+        assert time.monotonic() - start < 4
         eq(receive_all(s).removeprefix(ANNOUNCEMENT), b"")
 
 
@@ -735,7 +735,7 @@ def without_a_place_for_counters_it_serves_and_says_so_once(t):
 
 @test
 def max_use_ends_the_daemon_between_requests(t):
-    spool, d = t.make(activation="hold", max_use=50)
+    spool, d = t.make(activation="hold", max_use=20)
     replies = []
 
     def client(k):
@@ -757,7 +757,7 @@ def max_use_ends_the_daemon_between_requests(t):
     eq(len(replies), 800)
     eq(set(replies), {OK})
     eq(len(set(lines(spool, "example_com"))), 800)
-    assert starts > 3, starts
+    assert starts > 10, starts
 
 
 @test

@@ -38,9 +38,10 @@ class Watch:
     def __exit__(self, *error):
         self.ended.set()
         self.thread.join()
+        # A daemon that still starts cannot be told to stop, one that has left does not answer.
         if self.daemon.process.poll() is not None:
             self.daemon.start()
-        self.daemon.exchange(harness.REFRESH)  # a daemon that still starts cannot be told to stop
+        self.daemon.exchange(harness.REFRESH)
 
     def run(self):
         last = 0.0

@@ -1034,7 +1034,7 @@ class Timed(threading.Thread):
 
 @test
 def clients_that_take_too_long_are_closed(t):
-    late = 10  # what a loaded machine may add
+    late = 4  # what a loaded machine may add
     service = Service(t, fast_flush_domains=E, ipc_timeout="3s", request_timeout="100s")
     spool, d = service.spool, service.daemon
     service.journal.lines()
