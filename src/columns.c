@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <stdarg.h>
 
+#include "escape.h"
 #include "util.h"
 
 #define COLUMNS_MAX 16u
@@ -27,8 +28,9 @@ static const char *title_of(const char *title) {
 }
 
 int columns_add(Columns *c, const char *format, ...) {
+        _cleanup_free_ char *text = NULL;
         va_list ap;
-        int r;
+        char *cell;
 
         if (c->n == c->size) {
                 size_t size = c->size ? 2 * c->size : 64;
@@ -40,11 +42,14 @@ int columns_add(Columns *c, const char *format, ...) {
                 c->size = size;
         }
         va_start(ap, format);
-        r = vasprintf(&c->cells[c->n], format, ap);
+        if (vasprintf(&text, format, ap) < 0)
+                text = NULL;
         va_end(ap);
-        if (r < 0)
+        cell = text ? malloc(4 * strlen(text) + 1) : NULL;
+        if (!cell)
                 return -ENOMEM;
-        c->n++;
+        (void) escape_line(text, cell, 4 * strlen(text) + 1);
+        c->cells[c->n++] = cell;
         return 0;
 }
 

@@ -14,7 +14,7 @@ typedef struct Columns {
 } Columns;
 
 /**
- * columns_add() - the next cell, row by row
+ * columns_add() - the next cell, row by row; it is shown as escape_line() makes it
  * Return: 0, or -ENOMEM.
  */
 int columns_add(Columns *c, const char *format, ...) __attribute__((format(printf, 2, 3)));

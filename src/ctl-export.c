@@ -169,7 +169,7 @@ static int export_one(Export *x, const char *name) {
                                          folded, "records", (json_int_t) records, "dry_run",
                                          x->ctl->dry_run));
         else if (!x->ctl->quiet)
-                printf("%s: %lu records: flush/%s -> flush/%s\n", site, records, name, folded);
+                ctl_print("%s: %lu records: flush/%s -> flush/%s\n", site, records, name, folded);
         return EX_OK;
 }
 

@@ -11,29 +11,30 @@
 #include "util.h"
 
 static void say_flushed(const Ctl *ctl, const char *what, const RequestCounts *c) {
-        printf("%s: ", what);
+        ctl_print("%s: ", what);
         if (c->sites)
-                printf("%lu sites, ", c->sites);
-        printf("%lu found, %lu %s", c->found, c->moved, ctl->dry_run ? "would be moved" : "moved");
+                ctl_print("%lu sites, ", c->sites);
+        ctl_print("%lu found, %lu %s", c->found, c->moved,
+                  ctl->dry_run ? "would be moved" : "moved");
         if (c->gone)
-                printf(", %lu gone", c->gone);
+                ctl_print(", %lu gone", c->gone);
         if (c->busy)
-                printf(", %lu active or on hold", c->busy);
+                ctl_print(", %lu active or on hold", c->busy);
         if (c->failed)
-                printf(", %lu failed", c->failed);
+                ctl_print(", %lu failed", c->failed);
         if (c->duplicate)
-                printf(", %lu recorded twice", c->duplicate);
+                ctl_print(", %lu recorded twice", c->duplicate);
         if (c->left)
-                printf("; %lu left", c->left);
-        putchar('\n');
+                ctl_print("; %lu left", c->left);
+        ctl_print("\n");
 }
 
 static void say_delivered(const Ctl *ctl, const char *id, const RequestCounts *c) {
-        printf("%s: %s\n", id,
-               c->moved  ? (ctl->dry_run ? "would be moved" : "moved")
-               : c->gone ? "no such message in the queue"
-               : c->busy ? "active, on hold, or still being written"
-                         : "could not be moved, the journal says why");
+        ctl_print("%s: %s\n", id,
+                  c->moved  ? (ctl->dry_run ? "would be moved" : "moved")
+                  : c->gone ? "no such message in the queue"
+                  : c->busy ? "active, on hold, or still being written"
+                            : "could not be moved, the journal says why");
 }
 
 static void say_json(const Ctl *ctl, const char *key, const char *value, RequestStatus status,

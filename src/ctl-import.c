@@ -207,15 +207,15 @@ static void report(const Import *im) {
                         (json_int_t) im->failed, "malformed", (json_int_t) im->in.n_bad, "dry_run",
                         im->ctl->dry_run));
         else {
-                printf("%lu deferred messages: %lu records %s, %lu already there", im->messages,
-                       im->added, im->ctl->dry_run ? "would be added" : "added", im->known);
+                ctl_print("%lu deferred messages: %lu records %s, %lu already there", im->messages,
+                          im->added, im->ctl->dry_run ? "would be added" : "added", im->known);
                 if (im->refused)
-                        printf(", %lu not eligible", im->refused);
+                        ctl_print(", %lu not eligible", im->refused);
                 if (im->no_site)
-                        printf(", %lu without a domain", im->no_site);
+                        ctl_print(", %lu without a domain", im->no_site);
                 if (im->failed)
-                        printf(", %lu failed", im->failed);
-                putchar('\n');
+                        ctl_print(", %lu failed", im->failed);
+                ctl_print("\n");
         }
 }
 
@@ -244,7 +244,11 @@ static int open_input(Import *im, const char *source) {
 
 static int close_input(Import *im) {
         unsigned long n_bad = im->in.n_bad;
-        int r = messages_close(&im->in), status = EX_OK;
+        _cleanup_free_ char *errors = NULL;
+        int r = messages_close(&im->in, &errors), status = EX_OK;
+
+        if (errors)
+                ctl_error_lines(errors);
 
         if (n_bad > 0) {
                 ctl_error("%lu lines are not what postqueue -j prints", n_bad);

@@ -69,11 +69,12 @@ static int look(Ctl *ctl, const CtlSite *site, Row *ret) {
 }
 
 static json_t *json_of(const Row *row) {
-        return json_pack(
-                "{ss? ss sI sI sI sI sI}", "site", row->site->named ? row->site->site : NULL, "log",
-                strrchr(row->site->path, '/') + 1, "records", (json_int_t) row->records, "messages",
-                (json_int_t) row->messages, "deferred", (json_int_t) row->deferred, "newest",
-                (json_int_t) row->newest, "flushed", (json_int_t) row->flushed);
+        return json_pack("{ss? so sI sI sI sI sI}", "site",
+                         row->site->named ? row->site->site : NULL, "log",
+                         ctl_json_text(strrchr(row->site->path, '/') + 1), "records",
+                         (json_int_t) row->records, "messages", (json_int_t) row->messages,
+                         "deferred", (json_int_t) row->deferred, "newest", (json_int_t) row->newest,
+                         "flushed", (json_int_t) row->flushed);
 }
 
 static int print_rows(Ctl *ctl, const Row *rows, size_t n) {
@@ -142,8 +143,8 @@ static Place place_of(const Queue *q, const char *id) {
 }
 
 static void show_json(const CtlSite *site, const char *id, const Place *place) {
-        json_t *object =
-                json_pack("{ss ss ss}", "site", site->site, "queue_id", id, "queue", place->name);
+        json_t *object = json_pack("{so ss ss}", "site", ctl_json_text(site->site), "queue_id", id,
+                                   "queue", place->name);
 
         if (place->due)
                 (void) json_object_set_new(object, "due", json_integer(place->due));

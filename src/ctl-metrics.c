@@ -5,13 +5,15 @@
 #include <stdio.h>
 
 #include "ctl.h"
+#include "escape.h"
 #include "metrics.h"
 #include "newfile.h"
 #include "util.h"
 
 #define STATE_DIRECTORY  "/var/lib/fflushd" /* of the units, with a directory for each instance */
 #define DEFAULT_INSTANCE "postfix"
-#define MODE_OUTPUT      0644 /* for the user of node_exporter */
+#define LABEL_SIZE       1024u /* of the value of a label, escaped */
+#define MODE_OUTPUT      0644  /* for the user of node_exporter */
 
 /* Neighbours with the same family have one header. The key is for JSON. */
 static const struct {
@@ -178,12 +180,15 @@ static void head(FILE *f, const char *family, const char *type, const char *help
         (void) fprintf(f, "# HELP %s %s\n# TYPE %s %s\n", family, help, family, type);
 }
 
+/* What is not printable is shown as text: the format knows no way to write it. */
 static void quoted(FILE *f, const char *label, const char *value) {
+        char shown[LABEL_SIZE];
+
         (void) fprintf(f, "%s=\"", label);
-        for (; *value; value++) {
-                if (*value == '"' || *value == '\\')
+        for (const char *p = escape_line(value, shown, sizeof shown); *p; p++) {
+                if (*p == '"' || *p == '\\')
                         (void) fputc('\\', f);
-                (void) fputs(*value == '\n' ? "\\n" : (char[]){*value, '\0'}, f);
+                (void) fputc(*p, f);
         }
         (void) fputc('"', f);
 }
@@ -318,11 +323,12 @@ static json_t *json_report(const Report *r) {
         for (size_t i = 0; i < r->n_rows; i++) {
                 const Row *row = &r->rows[i];
 
-                (void) json_array_append_new(rows, json_pack("{ss sI sI so so}", "site", row->site,
-                                                             "records", (json_int_t) row->records,
-                                                             "messages", (json_int_t) row->messages,
-                                                             "flushed", json_time(row->flushed),
-                                                             "changed", json_time(row->changed)));
+                (void) json_array_append_new(rows, json_pack("{so sI sI so so}", "site",
+                                                             ctl_json_text(row->site), "records",
+                                                             (json_int_t) row->records, "messages",
+                                                             (json_int_t) row->messages, "flushed",
+                                                             json_time(row->flushed), "changed",
+                                                             json_time(row->changed)));
         }
         return json_pack("{sI sI sI sI so so so so}", "logs", (json_int_t) r->logs, "sites",
                          (json_int_t) r->sites, "records", (json_int_t) r->records, "unreadable",
@@ -334,18 +340,11 @@ static json_t *json_report(const Report *r) {
 /* ------------------------------------------------------------------------------------- output */
 
 static int print(const Report *r, FILE *f) {
-        json_t *object;
-        int k;
-
         if (!r->ctl->json) {
                 print_text(r, f);
                 return EX_OK;
         }
-        object = json_report(r);
-        k = object ? json_dumpf(object, f, JSON_COMPACT) : -1;
-        (void) fputc('\n', f);
-        json_decref(object);
-        return k < 0 ? ctl_no_memory() : EX_OK;
+        return ctl_write_json(json_report(r), f);
 }
 
 /* In one piece, under a name that no collector looks at before it is whole. */

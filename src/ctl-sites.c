@@ -5,7 +5,6 @@
 #include <stdio.h>
 
 #include "ctl.h"
-#include "log.h"
 #include "pattern.h"
 #include "util.h"
 
@@ -57,8 +56,6 @@ static int visit(const SurveyEntry *e, void *userdata) {
 }
 
 static int parse(Search *s, char *args[]) {
-        char text[LOG_ESCAPE_SIZE];
-
         while (args[s->n_patterns])
                 s->n_patterns++;
         s->patterns = calloc(s->n_patterns + 1, sizeof *s->patterns);
@@ -71,8 +68,7 @@ static int parse(Search *s, char *args[]) {
                 if (r == -ENOMEM)
                         return ctl_no_memory();
                 if (r < 0) {
-                        ctl_error("neither a destination nor a pattern: \"%s\"",
-                                  log_escape(args[i], strlen(args[i]), text));
+                        ctl_error("neither a destination nor a pattern: \"%s\"", args[i]);
                         return EX_DATAERR;
                 }
         }
@@ -81,11 +77,9 @@ static int parse(Search *s, char *args[]) {
 
 /* A pattern that nothing matches. */
 static int unused(Search *s, const char *text, const Pattern *pattern) {
-        char escaped[LOG_ESCAPE_SIZE];
-
         if (s->all && !pattern->glob)
                 return add_site(s, NULL, pattern->exact, true) < 0 ? ctl_no_memory() : EX_OK;
-        ctl_error("nothing is recorded for %s", log_escape(text, strlen(text), escaped));
+        ctl_error("nothing is recorded for %s", text);
         return EX_NOINPUT;
 }
 

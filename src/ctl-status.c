@@ -9,6 +9,7 @@
 
 #include "client.h"
 #include "ctl.h"
+#include "escape.h"
 #include "util.h"
 
 #define SYSTEMD    "org.freedesktop.systemd1"
@@ -146,8 +147,8 @@ static const char *service_name(const Status *s) {
 }
 
 static void say(const char *what, CtlStyle style, const char *text) {
-        printf("%s%-10s%s%s%s%s", ctl_style(CTL_BOLD), what, ctl_style(CTL_PLAIN), ctl_style(style),
-               text, ctl_style(CTL_PLAIN));
+        ctl_print_in(CTL_BOLD, "%-10s", what);
+        ctl_print_in(style, "%s", text);
 }
 
 static void say_units(const Status *s) {
@@ -159,11 +160,11 @@ static void say_units(const Status *s) {
 
                 say(titles[i], u->failed ? CTL_RED : CTL_PLAIN,
                     u->state[0] ? u->state : "systemd does not say");
-                printf(", %s", u->name);
+                ctl_print(", %s", u->name);
                 if (i == UNIT_TIMER && u->triggered > 0)
-                        printf(", last %s ago",
-                               ctl_age(time(NULL), (time_t) (u->triggered / USEC_PER_SEC), age));
-                putchar('\n');
+                        ctl_print(", last %s ago",
+                                  ctl_age(time(NULL), (time_t) (u->triggered / USEC_PER_SEC), age));
+                ctl_print("\n");
         }
 }
 
@@ -176,37 +177,45 @@ static void say_all(const Status *s) {
         else
                 say("Listens", is_served(s) ? CTL_GREEN : CTL_RED,
                     process_name(s->listener, name, sizeof name));
-        printf(", on %s\n", s->ctl->socket_path);
+        ctl_print(", on %s\n", s->ctl->socket_path);
         say_units(s);
         if (s->postfix_asks) {
                 bool us = streq(s->postfix_asks, service_name(s));
 
                 say("Postfix", us ? CTL_GREEN : CTL_YELLOW,
                     us ? "asks fflushd" : "does not ask it");
-                printf(", flush_service_name = %s\n", s->postfix_asks);
-        } else
-                say("Postfix", CTL_YELLOW, "does not say which flush service it asks\n");
+                ctl_print(", flush_service_name = %s\n", s->postfix_asks);
+        } else {
+                say("Postfix", CTL_YELLOW, "does not say which flush service it asks");
+                ctl_print("\n");
+        }
         say("Settings", settings->problems ? CTL_RED : CTL_PLAIN,
             settings->problems ? "with problems, see above" : "in order");
-        printf(", %s%s%s\n", s->config, s->config[0] ? ", " : "",
-               settings->postfix_config_directory[0] ? settings->postfix_config_directory
-                                                     : "no Postfix");
-        if (!settings->fast_flush_domains[0])
-                say("Eligible", CTL_YELLOW, "none: fast_flush_domains is empty\n");
+        ctl_print(", %s%s%s\n", s->config, s->config[0] ? ", " : "",
+                  settings->postfix_config_directory[0] ? settings->postfix_config_directory
+                                                        : "no Postfix");
+        if (!settings->fast_flush_domains[0]) {
+                say("Eligible", CTL_YELLOW, "none: fast_flush_domains is empty");
+                ctl_print("\n");
+        }
         if (s->survey_error == EX_OK) {
                 say("Recorded", CTL_PLAIN, "");
-                printf("%lu messages for %lu destinations, %lu of them deferred\n", s->messages,
-                       s->sites, s->deferred);
+                ctl_print("%lu messages for %lu destinations, %lu of them deferred\n", s->messages,
+                          s->sites, s->deferred);
         }
 }
 
 static json_t *json_units(const Status *s) {
         json_t *units = json_object();
 
-        for (size_t i = 0; i < _UNIT_MAX; i++)
-                (void) json_object_set_new(units, s->units[i].name,
-                                           s->units[i].state[0] ? json_string(s->units[i].state)
-                                                                : json_null());
+        for (size_t i = 0; i < _UNIT_MAX; i++) {
+                const Unit *u = &s->units[i];
+                _cleanup_free_ char *name = escape_utf8(u->name);
+
+                if (name)
+                        (void) json_object_set_new(units, name,
+                                                   ctl_json_text(u->state[0] ? u->state : NULL));
+        }
         return units;
 }
 
@@ -228,11 +237,12 @@ static void say_json(const Status *s) {
         const Settings *settings = &s->ctl->settings;
         uint64_t refreshed = s->units[UNIT_TIMER].triggered / USEC_PER_SEC;
         json_t *o = json_pack(
-                "{ss sb sI so ss? sb ss? ss sb}", "socket", s->ctl->socket_path, "listening",
-                s->socket_error == 0, "listener_pid", (json_int_t) s->listener, "units",
-                json_units(s), "flush_service_name", s->postfix_asks, "served", is_served(s),
-                "config", s->config[0] ? s->config : NULL, "postfix_config_directory",
-                settings->postfix_config_directory, "config_problems", settings->problems != NULL);
+                "{so sb sI so so sb so so sb}", "socket", ctl_json_text(s->ctl->socket_path),
+                "listening", s->socket_error == 0, "listener_pid", (json_int_t) s->listener,
+                "units", json_units(s), "flush_service_name", ctl_json_text(s->postfix_asks),
+                "served", is_served(s), "config", ctl_json_text(s->config[0] ? s->config : NULL),
+                "postfix_config_directory", ctl_json_text(settings->postfix_config_directory),
+                "config_problems", settings->problems != NULL);
 
         if (o && refreshed > 0)
                 (void) json_object_set_new(o, "last_refresh", json_integer((json_int_t) refreshed));

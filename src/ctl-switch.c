@@ -48,10 +48,10 @@ static void show(const Switch *s, const char *const words[]) {
 
         if (s->ctl->quiet || s->ctl->json)
                 return;
-        printf("  %s", slash ? slash + 1 : words[0]);
+        ctl_print("  %s", slash ? slash + 1 : words[0]);
         for (size_t i = 1; words[i]; i++)
-                printf(" %s", words[i]);
-        putchar('\n');
+                ctl_print(" %s", words[i]);
+        ctl_print("\n");
         (void) fflush(stdout); /* systemctl and postfix write as well */
 }
 
@@ -343,15 +343,15 @@ static void __attribute__((format(printf, 2, 3))) say(const Switch *s, const cha
         if (s->ctl->quiet || s->ctl->json)
                 return;
         va_start(ap, format);
-        (void) vprintf(format, ap);
+        ctl_vprint(CTL_PLAIN, format, ap);
         va_end(ap);
-        putchar('\n');
+        ctl_print("\n");
 }
 
 static int finish(Switch *s, int r, const char *serves) {
         if (r == EX_OK && s->ctl->json)
-                ctl_print_json(json_pack("{ss sb sb}", "flush_service_name", serves, "changed",
-                                         s->changed, "dry_run", s->ctl->dry_run));
+                ctl_print_json(json_pack("{so sb sb}", "flush_service_name", ctl_json_text(serves),
+                                         "changed", s->changed, "dry_run", s->ctl->dry_run));
         free(s->asks);
         free(s->output);
         return r;

@@ -30,6 +30,7 @@ typedef struct Finding {
 
 static void report(Verify *v, const char *path, const Finding *f, int repair) {
         bool repaired = v->ctl->repair && repair == 0;
+        char count[sizeof "18446744073709551615 "] = "";
         const char *outcome = repaired                                   ? " (repaired)"
                               : !v->ctl->repair || repair == -EOPNOTSUPP ? ""
                                                                          : strerror(-repair);
@@ -39,19 +40,16 @@ static void report(Verify *v, const char *path, const Finding *f, int repair) {
         if (v->ctl->quiet && (f->note || repaired))
                 return;
         if (v->ctl->json) {
-                ctl_print_json(json_pack("{ss ss sI sb sb}", "path", path, "finding", f->kind,
-                                         "count", (json_int_t) (f->count ? f->count : 1), "problem",
-                                         !f->note, "repaired", repaired));
+                ctl_print_json(json_pack("{so ss sI sb sb}", "path", ctl_json_text(path), "finding",
+                                         f->kind, "count", (json_int_t) (f->count ? f->count : 1),
+                                         "problem", !f->note, "repaired", repaired));
                 return;
         }
-        printf("%s", ctl_style(f->note || repaired ? CTL_PLAIN : CTL_RED));
-        ctl_print_text(path);
         if (f->count > 0)
-                printf(": %lu", f->count);
-        else
-                putchar(':');
-        printf(" %s%s%s%s\n", f->text, outcome[0] && !repaired ? "; cannot be repaired: " : "",
-               outcome, ctl_style(CTL_PLAIN));
+                (void) snprintf(count, sizeof count, "%lu ", f->count);
+        ctl_print_in(f->note || repaired ? CTL_PLAIN : CTL_RED, "%s: %s%s%s%s", path, count,
+                     f->text, outcome[0] && !repaired ? "; cannot be repaired: " : "", outcome);
+        ctl_print("\n");
 }
 
 /* ---------------------------------------------------------------------------------- repairs */
@@ -289,10 +287,10 @@ static void summarize(const Verify *v) {
                                   (json_int_t) v->unrecorded, "problems", (json_int_t) v->problems,
                                   "repaired", (json_int_t) v->repaired));
         else
-                printf("%lu logs, %lu records: %lu of messages that are gone, %lu twice; %lu "
-                       "deferred messages are recorded nowhere; %lu problems, %lu repaired\n",
-                       v->logs, v->records, v->stale, v->duplicate, v->unrecorded, v->problems,
-                       v->repaired);
+                ctl_print("%lu logs, %lu records: %lu of messages that are gone, %lu twice; %lu "
+                          "deferred messages are recorded nowhere; %lu problems, %lu repaired\n",
+                          v->logs, v->records, v->stale, v->duplicate, v->unrecorded, v->problems,
+                          v->repaired);
 }
 
 /* The directory of the logs is a finding like any other; all that is in it goes by the queue. */

@@ -61,9 +61,9 @@ static unsigned long count_moved(const Follow *f) {
 }
 
 static void show_progress(const Follow *f) {
-        (void) fprintf(stderr, "\r\033[K%lu of %lu: %lu left the queue, %lu deferred again",
-                       count_moved(f) - f->count[FOLLOW_MOVING], count_moved(f),
-                       f->count[FOLLOW_LEFT], f->count[FOLLOW_DEFERRED]);
+        ctl_progress("%lu of %lu: %lu left the queue, %lu deferred again",
+                     count_moved(f) - f->count[FOLLOW_MOVING], count_moved(f),
+                     f->count[FOLLOW_LEFT], f->count[FOLLOW_DEFERRED]);
 }
 
 /* Return: 0, -ETIMEDOUT, -EINTR, or another negative errno. */
@@ -88,8 +88,7 @@ static int watch_queues(const Ctl *ctl, Follow *f) {
                 if (ctl->timeout > 0 && now - start >= ctl->timeout)
                         break;
         }
-        if (shown != start)
-                (void) fputs("\r\033[K", stderr);
+        ctl_progress_end();
         if (r < 0 || f->count[FOLLOW_MOVING] == 0)
                 return r;
         return interrupted ? -EINTR : -ETIMEDOUT;
@@ -139,6 +138,7 @@ static int by_count(const Reason *a, const Reason *b) {
 }
 
 static Reason *find_reasons(const Ctl *ctl, const Follow *f) {
+        _cleanup_free_ char *errors = NULL;
         Reason *reasons = NULL;
         Messages in;
         json_t *message;
@@ -155,8 +155,10 @@ static Reason *find_reasons(const Ctl *ctl, const Follow *f) {
                         add_message(&reasons, message);
                 json_decref(message);
         }
-        if (messages_close(&in) < 0)
+        if (messages_close(&in, &errors) < 0)
                 ctl_error("postqueue failed, so reasons may be missing");
+        if (errors)
+                ctl_error_lines(errors);
         HASH_SORT(reasons, by_count);
         return reasons;
 }
@@ -175,14 +177,12 @@ static void print_reasons(const Reason *r) {
         unsigned long others = 0;
 
         for (int i = 0; r; r = r->hh.next, i++)
-                if (i < REASONS_MAX) {
-                        printf("%6lu  ", r->count);
-                        ctl_print_text(r->text);
-                        putchar('\n');
-                } else
+                if (i < REASONS_MAX)
+                        ctl_print("%6lu  %s\n", r->count, r->text);
+                else
                         others += r->count;
         if (others > 0)
-                printf("%6lu  for other reasons\n", others);
+                ctl_print("%6lu  for other reasons\n", others);
 }
 
 static void print_json(const Follow *f, const Reason *r) {
@@ -205,13 +205,13 @@ static void report(const Ctl *ctl, const Follow *f) {
         if (ctl->json)
                 print_json(f, reasons);
         else {
-                printf("%lu moved: %lu left the queue, %lu deferred again", count_moved(f),
-                       f->count[FOLLOW_LEFT], f->count[FOLLOW_DEFERRED]);
+                ctl_print("%lu moved: %lu left the queue, %lu deferred again", count_moved(f),
+                          f->count[FOLLOW_LEFT], f->count[FOLLOW_DEFERRED]);
                 if (f->count[FOLLOW_HELD])
-                        printf(", %lu put on hold", f->count[FOLLOW_HELD]);
+                        ctl_print(", %lu put on hold", f->count[FOLLOW_HELD]);
                 if (f->count[FOLLOW_MOVING])
-                        printf(", %lu still on their way", f->count[FOLLOW_MOVING]);
-                putchar('\n');
+                        ctl_print(", %lu still on their way", f->count[FOLLOW_MOVING]);
+                ctl_print("\n");
                 print_reasons(reasons);
         }
         free_reasons(reasons);

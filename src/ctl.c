@@ -6,29 +6,113 @@
 #include <grp.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <unictype.h>
-#include <unistr.h>
 
 #include "child.h"
 #include "client.h"
-#include "log.h"
+#include "escape.h"
 #include "util.h"
 
+#define SHOWN_MAX     60 /* bytes of what is no site or queue ID */
 #define POSTCONF_USEC (20 * USEC_PER_SEC)
+
+/* The only ways to the terminal, but for the help. Whatever is in a line, it stays one line, and
+ * shows all that it has. */
+static void write_line(FILE *f, const char *before, const char *text, const char *after) {
+        size_t size = 4 * strlen(text) + 1;
+        char *shown = malloc(size);
+
+        (void) fprintf(f, "%s%s%s", before,
+                       shown ? escape_line(text, shown, size) : strerror(ENOMEM), after);
+        free(shown);
+}
+
+static bool ends_in_newline(const char *text) {
+        size_t n = strlen(text);
+
+        return n > 0 && text[n - 1] == '\n';
+}
+
+/* What is put into the format may end in a newline as well; only its own is one. */
+static void __attribute__((format(printf, 4, 0)))
+write_formatted(FILE *f, const char *before, const char *after, const char *format, va_list ap) {
+        bool ends = ends_in_newline(format);
+        _cleanup_free_ char *text = NULL;
+
+        if (vasprintf(&text, format, ap) < 0)
+                text = NULL;
+        if (text && ends)
+                text[strlen(text) - 1] = '\0';
+        write_line(f, before, text ? text : strerror(ENOMEM), after);
+        if (ends)
+                (void) fputc('\n', f);
+}
 
 void ctl_error(const char *format, ...) {
         va_list ap;
 
-        (void) fputs("fflushctl: ", stderr);
         va_start(ap, format);
-        (void) vfprintf(stderr, format, ap);
+        write_formatted(stderr, "fflushctl: ", "\n", format, ap);
         va_end(ap);
-        (void) fputc('\n', stderr);
 }
 
-int ctl_usage(const char *why) {
-        ctl_error("%s\nTry \"fflushctl --help\".", why);
+void ctl_error_lines(const char *text) {
+        while (*text) {
+                size_t n = strcspn(text, "\n");
+
+                if (n > 0)
+                        ctl_error("%.*s", (int) n, text);
+                text += n + (text[n] == '\n');
+        }
+}
+
+int ctl_usage(const char *format, ...) {
+        va_list ap;
+
+        va_start(ap, format);
+        write_formatted(stderr, "fflushctl: ", "\nTry \"fflushctl --help\".\n", format, ap);
+        va_end(ap);
         return EX_USAGE;
+}
+
+void ctl_print(const char *format, ...) {
+        va_list ap;
+
+        va_start(ap, format);
+        ctl_vprint(CTL_PLAIN, format, ap);
+        va_end(ap);
+}
+
+void ctl_print_in(CtlStyle style, const char *format, ...) {
+        va_list ap;
+
+        va_start(ap, format);
+        ctl_vprint(style, format, ap);
+        va_end(ap);
+}
+
+void ctl_vprint(CtlStyle style, const char *format, va_list ap) {
+        bool plain = style == CTL_PLAIN;
+
+        write_formatted(stdout, plain ? "" : ctl_style(style), plain ? "" : ctl_style(CTL_PLAIN),
+                        format, ap);
+}
+
+/* Over the line before, for which there is a terminal. */
+static bool has_progress;
+
+void ctl_progress(const char *format, ...) {
+        va_list ap;
+
+        va_start(ap, format);
+        write_formatted(stderr, "\r\033[K", "", format, ap);
+        va_end(ap);
+        has_progress = true;
+}
+
+void ctl_progress_end(void) {
+        if (has_progress)
+                (void) fputs("\r\033[K", stderr);
+        has_progress = false;
 }
 
 int ctl_no_memory(void) {
@@ -54,7 +138,7 @@ int ctl_settings(Ctl *ctl) {
         }
         ctl->has_settings = true;
         if (ctl->settings.problems)
-                ctl_error("%s", ctl->settings.problems);
+                ctl_error_lines(ctl->settings.problems);
         return EX_OK;
 }
 
@@ -176,12 +260,9 @@ static int say_status(const char *what, RequestStatus status) {
 
 /* A line on the terminal for what takes longer than a second. */
 static const char *waiting_for;
-static bool has_waited;
 
 static void show_waiting(uint64_t usec) {
-        (void) fprintf(stderr, "\r\033[K%s: %lu s", waiting_for,
-                       (unsigned long) (usec / USEC_PER_SEC));
-        has_waited = true;
+        ctl_progress("%s: %lu s", waiting_for, (unsigned long) (usec / USEC_PER_SEC));
 }
 
 static void begin_waiting(const Ctl *ctl, const char *what) {
@@ -192,9 +273,7 @@ static void begin_waiting(const Ctl *ctl, const char *what) {
 }
 
 static void end_waiting(void) {
-        if (has_waited)
-                (void) fputs("\r\033[K", stderr);
-        has_waited = false;
+        ctl_progress_end();
         client_patience = NULL;
 }
 
@@ -221,22 +300,42 @@ int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *r
         return say_status(what, *ret_status);
 }
 
-int ctl_check_id(const char *id) {
-        char text[LOG_ESCAPE_SIZE];
-
-        if (queueid_valid(id, strlen(id)))
-                return EX_OK;
-        ctl_error("not a queue ID: \"%s\"", log_escape(id, strlen(id), text));
+int ctl_no_site(const char *text) {
+        ctl_error("not a domain name%s: \"%.*s\"%s",
+                  strchr(text, '@') ? " (an address? give what is after the @)" : "", SHOWN_MAX,
+                  text, strlen(text) > SHOWN_MAX ? " (cut)" : "");
         return EX_DATAERR;
 }
 
-void ctl_print_json(json_t *object) {
-        /* NULL: out of memory on the way to it. */
-        if (!object || json_dumpf(object, stdout, JSON_COMPACT) < 0)
-                ctl_error("%s", strerror(object ? EIO : ENOMEM));
-        else
-                putchar('\n');
+int ctl_check_id(const char *id) {
+        if (queueid_valid(id, strlen(id)))
+                return EX_OK;
+        ctl_error("not a queue ID: \"%.*s\"%s", SHOWN_MAX, id,
+                  strlen(id) > SHOWN_MAX ? " (cut)" : "");
+        return EX_DATAERR;
+}
+
+int ctl_write_json(json_t *object, FILE *f) {
+        _cleanup_free_ char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
+        _cleanup_free_ char *shown = text ? escape_json(text) : NULL;
+
         json_decref(object);
+        if (!shown)
+                return ctl_no_memory();
+        (void) fprintf(f, "%s\n", shown);
+        return EX_OK;
+}
+
+void ctl_print_json(json_t *object) {
+        (void) ctl_write_json(object, stdout);
+}
+
+json_t *ctl_json_text(const char *text) {
+        _cleanup_free_ char *utf8 = text ? escape_utf8(text) : NULL;
+
+        if (!text)
+                return json_null();
+        return utf8 ? json_string(utf8) : NULL;
 }
 
 static const char *status_name(RequestStatus status) {
@@ -249,7 +348,9 @@ static const char *status_name(RequestStatus status) {
 
 json_t *ctl_json_counts(const char *first, const char *value, RequestStatus status,
                         const RequestCounts *c) {
-        json_t *object = json_pack("{ss ss}", first, value, "status", status_name(status)), *counts;
+        json_t *object = json_pack("{so ss}", first, ctl_json_text(value), "status",
+                                   status_name(status)),
+               *counts;
 
         if (!object || !c)
                 return object;
@@ -295,29 +396,4 @@ const char *ctl_age(time_t now, time_t then, char ret[static CTL_AGE_SIZE]) {
                 i++;
         (void) snprintf(ret, CTL_AGE_SIZE, "%ld%s", age / units[i].seconds, units[i].unit);
         return ret;
-}
-
-/* Neither control characters nor what rearranges a line, as marks of direction do. */
-static bool is_printable(ucs4_t c) {
-        return !uc_is_general_category_withtable(c, UC_CATEGORY_MASK_C | UC_CATEGORY_MASK_Zl |
-                                                            UC_CATEGORY_MASK_Zp);
-}
-
-void ctl_print_text(const char *text) {
-        const uint8_t *p = (const uint8_t *) text;
-        size_t n = strlen(text);
-
-        while (n > 0) {
-                ucs4_t c;
-                int k = u8_mbtoucr(&c, p, n);
-                size_t n_char = k > 0 ? (size_t) k : 1;
-
-                if (k > 0 && c != '\\' && is_printable(c))
-                        (void) fwrite(p, 1, n_char, stdout);
-                else
-                        for (size_t i = 0; i < n_char; i++)
-                                printf("\\x%02x", p[i]);
-                p += n_char;
-                n -= n_char;
-        }
 }

@@ -5,8 +5,10 @@
  * said on standard error what went wrong. */
 
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sysexits.h>
 
 #include "follow.h"
@@ -70,8 +72,46 @@ int ctl_export(Ctl *ctl, char *args[]);
  */
 int ctl_export_logs(Ctl *ctl);
 
-/** ctl_error() - one line on standard error, behind "fflushctl: " */
+/* -------------------------------------------------------------------------------- output: ctl.c
+ *
+ * Nothing else writes to standard output and error: what comes from outside may have anything in
+ * it, and these show it escaped, as escape_line() does. */
+
+/** ctl_error() - one line on standard error, after "fflushctl: " */
 void ctl_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/** ctl_error_lines() - ctl_error() for each line of a text */
+void ctl_error_lines(const char *text);
+
+/** ctl_print() - a line on standard output, or a part of one; only the last character of @format
+ *               can end it */
+void ctl_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+typedef enum CtlStyle { CTL_PLAIN, CTL_BOLD, CTL_DIM, CTL_RED, CTL_GREEN, CTL_YELLOW } CtlStyle;
+
+/** ctl_print_in(), ctl_vprint() - the same in a style, if standard output is a terminal */
+void ctl_print_in(CtlStyle style, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void ctl_vprint(CtlStyle style, const char *format, va_list ap)
+        __attribute__((format(printf, 2, 0)));
+
+/** ctl_style() - what switches a terminal to that; "" if it is none, or NO_COLOR is set */
+const char *ctl_style(CtlStyle style);
+
+/** ctl_progress() - in the place of the line before on standard error, which is a terminal */
+void ctl_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void ctl_progress_end(void);
+
+/** ctl_write_json() - one object on one line; frees it; NULL: there was no memory for it
+ * Return: EX_OK, or EX_OSERR. */
+int ctl_write_json(json_t *object, FILE *f);
+
+/** ctl_print_json() - the same on standard output */
+void ctl_print_json(json_t *object);
+
+/** ctl_json_text() - a string from outside, which may not be UTF-8, as JSON; NULL: null */
+json_t *ctl_json_text(const char *text);
+
+/* ------------------------------------------------------------------------------------------- */
 
 /**
  * ctl_host() - run fflushctl on another host in our place
@@ -82,7 +122,7 @@ void ctl_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int ctl_host(const char *host, char *const words[], size_t n);
 
 /** ctl_usage() - options or arguments that make no sense; Return: EX_USAGE. */
-int ctl_usage(const char *why);
+int ctl_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /** ctl_no_memory() - say so; Return: EX_OSERR. */
 int ctl_no_memory(void);
@@ -131,11 +171,11 @@ int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *r
 /** ctl_connect_error() - say why client_connect() failed; Return: an exit status. */
 int ctl_connect_error(const char *path, int error);
 
+/** ctl_no_site() - say that a text is neither a site nor a pattern; Return: EX_DATAERR. */
+int ctl_no_site(const char *text);
+
 /** ctl_check_id() - say so if that is no queue ID; Return: EX_OK, or EX_DATAERR. */
 int ctl_check_id(const char *id);
-
-/** ctl_print_json() - one object on one line of standard output; frees it */
-void ctl_print_json(json_t *object);
 
 /** ctl_json_counts() - a new object with @first = @value, and the counts; NULL: without them */
 json_t *ctl_json_counts(const char *first, const char *value, RequestStatus status,
@@ -174,20 +214,12 @@ unsigned long ctl_count_deferred(Ctl *ctl, const SurveyLog *log);
 
 /* -------------------------------------------------------------------------- for people */
 
-typedef enum CtlStyle { CTL_PLAIN, CTL_BOLD, CTL_DIM, CTL_RED, CTL_GREEN, CTL_YELLOW } CtlStyle;
-
-/** ctl_style() - what switches a terminal to that; "" if it is none, or NO_COLOR is set */
-const char *ctl_style(CtlStyle style);
-
 #define CTL_REASON_MAX 200u /* bytes of --reason */
 
 #define CTL_AGE_SIZE   32u
 
 /** ctl_age() - "12s", "5min", "3h", "2d": how long ago @then was. Return: @ret */
 const char *ctl_age(time_t now, time_t then, char ret[static CTL_AGE_SIZE]);
-
-/** ctl_print_text() - text from outside on standard output, with \xNN for what is not printable */
-void ctl_print_text(const char *text);
 
 /* --------------------------------------------------------------------- --wait: ctl-wait.c */
 

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdio.h>
 
+#include "cmdline.h"
 #include "ctl.h"
 #include "timespan.h"
 #include "util.h"
@@ -198,13 +199,17 @@ static size_t find_option(int c) {
 /* Return: -1 (go on), or an exit status. */
 static int parse_options(Ctl *ctl, int argc, char *argv[], unsigned *given, Words *words) {
         struct option table[ARRAY_SIZE(options) + 1] = {0};
-        char letters[2 * ARRAY_SIZE(options) + 1];
+        char letters[1 + 2 * ARRAY_SIZE(options) + 1] = ":";
         int c, r = -1;
 
-        make_table(table, letters);
+        opterr = 0;
+        make_table(table, letters + 1);
         while (r < 0 && (c = getopt_long(argc, argv, letters, table, NULL)) >= 0) {
-                if (c == '?')
-                        return EX_USAGE;
+                if (c == '?' || c == ':') {
+                        _cleanup_free_ char *problem = cmdline_problem(c, argv);
+
+                        return problem ? ctl_usage("%s", problem) : ctl_no_memory();
+                }
                 r = parse_option(ctl, find_option(c), given);
                 if (r < 0 && keep_option(words, find_option(c)) != EX_OK)
                         r = EX_OSERR;
@@ -237,10 +242,8 @@ static int run(Ctl *ctl, unsigned given, char *args[], int n_args) {
                 return ctl_usage("no command");
         verb = find_verb(args[0]);
         n_args--;
-        if (!verb) {
-                ctl_error("unknown command: %s\nTry \"fflushctl --help\".", args[0]);
-                return EX_USAGE;
-        }
+        if (!verb)
+                return ctl_usage("unknown command: %s", args[0]);
         if (n_args < verb->min || (verb->max >= 0 && n_args > verb->max)) {
                 ctl_error("wrong number of arguments: fflushctl %s %s", verb->name,
                           verb->arguments);

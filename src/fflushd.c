@@ -14,11 +14,14 @@
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
 
+#include "cmdline.h"
+#include "escape.h"
 #include "log.h"
 #include "server.h"
 #include "util.h"
 
 #define LISTEN_FDS_MAX 16
+#define PROBLEM_SIZE   512
 
 static const char *arg_config, *arg_instance;
 static bool arg_check_config;
@@ -54,6 +57,16 @@ static void print_version(void) {
                POSTFIX_COMMAND_DIR, COMPILER, BUILD_OPTIONS);
 }
 
+/* Takes the text, which may have words of the command line; NULL: out of memory. */
+static int wrong_usage(char *problem) {
+        char shown[PROBLEM_SIZE];
+
+        (void) fprintf(stderr, "fflushd: %s\n",
+                       escape_line(problem ? problem : strerror(ENOMEM), shown, sizeof shown));
+        free(problem);
+        return EX_USAGE;
+}
+
 /* Return: -1 (go on), or an exit status. */
 static int parse_options(int argc, char *argv[]) {
         static const struct option options[] = {{"config", required_argument, NULL, 'c'},
@@ -62,9 +75,11 @@ static int parse_options(int argc, char *argv[]) {
                                                 {"version", no_argument, NULL, 'v'},
                                                 {"help", no_argument, NULL, 'h'},
                                                 {0}};
+        char *problem = NULL;
         int c;
 
-        while ((c = getopt_long(argc, argv, "c:i:h", options, NULL)) >= 0)
+        opterr = 0;
+        while ((c = getopt_long(argc, argv, ":c:i:h", options, NULL)) >= 0)
                 switch (c) {
                 case 'c':
                         arg_config = optarg;
@@ -82,13 +97,13 @@ static int parse_options(int argc, char *argv[]) {
                         print_help();
                         return EX_OK;
                 default:
-                        return EX_USAGE;
+                        return wrong_usage(cmdline_problem(c, argv));
                 }
-        if (optind < argc) {
-                (void) fprintf(stderr, "fflushd: no arguments are expected: %s\n", argv[optind]);
-                return EX_USAGE;
-        }
-        return -1;
+        if (optind == argc)
+                return -1;
+        if (asprintf(&problem, "no arguments are expected: %s", argv[optind]) < 0)
+                problem = NULL;
+        return wrong_usage(problem);
 }
 
 static int check_config(const Settings *settings) {

@@ -11,6 +11,7 @@
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-journal.h>
 
+#include "escape.h"
 #include "util.h"
 
 #define MESSAGE_SIZE 1536 /* a site and a reason at their longest, and counts */
@@ -131,14 +132,15 @@ static void write_journal(int level, const LogEvent *event, const char *message)
 }
 
 void log_event(int level, const LogEvent *event, const char *format, ...) {
-        char message[MESSAGE_SIZE];
+        char text[MESSAGE_SIZE], message[MESSAGE_SIZE];
         va_list ap;
 
         if (!log_wanted(level))
                 return;
         va_start(ap, format);
-        (void) vsnprintf(message, sizeof message, format, ap);
+        (void) vsnprintf(text, sizeof text, format, ap);
         va_end(ap);
+        (void) escape_line(text, message, sizeof message); /* one entry is one line */
 
         if (to_journal)
                 write_journal(level, event, message);
@@ -146,27 +148,4 @@ void log_event(int level, const LogEvent *event, const char *format, ...) {
                 (void) fprintf(stderr, "fflushd: %s\n", message);
         else
                 (void) fprintf(stderr, "<%d>%s\n", level, message);
-}
-
-static const char *escape(const char *text, size_t n, size_t max, char *ret) {
-        size_t shown = n < max ? n : max, used = 0;
-
-        for (size_t i = 0; i < shown; i++) {
-                unsigned char c = (unsigned char) text[i];
-
-                if (c >= ' ' && c < 0x7f && c != '\\')
-                        ret[used++] = (char) c;
-                else
-                        used += (size_t) sprintf(ret + used, "\\x%02x", c);
-        }
-        (void) strcpy(ret + used, shown < n ? "..." : "");
-        return ret;
-}
-
-const char *log_escape(const char *text, size_t n, char ret[static LOG_ESCAPE_SIZE]) {
-        return escape(text, n, LOG_TEXT_MAX, ret);
-}
-
-const char *log_escape_reason(const char *text, char ret[static LOG_REASON_SIZE]) {
-        return escape(text, strlen(text), LOG_REASON_MAX, ret);
 }

@@ -32,13 +32,13 @@ typedef struct LogCaller {
 typedef struct LogEvent {
         const char *message_id;
         const char *request; /* FFLUSHD_REQUEST */
-        const char *site;    /* FFLUSHD_SITE; valid, or escaped by log_escape() */
+        const char *site;    /* FFLUSHD_SITE; valid, or from escape_bytes() */
         const char *queue_id;
         const char *file; /* FFLUSHD_FILE, below the queue directory */
         const RequestStatus *status;
         const RequestCounts *counts;
         const LogCaller *caller;
-        const char *reason; /* FFLUSHD_REASON; escaped by log_escape_reason() */
+        const char *reason; /* FFLUSHD_REASON; from escape_bytes() */
         int error;          /* ERRNO; negative errno, as functions return it */
 } LogEvent;
 
@@ -57,25 +57,15 @@ bool log_wanted(int level);
  * log_event() - write one entry
  * @level:  LOG_ERR ... LOG_DEBUG
  * @event:  NULL for a plain message
+ *
+ * What the message quotes may be anything: see escape_line(). Text that somebody sends on purpose
+ * is better shown by escape_bytes(), which tells all of it apart and bounds it.
  */
 void log_event(int level, const LogEvent *event, const char *format, ...)
         __attribute__((format(printf, 3, 4)));
 
 #define log_message(level, ...) log_event((level), NULL, __VA_ARGS__)
 
-#define LOG_TEXT_MAX            30u /* bytes of a client's or file's text that are shown (spec 5.3) */
-#define LOG_ESCAPE_SIZE         (4 * LOG_TEXT_MAX + sizeof "...")
-
-/**
- * log_escape() - make bytes from outside printable
- * @ret:  receives at most LOG_TEXT_MAX of them, with \xNN for all but printable ASCII, and
- *        "..." if some were cut off
- * Return: @ret
- */
-const char *log_escape(const char *text, size_t n, char ret[static LOG_ESCAPE_SIZE]);
-
-#define LOG_REASON_MAX  200u /* bytes of a client's reason that are shown */
-#define LOG_REASON_SIZE (4 * LOG_REASON_MAX + sizeof "...")
-
-/** log_escape_reason() - the same for LOG_REASON_MAX bytes */
-const char *log_escape_reason(const char *text, char ret[static LOG_REASON_SIZE]);
+/* How much is shown of what comes from outside, with escape_bytes(). */
+#define LOG_TEXT_MAX   30u  /* bytes of a client's or file's text (spec 5.3) */
+#define LOG_REASON_MAX 200u /* bytes of a client's reason */

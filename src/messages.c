@@ -4,13 +4,15 @@
 
 #include <fcntl.h>
 #include <spawn.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 
 #include "util.h"
 
-#define POSTQUEUE POSTFIX_COMMAND_DIR "/postqueue"
+#define POSTQUEUE  POSTFIX_COMMAND_DIR "/postqueue"
+#define ERRORS_MAX 4096 /* that are shown of what it says on standard error */
 
-static int start(const char *config_directory, int output_fd, pid_t *ret) {
+static int start(const char *config_directory, int output_fd, int errors_fd, pid_t *ret) {
         char *argv[] = {strdup(POSTQUEUE), strdup("-c"), strdup(config_directory), strdup("-j"),
                         NULL};
         posix_spawn_file_actions_t actions;
@@ -20,6 +22,7 @@ static int start(const char *config_directory, int output_fd, pid_t *ret) {
                 goto out;
         if (argv[0] && argv[1] && argv[2] && argv[3] &&
             posix_spawn_file_actions_adddup2(&actions, output_fd, STDOUT_FILENO) == 0 &&
+            posix_spawn_file_actions_adddup2(&actions, errors_fd, STDERR_FILENO) == 0 &&
             posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0) == 0)
                 r = -posix_spawn(ret, POSTQUEUE, &actions, NULL, argv, environ);
         (void) posix_spawn_file_actions_destroy(&actions);
@@ -32,10 +35,15 @@ out:
 int messages_open(Messages *m, const char *config_directory) {
         int fds[2], r;
 
-        *m = (Messages){0};
-        if (pipe2(fds, O_CLOEXEC) < 0)
+        *m = (Messages){.errors_fd = memfd_create("postqueue", MFD_CLOEXEC)};
+        if (m->errors_fd < 0)
                 return -errno;
-        r = start(config_directory, fds[1], &m->pid);
+        if (pipe2(fds, O_CLOEXEC) < 0) {
+                r = -errno;
+                closep(&m->errors_fd);
+                return r;
+        }
+        r = start(config_directory, fds[1], m->errors_fd, &m->pid);
         closep(&fds[1]);
         if (r == 0) {
                 m->f = fdopen(fds[0], "r");
@@ -44,11 +52,12 @@ int messages_open(Messages *m, const char *config_directory) {
                 r = -ENOMEM;
         }
         closep(&fds[0]);
+        closep(&m->errors_fd);
         return r;
 }
 
 void messages_from(Messages *m, FILE *f) {
-        *m = (Messages){.f = f};
+        *m = (Messages){.f = f, .errors_fd = -EBADF};
 }
 
 static bool is_message(const json_t *object) {
@@ -71,10 +80,23 @@ json_t *messages_next(Messages *m) {
         return NULL;
 }
 
-int messages_close(Messages *m) {
+static char *read_errors(int fd) {
+        char *text = malloc(ERRORS_MAX + 1);
+        ssize_t n = text ? pread(fd, text, ERRORS_MAX, 0) : 0;
+
+        if (n <= 0) {
+                free(text);
+                return NULL;
+        }
+        text[n] = '\0';
+        return text;
+}
+
+int messages_close(Messages *m, char **ret_errors) {
         int r = ferror(m->f) ? -EIO : 0, status;
         pid_t pid = m->pid;
 
+        *ret_errors = NULL;
         free(m->line);
         if (pid == 0)
                 return r;
@@ -82,8 +104,12 @@ int messages_close(Messages *m) {
                 ;
         (void) fclose(m->f);
         while (waitpid(pid, &status, 0) < 0)
-                if (errno != EINTR)
-                        return -EREMOTEIO;
+                if (errno != EINTR) {
+                        status = -1;
+                        break;
+                }
+        *ret_errors = read_errors(m->errors_fd);
+        closep(&m->errors_fd);
         return status == 0 ? r : -EREMOTEIO;
 }
 

@@ -12,6 +12,7 @@ typedef struct Messages {
         pid_t pid; /* of postqueue(1), or 0 */
         char *line;
         size_t size;
+        int errors_fd;       /* its standard error; negative: there is none */
         unsigned long n_bad; /* lines that are no such object */
 } Messages;
 
@@ -35,10 +36,11 @@ json_t *messages_next(Messages *m);
 
 /**
  * messages_close() - wait for the end of postqueue(1), whatever it still has to say
- * Return: 0, -EIO (the stream broke), -EREMOTEIO (postqueue(1) failed; it said why on standard
- *         error).
+ * @ret_errors:  receives what it said on standard error, to be freed; NULL: nothing
+ *
+ * Return: 0, -EIO (the stream broke), -EREMOTEIO (postqueue(1) failed).
  */
-int messages_close(Messages *m);
+int messages_close(Messages *m, char **ret_errors);
 
 /** messages_site() - what is behind the last '@' of an address; NULL: nothing */
 const char *messages_site(const char *address);

@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <stddef.h>
 
+#include "escape.h"
 #include "qmgr.h"
 #include "util.h"
 
@@ -37,7 +38,7 @@ struct Send {
         SendResult result;
         int work_error; /* the first message or line that could not be dealt with: */
         char work_id[QUEUEID_MAX + 1];
-        char invalid[LOG_ESCAPE_SIZE];
+        char invalid[ESCAPE_SIZE(LOG_TEXT_MAX)];
 };
 
 static int keep_line(Send *s, const char *id, bool terminated) {
@@ -88,7 +89,7 @@ static int move_message(Send *s, const char *id, bool terminated) {
 
 static void note_invalid(Send *s, const char *line, size_t n) {
         if (s->result.counts.invalid++ == 0)
-                (void) log_escape(line, n, s->invalid);
+                (void) escape_bytes(line, n, LOG_TEXT_MAX, s->invalid);
 }
 
 static bool limit_reached(const Send *s) {

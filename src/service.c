@@ -6,6 +6,7 @@
 #include <utlist.h>
 
 #include "domains.h"
+#include "escape.h"
 #include "metrics.h"
 #include "qmgr.h"
 #include "refresh.h"
@@ -55,8 +56,9 @@ static void reply(Service *s, Call *call, RequestStatus status) {
  */
 typedef struct Entry {
         LogEvent event;
-        char site[LOG_ESCAPE_SIZE], reason[LOG_REASON_SIZE];
-        char who[LOG_REASON_SIZE + sizeof " (uid 4294967295, pid 2147483647) (reason: )"];
+        char site[ESCAPE_SIZE(LOG_TEXT_MAX)], reason[ESCAPE_SIZE(LOG_REASON_MAX)];
+        char who[ESCAPE_SIZE(LOG_REASON_MAX) +
+                 sizeof " (uid 4294967295, pid 2147483647) (reason: )"];
 } Entry;
 
 static void entry_init(Service *s, Call *call, const char *message_id, Entry *e) {
@@ -70,12 +72,14 @@ static void entry_init(Service *s, Call *call, const char *message_id, Entry *e)
                               .queue_id = request->queue_id,
                               .caller = &call->caller};
         if (request->site)
-                e->event.site = log_escape(request->site, strlen(request->site), e->site);
+                e->event.site =
+                        escape_bytes(request->site, strlen(request->site), LOG_TEXT_MAX, e->site);
         n = snprintf(e->who, sizeof e->who, " (uid %u, pid %d)", (unsigned) call->caller.uid,
                      (int) call->caller.pid);
         if (!request->reason || request->reason[0] == '\0')
                 return;
-        e->event.reason = log_escape_reason(request->reason, e->reason);
+        e->event.reason =
+                escape_bytes(request->reason, strlen(request->reason), LOG_REASON_MAX, e->reason);
         (void) snprintf(e->who + n, sizeof e->who - (size_t) n, " (reason: %s)", e->reason);
 }
 
@@ -100,7 +104,7 @@ static void fail(Service *s, Call *call, int error) {
 
 void service_refuse(Service *s, Call *call, RequestStatus status, const char *why,
                     const char *bytes, size_t n_bytes) {
-        char text[LOG_ESCAPE_SIZE];
+        char text[ESCAPE_SIZE(LOG_TEXT_MAX)];
 
         s->callbacks->identify(call);
         log_event(LOG_WARNING,
@@ -108,7 +112,7 @@ void service_refuse(Service *s, Call *call, RequestStatus status, const char *wh
                           .message_id = LOG_ID_REFUSED, .status = &status, .caller = &call->caller},
                   "%s: %s; it begins \"%s\" (uid %u, pid %d)",
                   status == REQUEST_FAIL ? "request could not be read" : "malformed request", why,
-                  log_escape(bytes, n_bytes, text), (unsigned) call->caller.uid,
+                  escape_bytes(bytes, n_bytes, LOG_TEXT_MAX, text), (unsigned) call->caller.uid,
                   (int) call->caller.pid);
         s->metrics->bad_requests++; /* of what kind, nobody knows */
         call->status = status;

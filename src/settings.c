@@ -8,6 +8,7 @@
 #include <stdarg.h>
 
 #include "domains.h"
+#include "escape.h"
 #include "postconf.h"
 #include "queueid.h"
 #include "textfile.h"
@@ -99,18 +100,16 @@ static Settings *current;
 
 static void add_problem(Settings *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void add_problem(Settings *s, const char *format, ...) {
-        char text[PROBLEM_SIZE];
+        char text[PROBLEM_SIZE], shown[PROBLEM_SIZE];
         char *joined = NULL;
         va_list ap;
 
         va_start(ap, format);
         (void) vsnprintf(text, sizeof text, format, ap);
         va_end(ap);
-        for (char *p = text; *p; p++) /* what is quoted may be anything */
-                if ((unsigned char) *p < ' ')
-                        *p = '?';
+        (void) escape_line(text, shown, sizeof shown); /* what is quoted may be anything */
         if (asprintf(&joined, "%s%s%s", s->problems ? s->problems : "", s->problems ? "\n" : "",
-                     text) < 0)
+                     shown) < 0)
                 return; /* out of memory: the first problem is the one that counts */
         free(s->problems);
         s->problems = joined;
@@ -579,8 +578,32 @@ bool settings_changed(const Settings *s) {
         return watch_changed(s->files);
 }
 
+/* Only in double quotes has libconfuse escapes, and variables. */
+static void print_escaped(const char *text, FILE *f) {
+        (void) fputc('"', f);
+        for (; *text; text++)
+                if (*text >= ' ' && *text < 0x7f && !strchr("\"\\$", *text))
+                        (void) fputc(*text, f);
+                else
+                        (void) fprintf(f, "\\x%02x", (unsigned char) *text);
+        (void) fputc('"', f);
+}
+
+static bool is_printable(const char *text) {
+        size_t size = 4 * strlen(text) + 1;
+        char *shown = malloc(size);
+        bool same = shown && streq(escape_line(text, shown, size), text);
+
+        free(shown);
+        return same;
+}
+
 /* As libconfuse reads it back. */
 static void print_quoted(const char *text, FILE *f) {
+        if (!is_printable(text)) {
+                print_escaped(text, f);
+                return;
+        }
         (void) fputc('\'', f);
         for (; *text; text++) {
                 if (*text == '\'' || *text == '\\')

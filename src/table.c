@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "child.h"
+#include "escape.h"
 #include "log.h"
 #include "util.h"
 
@@ -236,6 +237,7 @@ static bool has_failed(const ChildResult *result) {
 
 static void set_error(Table *t, const ChildResult *result) {
         const char *text = result->errors ? strstr(result->errors, ": fatal: ") : NULL;
+        char said[TABLE_ERROR_SIZE];
         size_t n;
 
         if (text)
@@ -243,14 +245,12 @@ static void set_error(Table *t, const ChildResult *result) {
         else
                 text = result->errors ? result->errors : "";
         n = strcspn(text, "\n");
-        if (n > 0)
-                (void) snprintf(t->error, sizeof t->error, "%.*s", (int) n, text);
+        (void) snprintf(said, sizeof said, "%.*s", (int) n, text);
+        if (n > 0) /* it may quote what a client sent */
+                (void) escape_line(said, t->error, sizeof t->error);
         else
                 (void) snprintf(t->error, sizeof t->error, "%s ended with status %d", t->postmap[0],
                                 result->status);
-        for (char *p = t->error; *p; p++) /* it may quote what a client sent */
-                if ((unsigned char) *p < ' ' || *p == 0x7f)
-                        *p = '?';
 }
 
 static void on_answers(Child *child, const ChildResult *result, void *userdata) {

@@ -19,6 +19,18 @@ static void expect(const Columns *c, const char *on, const char *off, const char
         free(text);
 }
 
+START_TEST(a_cell_is_printable) {
+        static const char *const one[] = {"NAME", NULL};
+        Columns c = {.titles = one};
+
+        ck_assert_int_eq(columns_add(&c, "%s", "a\n\033]0;x\007"), 0);
+        expect(&c, "", "",
+               "NAME\n"
+               "a\\x0a\\x1b]0;x\\x07\n");
+        columns_free(&c);
+}
+END_TEST
+
 static void add(Columns *c, const char *name, int n, const char *where) {
         ck_assert_int_eq(columns_add(c, "%s", name), 0);
         ck_assert_int_eq(columns_add(c, "%d", n), 0);
@@ -72,6 +84,7 @@ END_TEST
 int main(void) {
         TCase *tc = tcase_create("columns");
 
+        tcase_add_test(tc, a_cell_is_printable);
         tcase_add_test(tc, columns_are_as_wide_as_what_is_in_them);
         tcase_add_test(tc, a_row_that_is_not_complete_is_left_out);
         tcase_add_test(tc, there_may_be_many_rows);

@@ -42,45 +42,6 @@ static void teardown(void) {
 }
 
 static const struct {
-        const char *text;
-        size_t n;
-        const char *shown;
-} texts[] = {
-        {"", 0, ""},
-        {"example.com", 11, "example.com"},
-        {"a b~!", 5, "a b~!"},
-        {"a\nb\r\0c", 6, "a\\x0ab\\x0d\\x00c"},
-        {"\x1b[31m", 5, "\\x1b[31m"},
-        {"b\xc3\xbc"
-         "cher",
-         7, "b\\xc3\\xbccher"},
-        {"\x7f\x80\xff", 3, "\\x7f\\x80\\xff"},
-        {"a\\x0a", 5, "a\\x5cx0a"}, /* nothing that is shown can be forged */
-        {"%s%n", 4, "%s%n"},
-        {"012345678901234567890123456789", 30, "012345678901234567890123456789"},
-        {"0123456789012345678901234567890", 31, "012345678901234567890123456789..."},
-        {"abcdef", 3, "abc"},
-};
-
-START_TEST(bytes_from_outside_are_made_printable) {
-        char shown[LOG_ESCAPE_SIZE];
-
-        ck_assert_ptr_eq(log_escape(texts[_i].text, texts[_i].n, shown), shown);
-        ck_assert_str_eq(shown, texts[_i].shown);
-}
-END_TEST
-
-START_TEST(the_longest_result_fits_exactly) {
-        char text[100], shown[LOG_ESCAPE_SIZE];
-
-        memset(text, '\xff', sizeof text);
-        (void) log_escape(text, sizeof text, shown);
-        ck_assert_uint_eq(strlen(shown), LOG_ESCAPE_SIZE - 1);
-        ck_assert_str_eq(shown + LOG_ESCAPE_SIZE - 8, "\\xff...");
-}
-END_TEST
-
-static const struct {
         const char *name;
         int level;
 } levels[] = {
@@ -128,19 +89,10 @@ START_TEST(a_message_below_the_level_is_not_shown) {
 }
 END_TEST
 
-START_TEST(a_reason_may_be_longer_than_other_text) {
-        char text[LOG_REASON_MAX + 2], reason[LOG_REASON_SIZE];
-
-        memset(text, '\n', sizeof text);
-        text[LOG_REASON_MAX] = '\0';
-        (void) log_escape_reason(text, reason);
-        ck_assert_uint_eq(strlen(reason), 4 * LOG_REASON_MAX);
-        text[LOG_REASON_MAX] = 'a';
-        text[LOG_REASON_MAX + 1] = '\0';
-        (void) log_escape_reason(text, reason);
-        ck_assert_uint_eq(strlen(reason), LOG_REASON_SIZE - 1);
-        ck_assert_str_eq(reason + 4 * LOG_REASON_MAX - 4, "\\x0a...");
-        ck_assert_str_eq(log_escape_reason("ticket 7, Anna", reason), "ticket 7, Anna");
+/* Else who gets a newline into a message has a line of his own, with a level of his choice. */
+START_TEST(a_message_is_one_line_whatever_it_quotes) {
+        log_message(LOG_INFO, "%s: \xc3\xa4\\x0a", "/etc/x\n<0>forged\x1b[2J\xc2\x9b\xff");
+        spool_expect("stderr", "<6>/etc/x\\x0a<0>forged\\x1b[2J\\xc2\\x9b\\xff: \xc3\xa4\\x0a\n");
 }
 END_TEST
 
@@ -253,12 +205,10 @@ int main(void) {
         TCase *tc = tcase_create("log");
 
         tcase_add_checked_fixture(tc, setup, teardown);
-        tcase_add_loop_test(tc, bytes_from_outside_are_made_printable, 0, ARRAY_SIZE(texts));
-        tcase_add_test(tc, the_longest_result_fits_exactly);
         tcase_add_loop_test(tc, a_level_has_a_name_or_number, 0, ARRAY_SIZE(levels));
         tcase_add_test(tc, a_message_outside_the_journal_is_a_line_with_its_level);
         tcase_add_test(tc, a_message_below_the_level_is_not_shown);
-        tcase_add_test(tc, a_reason_may_be_longer_than_other_text);
+        tcase_add_test(tc, a_message_is_one_line_whatever_it_quotes);
         tcase_add_test(tc, a_very_long_message_is_one_line_cut_short);
         tcase_add_test(tc, a_journal_that_is_not_standard_error_is_not_used);
         tcase_add_test(tc, a_message_in_the_journal_has_a_field_for_each_thing_it_is_about);

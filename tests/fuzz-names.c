@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 
-/* Names from outside: queue IDs, sites and their logs, and what is shown of them. None of them may
+/* Text from outside: queue IDs, sites and their logs, and what is shown of them. None of them may
  * leave its directory, no two sites may share a log, nothing unprintable may get into the
  * journal. */
 
+#include "escape.h"
 #include "fuzz.h"
-#include "log.h"
 #include "queue.h"
 #include "queueid.h"
 #include "site.h"
 #include "util.h"
+
+#include <jansson.h>
+#include <unistr.h>
+
+#define SHOWN_MAX 30
 
 static void check_id(const char *id) {
         for (unsigned depth = 1; depth <= QUEUEID_FOREST_MAX; depth++) {
@@ -59,12 +64,47 @@ static void check_folding(const char *text) {
 }
 
 static void check_escape(const char *text, size_t n) {
-        char shown[LOG_ESCAPE_SIZE];
+        char shown[ESCAPE_SIZE(SHOWN_MAX)];
 
-        (void) log_escape(text, n, shown);
+        (void) escape_bytes(text, n, SHOWN_MAX, shown);
         require(strlen(shown) < sizeof shown);
         for (const char *p = shown; *p; p++)
                 require(*p >= ' ' && *p < 0x7f);
+}
+
+/* A second, plainer idea of what a terminal may not get: C0, DEL, C1, and what is not UTF-8. */
+static void check_line(const char *text) {
+        size_t n = 4 * strlen(text) + 1;
+        _cleanup_free_ char *shown = malloc(n), *again = malloc(n), *cut = malloc(n);
+
+        require(shown && again && cut);
+        (void) escape_line(text, shown, n);
+        require(!u8_check((const uint8_t *) shown, strlen(shown)));
+        for (const char *p = shown; *p; p++)
+                require((unsigned char) *p >= ' ' && *p != 0x7f &&
+                        ((unsigned char) p[0] != 0xc2 || (unsigned char) p[1] >= 0xa0));
+        require(streq(escape_line(shown, again, n), shown));
+        (void) escape_line(text, cut, n / 2 + 1);
+        require(strlen(cut) <= n / 2 && strncmp(shown, cut, strlen(cut)) == 0);
+}
+
+/* As a string of JSON, and back. */
+static void check_json(const char *text) {
+        _cleanup_free_ char *utf8 = escape_utf8(text), *line = NULL, *shown = NULL;
+        json_t *array, *again;
+
+        require(utf8);
+        array = json_pack("[s]", utf8);
+        require(array);
+        line = json_dumps(array, JSON_COMPACT);
+        require(line);
+        shown = escape_json(line);
+        require(shown);
+        check_line(shown);
+        again = json_loads(shown, 0, NULL);
+        require(json_equal(array, again));
+        json_decref(array);
+        json_decref(again);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
@@ -72,6 +112,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
 
         require(!queueid_valid(text, n) || strlen(text) == n);
         check_escape(text, n);
+        check_line(text);
+        check_json(text);
         if (queueid_valid(text, strlen(text)))
                 check_id(text);
         check_site(text);
