@@ -149,19 +149,6 @@ static int flush_portions(Ctl *ctl, CtlSites *sites, bool *all_moved) {
         }
 }
 
-/* Most users may connect to the socket but not look at the logs, and need not for this. */
-static bool are_plain_sites(const Ctl *ctl, char *args[]) {
-        bool plain = !ctl->subdomains && !ctl->dry_run && !ctl->wait;
-
-        for (; plain && *args; args++) {
-                Pattern pattern;
-
-                plain = pattern_parse(*args, &pattern) < 0 || !pattern.glob;
-                pattern_free(&pattern);
-        }
-        return plain;
-}
-
 static int follow_site(Ctl *ctl, const CtlSite *site, Follow *f) {
         const IdSetEntry *e = NULL;
         SurveyLog log;
@@ -188,19 +175,33 @@ static int flush_sites(Ctl *ctl, CtlSites *sites) {
         return ctl->wait ? ctl_worse(r, ctl_wait_end(ctl, &follow, all_moved)) : r;
 }
 
-/* As they were given, unlooked at: the service knows what is a site. */
-static int take_sites(char *args[], CtlSites *ret) {
+/* Most users may connect to the socket but not look at the logs, and need not if they name sites.
+ * Return: EX_OK, with the sites, none if the logs have to be looked at; or an exit status. */
+static int take_sites(const Ctl *ctl, char *args[], CtlSites *ret) {
+        bool look = ctl->subdomains || ctl->dry_run || ctl->wait;
         size_t n = 0;
 
         while (args[n])
                 n++;
         ret->items = calloc(n, sizeof *ret->items);
-        for (; ret->items && ret->n < n; ret->n++) {
-                ret->items[ret->n] = (CtlSite){.site = strdup(args[ret->n]), .named = true};
-                if (!ret->items[ret->n].site)
-                        break;
+        if (!ret->items)
+                return ctl_no_memory();
+        for (size_t i = 0; i < n; i++) {
+                Pattern pattern;
+                int r = pattern_parse(args[i], &pattern);
+
+                look |= pattern.glob != NULL;
+                pattern_free(&pattern);
+                if (r == -EINVAL)
+                        return ctl_no_site(args[i]);
+                ret->items[i] = (CtlSite){.site = strdup(pattern.exact), .named = true};
+                ret->n++;
+                if (r < 0 || !ret->items[i].site)
+                        return ctl_no_memory();
         }
-        return ret->n == n ? EX_OK : ctl_no_memory();
+        if (look)
+                ctl_free_sites(ret);
+        return EX_OK;
 }
 
 static int check_options(const Ctl *ctl) {
@@ -218,8 +219,9 @@ int ctl_flush(Ctl *ctl, char *args[]) {
         int r = check_options(ctl);
 
         if (r == EX_OK)
-                r = are_plain_sites(ctl, args) ? take_sites(args, &sites)
-                                               : ctl_find_sites(ctl, args, true, &sites);
+                r = take_sites(ctl, args, &sites);
+        if (r == EX_OK && sites.n == 0)
+                r = ctl_find_sites(ctl, args, true, &sites);
         return r == EX_OK || r == EX_NOINPUT ? ctl_worse(r, flush_sites(ctl, &sites)) : r;
 }
 
@@ -344,16 +346,20 @@ int ctl_deliver(Ctl *ctl, char *args[]) {
 }
 
 int ctl_add(Ctl *ctl, char *args[]) {
-        Request request = {.kind = REQUEST_ADD, .site = args[0], .queue_id = args[1]};
+        char site[SITE_SIZE];
+        Request request = {.kind = REQUEST_ADD, .site = site, .queue_id = args[1]};
         RequestStatus status = REQUEST_BAD;
         RequestCounts counts;
         bool has_counts;
-        int r = ctl_check_id(args[1]);
+        int r = pattern_site(args[0], site);
 
+        if (r < 0)
+                return r == -ENOMEM ? ctl_no_memory() : ctl_no_site(args[0]);
+        r = ctl_check_id(args[1]);
         if (r == EX_OK)
-                r = ctl_ask(ctl, &request, args[0], &status, &counts, &has_counts);
+                r = ctl_ask(ctl, &request, site, &status, &counts, &has_counts);
         if (ctl->json && !ctl->quiet)
-                say_json(ctl, "site", args[0], status, NULL);
+                say_json(ctl, "site", site, status, NULL);
         return r;
 }
 

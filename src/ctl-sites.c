@@ -67,10 +67,8 @@ static int parse(Search *s, char *args[]) {
 
                 if (r == -ENOMEM)
                         return ctl_no_memory();
-                if (r < 0) {
-                        ctl_error("neither a destination nor a pattern: \"%s\"", args[i]);
-                        return EX_DATAERR;
-                }
+                if (r < 0)
+                        return ctl_no_site(args[i]);
         }
         return EX_OK;
 }

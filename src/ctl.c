@@ -250,7 +250,7 @@ static int say_status(const char *what, RequestStatus status) {
                 ctl_error("%s: the service calls this request malformed", what);
                 return EX_DATAERR;
         case REQUEST_DENY:
-                ctl_error("%s: not eligible (fast_flush_domains), or no valid destination", what);
+                ctl_error("%s: not in fast_flush_domains", what);
                 return EX_NOPERM;
         default:
                 ctl_error("%s: unknown status %d", what, (int) status);

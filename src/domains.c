@@ -3,7 +3,6 @@
 #include "domains.h"
 
 #include <stdio.h>
-#include <unistr.h>
 
 #include "site.h"
 #include "textfile.h"
@@ -84,32 +83,46 @@ static int add_error(Domains *d, const char *format, const char *what, const cha
         return r;
 }
 
-static int add_literal(Domains *d, const char *text, bool excluded) {
-        _cleanup_free_ char *folded = NULL;
+static int add_name(Domains *d, const char *name, unsigned index, bool excluded) {
+        size_t n = strlen(name);
         bool oom = false;
         Literal *l;
-        size_t n;
-        int r;
 
-        r = site_fold(text, &folded);
-        if (r < 0)
-                return r;
-        HASH_FIND_STR(d->literals, folded, l);
+        HASH_FIND_STR(d->literals, name, l);
         if (l) /* the first one decides */
                 return 0;
-        n = strlen(folded);
         l = malloc(sizeof *l + n + 1);
         if (!l)
                 return -ENOMEM;
-        l->index = d->n++;
+        l->index = index;
         l->excluded = excluded;
-        memcpy(l->name, folded, n + 1);
+        memcpy(l->name, name, n + 1);
         HASH_ADD_STR(d->literals, name, l);
         if (oom) {
                 free(l);
                 return -ENOMEM;
         }
         return 0;
+}
+
+/* Under its normal form, so that it does not matter how it is written; and folded, as flush(8) has
+ * it: also what is no valid site, and names that differ in nothing else (sharp s and "ss"). */
+static int add_literal(Domains *d, const char *text, bool excluded) {
+        _cleanup_free_ char *folded = NULL;
+        char name[1 + SITE_SIZE] = ".";
+        bool of_parent = text[0] == '.';
+        unsigned index = d->n++;
+        int r;
+
+        r = site_fold(text, &folded);
+        if (r == 0)
+                r = add_name(d, folded, index, excluded);
+        if (r < 0)
+                return r;
+        r = site_normalize(text + of_parent, name + 1);
+        if (r == 0)
+                r = add_name(d, name + !of_parent, index, excluded);
+        return r == -EINVAL ? 0 : r;
 }
 
 static int add_table(Domains *d, const char *name, bool excluded) {
@@ -248,9 +261,10 @@ Domains *domains_free(Domains *d) {
         return NULL;
 }
 
-/* In parent mode a.b.c is matched by "a.b.c", "b.c" and "c"; else by "a.b.c", ".b.c" and ".c". */
-static const Literal *match_literal(const Domains *d, const char *site) {
-        const Literal *best = NULL, *l;
+/* In parent mode a.b.c is matched by "a.b.c", "b.c" and "c"; else by "a.b.c", ".b.c" and ".c".
+ * Return: the earliest item of those and @best. */
+static const Literal *match_literal(const Domains *d, const char *site, const Literal *best) {
+        const Literal *l;
 
         for (const char *key = site;;) {
                 const char *dot;
@@ -265,15 +279,6 @@ static const Literal *match_literal(const Domains *d, const char *site) {
         }
 }
 
-/* postmap(1) takes one key a line and trims blanks; no valid site has any of these. Nor does
- * Postfix look up what is not UTF-8. */
-static bool is_table_key(const char *site) {
-        for (const char *p = site; *p; p++)
-                if ((unsigned char) *p <= ' ' || *p == 0x7f)
-                        return false;
-        return !u8_check((const uint8_t *) site, strlen(site));
-}
-
 bool domains_changed(const Domains *d) {
         return watch_changed(d->files);
 }
@@ -282,14 +287,13 @@ static DomainsAnswer decided(bool excluded) {
         return excluded ? DOMAINS_NO : DOMAINS_YES;
 }
 
-static DomainsAnswer match_item(Domains *d, const Item *item, const char *site) {
+static DomainsAnswer match_item(Domains *d, const Item *item, const char *site,
+                                const char *unicode) {
         switch (item->kind) {
         case ITEM_ANY:
                 return DOMAINS_YES;
         case ITEM_TABLE:
-                if (!is_table_key(site))
-                        return DOMAINS_NO;
-                switch (table_lookup(item->table, site)) {
+                switch (table_lookup(item->table, site, unicode)) {
                 case TABLE_HIT:
                         return DOMAINS_YES;
                 case TABLE_PENDING:
@@ -307,19 +311,33 @@ static DomainsAnswer match_item(Domains *d, const Item *item, const char *site) 
         }
 }
 
+/* With U-labels, and folded as the list is. @ret receives NULL if there are none. */
+static int fold_unicode(const char *site, char **ret) {
+        _cleanup_free_ char *unicode = NULL;
+        int r = site_unicode(site, &unicode);
+
+        *ret = NULL;
+        return r < 0 || !unicode ? r : site_fold(unicode, ret);
+}
+
 DomainsAnswer domains_match(Domains *d, const char *site, const char **ret_why) {
+        _cleanup_free_ char *unicode = NULL;
         const Literal *literal;
 
-        if (*site == '\0' || strlen(site) > SITE_TEXT_MAX)
-                return DOMAINS_NO;
-        literal = match_literal(d, site);
+        if (fold_unicode(site, &unicode) < 0) {
+                *ret_why = strerror(ENOMEM);
+                return DOMAINS_ERROR;
+        }
+        literal = match_literal(d, site, NULL);
+        if (unicode)
+                literal = match_literal(d, unicode, literal);
         for (size_t i = 0; i < d->n_items; i++) {
                 const Item *item = &d->items[i];
                 DomainsAnswer answer;
 
                 if (literal && literal->index < item->index)
                         break;
-                answer = match_item(d, item, site);
+                answer = match_item(d, item, site, unicode);
                 if (answer == DOMAINS_YES)
                         return decided(item->excluded);
                 if (answer == DOMAINS_ERROR)

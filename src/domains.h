@@ -35,12 +35,13 @@ Domains *domains_free(Domains *d);
 
 /**
  * domains_match() - is the site eligible?
- * @site:     folded (site_fold())
+ * @site:     normal form (site_normalize())
  * @ret_why:  receives the reason of DOMAINS_ERROR, valid until the next call
  *
- * The first item that matches decides. The empty site never matches, nor one of more than
- * SITE_TEXT_MAX bytes; a site with blanks or control characters, or that
- * is not UTF-8, is in no table.
+ * The first item that matches decides. A name matches whether the site and the item are written
+ * with A-labels or U-labels; a table is asked for both.
+ *
+ * Source: spec 6; both spellings are ours: flush(8) compares the text as it was sent.
  */
 DomainsAnswer domains_match(Domains *d, const char *site, const char **ret_why);
 

@@ -56,10 +56,19 @@ static void reply(Service *s, Call *call, RequestStatus status) {
  */
 typedef struct Entry {
         LogEvent event;
-        char site[ESCAPE_SIZE(LOG_TEXT_MAX)], reason[ESCAPE_SIZE(LOG_REASON_MAX)];
+        char site[SITE_SIZE], reason[ESCAPE_SIZE(LOG_REASON_MAX)];
         char who[ESCAPE_SIZE(LOG_REASON_MAX) +
                  sizeof " (uid 4294967295, pid 2147483647) (reason: )"];
 } Entry;
+
+_Static_assert(SITE_SIZE >= ESCAPE_SIZE(LOG_TEXT_MAX), "a site has room for what is none");
+
+/* As it is recorded, however it was sent; what is no site as it was sent, but made printable. */
+static const char *show_site(const char *text, char ret[static SITE_SIZE]) {
+        if (site_normalize(text, ret) == 0)
+                return ret;
+        return escape_bytes(text, strlen(text), LOG_TEXT_MAX, ret);
+}
 
 static void entry_init(Service *s, Call *call, const char *message_id, Entry *e) {
         const Request *request = &call->request;
@@ -72,8 +81,7 @@ static void entry_init(Service *s, Call *call, const char *message_id, Entry *e)
                               .queue_id = request->queue_id,
                               .caller = &call->caller};
         if (request->site)
-                e->event.site =
-                        escape_bytes(request->site, strlen(request->site), LOG_TEXT_MAX, e->site);
+                e->event.site = show_site(request->site, e->site);
         n = snprintf(e->who, sizeof e->who, " (uid %u, pid %d)", (unsigned) call->caller.uid,
                      (int) call->caller.pid);
         if (!request->reason || request->reason[0] == '\0')
@@ -401,20 +409,11 @@ static void refresh(Service *s, Call *call) {
 
 /* ------------------------------------------------------------------------------ eligibility */
 
-static void submit_eligible(Service *s, Call *call) {
-        char site[SITE_SIZE], log[SITE_LOG_SIZE];
-        int r;
+static void submit_eligible(Service *s, Call *call, const char *site) {
+        char log[SITE_LOG_SIZE];
 
-        r = site_normalize(call->request.site, site);
-        if (r == -EINVAL) {
-                refuse(s, call, REQUEST_DENY, LOG_WARNING,
-                       "neither a valid host name nor an address literal", 0);
-                return;
-        }
-        if (r == 0) {
-                site_to_log(site, log);
-                call->site = sites_get(&s->sites, log);
-        }
+        site_to_log(site, log);
+        call->site = sites_get(&s->sites, log);
         if (!call->site)
                 fail(s, call, -ENOMEM);
         else if (call->request.kind == REQUEST_ADD)
@@ -423,18 +422,25 @@ static void submit_eligible(Service *s, Call *call) {
                 send_site(s, call);
 }
 
+/* First of all it is found out which site it is: the answer must not depend on how it is written,
+ * and nothing but sites is given to tables. */
 static void decide(Service *s, Call *call) {
-        _cleanup_free_ char *folded = NULL;
+        char site[SITE_SIZE];
         const char *why = "";
-        DomainsAnswer answer = DOMAINS_ERROR;
+        int r = site_normalize(call->request.site, site);
 
-        if (site_fold(call->request.site, &folded) < 0)
-                why = strerror(ENOMEM);
-        else
-                answer = domains_match(s->domains, folded, &why);
-        switch (answer) {
+        if (r == -EINVAL) {
+                refuse(s, call, REQUEST_DENY, LOG_WARNING,
+                       "neither a valid host name nor an address literal", 0);
+                return;
+        }
+        if (r < 0) {
+                fail(s, call, r);
+                return;
+        }
+        switch (domains_match(s->domains, site, &why)) {
         case DOMAINS_YES:
-                submit_eligible(s, call);
+                submit_eligible(s, call, site);
                 break;
         case DOMAINS_NO:
                 refuse(s, call, REQUEST_DENY, LOG_NOTICE, "not in fast_flush_domains", 0);

@@ -194,6 +194,20 @@ int site_normalize(const char *text, char ret[static SITE_SIZE]) {
         return normalize_hostname(text, ret);
 }
 
+int site_unicode(const char *site, char **ret) {
+        char *unicode = NULL;
+
+        *ret = NULL;
+        if (!has_alabel(site))
+                return 0;
+        /* All normal forms can be converted: site_normalize() has done it. */
+        if (idn2_to_unicode_8z8z(site, &unicode, IDN2_NONTRANSITIONAL) != IDN2_OK)
+                return -ENOMEM;
+        *ret = strdup(unicode);
+        idn2_free(unicode);
+        return *ret ? 0 : -ENOMEM;
+}
+
 static char to_log_char(char c) {
         if (is_lower_alnum(c))
                 return c;

@@ -12,11 +12,11 @@
 #define SITE_LOG_SIZE (SITE_MAX + 1) /* of a log name; "x" becomes "xZ", both fit */
 
 /**
- * site_fold() - fold case, as the eligibility list is compared
+ * site_fold() - fold case, as flush(8) does before it compares
  * @text:  ends in NUL
  * @ret:   receives a new string, to be freed; full Unicode folding if @text is UTF-8, else ASCII
  *
- * No IDNA here: a U-label and its A-label are two different texts to the eligibility list.
+ * No IDNA here: a U-label and its A-label stay two different texts.
  *
  * Return: 0, or -ENOMEM.
  * Source: spec 6 (item 6).
@@ -33,6 +33,16 @@ int site_fold(const char *text, char **ret);
  *         releases refuse them by accident).
  */
 int site_normalize(const char *text, char ret[static SITE_SIZE]);
+
+/**
+ * site_unicode() - how people write a site: with U-labels in the place of A-labels
+ * @site:  normal form
+ * @ret:   receives a new string in UTF-8 and lower case, to be freed; NULL: it has no A-label
+ *
+ * Return: 0, or -ENOMEM.
+ * Source: UTS 46 non-transitional.
+ */
+int site_unicode(const char *site, char **ret);
 
 /**
  * site_to_log() - name of the log of a site

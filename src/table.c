@@ -25,6 +25,7 @@ typedef struct Answer {
         TableAnswer answer; /* TABLE_PENDING: wanted or being asked */
         bool asked;         /* is among the keys of the running postmap */
         uint64_t expires_usec;
+        const char *another; /* within @site, after its NUL; NULL: there is none */
         char site[];
 } Answer;
 
@@ -105,19 +106,20 @@ const char *table_error(const Table *t) {
         return t->error;
 }
 
-static TableAnswer want(Table *t, const char *site) {
-        size_t n = strlen(site);
+static TableAnswer want(Table *t, const char *site, const char *another) {
+        size_t n = strlen(site) + 1, n_another = another ? strlen(another) + 1 : 0;
         bool oom = false;
         Answer *a;
 
         if (HASH_COUNT(t->answers) >= ANSWERS_MAX)
                 forget_answers(t, false);
-        a = malloc(sizeof *a + n + 1);
+        a = malloc(sizeof *a + n + n_another);
         if (a) {
                 a->answer = TABLE_PENDING;
                 a->asked = false;
                 a->expires_usec = USEC_INFINITY;
-                memcpy(a->site, site, n + 1);
+                memcpy(a->site, site, n);
+                a->another = another ? memcpy(a->site + n, another, n_another) : NULL;
                 HASH_ADD_STR(t->answers, site, a);
         }
         if (!a || oom) {
@@ -129,12 +131,12 @@ static TableAnswer want(Table *t, const char *site) {
         return TABLE_PENDING;
 }
 
-TableAnswer table_lookup(Table *t, const char *site) {
+TableAnswer table_lookup(Table *t, const char *site, const char *another) {
         Answer *a;
 
         HASH_FIND_STR(t->answers, site, a);
         if (!a)
-                return want(t, site);
+                return want(t, site, another);
         if (a->answer != TABLE_PENDING && now_usec() >= a->expires_usec) {
                 a->answer = TABLE_PENDING;
                 a->asked = false;
@@ -157,9 +159,9 @@ static const char *next_key(const Table *t, const char *site, const char *key) {
         return t->subdomains ? dot + 1 : dot;
 }
 
-/* What is left of "a." and the like; nothing to ask for, and so nothing to be found. */
-static bool is_key(const char *key) {
-        return key[0] != '\0' && !streq(key, ".");
+static void write_site(const Table *t, const char *site, FILE *f) {
+        for (const char *k = site; k; k = next_key(t, site, k))
+                (void) fprintf(f, "%s\n", k);
 }
 
 static int write_keys(Table *t, char **ret, size_t *ret_n) {
@@ -168,11 +170,13 @@ static int write_keys(Table *t, char **ret, size_t *ret_n) {
 
         if (!f)
                 return -ENOMEM;
-        for (Answer *a = t->answers; a; a = a->hh.next)
-                if (a->answer == TABLE_PENDING)
-                        for (const char *k = a->site; k; k = next_key(t, a->site, k))
-                                if (is_key(k))
-                                        (void) fprintf(f, "%s\n", k);
+        for (Answer *a = t->answers; a; a = a->hh.next) {
+                if (a->answer != TABLE_PENDING)
+                        continue;
+                write_site(t, a->site, f);
+                if (a->another)
+                        write_site(t, a->another, f);
+        }
         if (fclose(f) != 0) {
                 free(text);
                 return -ENOMEM;
@@ -216,7 +220,7 @@ static bool is_found(const Table *t, const Found *found, const char *site) {
 
         for (const char *k = site; k; k = next_key(t, site, k)) {
                 HASH_FIND_STR(found, k, f);
-                if (f && is_key(k))
+                if (f)
                         return true;
         }
         return false;
@@ -269,7 +273,7 @@ static void on_answers(Child *child, const ChildResult *result, void *userdata) 
         for (Answer *a = t->answers; a; a = a->hh.next) {
                 if (!a->asked)
                         continue;
-                if (is_found(t, found, a->site))
+                if (is_found(t, found, a->site) || (a->another && is_found(t, found, a->another)))
                         set_answer(a, TABLE_HIT, now);
                 else
                         set_answer(a, failed ? TABLE_ERROR : TABLE_MISS, now);

@@ -30,12 +30,14 @@ Table *table_free(Table *table);
 
 /**
  * table_lookup() - is the site in the table?
- * @site:  folded, not empty, no control characters or blanks
+ * @site:     not empty, no control characters or blanks: postmap(1) takes one key a line
+ * @another:  the same site in another spelling, of which that holds as well; NULL: there is none.
+ *            A hit for either is one. It follows from @site.
  *
  * Answers are kept for a minute (an error: a second), and bounded in number: a change to the
  * table is seen in time, and a storm of adds for one site asks once.
  */
-TableAnswer table_lookup(Table *table, const char *site);
+TableAnswer table_lookup(Table *table, const char *site, const char *another);
 
 typedef void (*table_done_t)(void *userdata);
 

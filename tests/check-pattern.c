@@ -22,6 +22,7 @@ START_TEST(a_site_means_itself) {
         ck_assert(matches("b\xc3\xbc"
                           "cher.example",
                           false, "xn--bcher-kva.example"));
+        ck_assert(matches("Example.COM.", false, "example.com"));
         ck_assert(!matches("example.com", false, "mail.example.com"));
         ck_assert(!matches("example.com", false, "example.com.test"));
 }
@@ -44,6 +45,10 @@ START_TEST(a_glob_means_what_it_matches) {
         ck_assert(matches("[ab].test", false, "b.test"));
         ck_assert(!matches("[ab].test", false, "c.test"));
         ck_assert(!matches("*.com", true, "com"));
+        ck_assert(matches("*.b\u00fccher.example", false, "a.xn--bcher-kva.example"));
+        ck_assert(matches("*B\u00dcCH*", false, "a.xn--bcher-kva.example"));
+        ck_assert(matches("*.xn--bcher*", false, "a.xn--bcher-kva.example"));
+        ck_assert(!matches("*.b\u00fccher.example", false, "a.xn--bucher.example"));
 }
 END_TEST
 
@@ -62,7 +67,9 @@ START_TEST(the_name_of_a_strange_log_can_be_given) {
 END_TEST
 
 START_TEST(what_is_neither_is_refused) {
-        static const char *const texts[] = {"", ".", "a b", "a..b", "-a.test", "1.2.3.4"};
+        static const char *const texts[] = {
+                "",        ".",  "a b",           "a..b",         "-a.test",
+                "1.2.3.4", "..", "example.com..", "x@example.com"};
         Pattern p;
 
         for (size_t i = 0; i < ARRAY_SIZE(texts); i++)

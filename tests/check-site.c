@@ -244,6 +244,29 @@ START_TEST(case_is_folded_as_the_eligibility_list_is_compared) {
 }
 END_TEST
 
+static const struct {
+        const char *site, *unicode;
+} unicodes[] = {
+        {"example.com", NULL},
+        {"[ipv6:2001:db8::1]", NULL},
+        {"ax--b.example", NULL},
+        {"xn--bcher-kva.example", "bücher.example"},
+        {"a.xn--bcher-kva.xn--fa-hia.example", "a.bücher.faß.example"},
+        {"xn--wgv71a119e", "日本語"},
+        {"xn--n3h.example", "☃.example"}, /* which nobody may type */
+};
+
+START_TEST(a_site_can_be_written_with_u_labels) {
+        _cleanup_free_ char *unicode = NULL;
+
+        ck_assert_int_eq(site_unicode(unicodes[_i].site, &unicode), 0);
+        if (unicodes[_i].unicode)
+                ck_assert_str_eq(unicode, unicodes[_i].unicode);
+        else
+                ck_assert_ptr_null(unicode);
+}
+END_TEST
+
 int main(void) {
         TCase *tc = tcase_create("site");
 
@@ -258,5 +281,6 @@ int main(void) {
         tcase_add_test(tc, a_log_name_longer_than_any_site_is_not_ours);
         tcase_add_loop_test(tc, case_is_folded_as_the_eligibility_list_is_compared, 0,
                             ARRAY_SIZE(folds));
+        tcase_add_loop_test(tc, a_site_can_be_written_with_u_labels, 0, ARRAY_SIZE(unicodes));
         return run_case("site", tc);
 }

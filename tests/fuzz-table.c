@@ -60,6 +60,20 @@ static bool was_found(const char *lines) {
         return false;
 }
 
+/* A site has neither blanks nor empty labels. */
+static bool may_be_asked_for(const char *site) {
+        size_t n = strlen(site);
+
+        for (const char *p = site; *p; p++)
+                if ((unsigned char) *p <= ' ' || *p == 0x7f)
+                        return false;
+        return site[0] != '.' && !strstr(site, "..") && (n == 0 || site[n - 1] != '.');
+}
+
+static TableAnswer look_up(Table *t, const char *site, const char *another) {
+        return table_lookup(t, site, *another ? another : NULL);
+}
+
 static void silence(void) {
         (void) setenv("SYSTEMD_LOG_LEVEL", "emerg", 1);
         log_open();
@@ -68,7 +82,7 @@ static void silence(void) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         static const char *const postmap[] = {"/postmap", "-q", "-", NULL};
         _cleanup_free_ char *name = NULL, *site = NULL, *output = NULL, *errors = NULL,
-                            *printed = NULL;
+                            *another = NULL, *printed = NULL;
         ChildResult result = {0};
         TableAnswer answer;
         unsigned n_done = 0;
@@ -86,14 +100,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         site = fuzz_part(&data, &n);
         output = fuzz_part(&data, &n);
         errors = fuzz_part(&data, &n);
-        for (const char *p = site; *p; p++)
-                if ((unsigned char) *p <= ' ' || *p == 0x7f)
-                        return 0; /* the eligibility list never asks for it */
-        if (*site == '\0')
+        another = fuzz_part(&data, &n);
+        if (*site == '\0' || !may_be_asked_for(site) || !may_be_asked_for(another))
                 return 0;
 
         require(table_new(name, subdomains, postmap, &t) == 0);
-        require(table_lookup(t, site) == TABLE_PENDING);
+        require(look_up(t, site, another) == TABLE_PENDING);
         require(table_start(t, NULL, on_answers, &n_done) == 0);
         if (asked) {
                 printed = strdup(output);
@@ -101,7 +113,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
                 result.errors = errors;
                 running.done(&running, &result, running.userdata);
                 require(n_done == 1);
-                answer = table_lookup(t, site);
+                answer = look_up(t, site, another);
                 require(answer != TABLE_PENDING);
                 require((answer == TABLE_HIT) == was_found(printed));
                 for (const char *p = table_error(t); *p; p++)

@@ -284,7 +284,7 @@ def quiet_says_nothing_but_errors(case):
         eq((r.stdout, r.stderr), ("", ""), args)
     r = daemon.ctl("-q", "flush", "nosuch.test", check=False)
     eq((r.returncode, r.stdout), (NOPERM, ""))
-    eq(r.stderr.startswith("fflushctl: nosuch.test: not eligible"), True)
+    eq(r.stderr.startswith("fflushctl: nosuch.test: not in fast_flush_domains"), True)
 
 
 @test
@@ -554,7 +554,7 @@ def another_host_with_a_real_sshd(case):
         r = there("deliver", "-", stdin="A1 NOSUCH\n")
         eq((r.returncode, r.stdout), (NOINPUT, "A1: moved\nNOSUCH: no such message in the queue\n"))
         eq(there("show", "no'such").stderr,
-           "fflushctl: neither a destination nor a pattern: \"no'such\"\n")
+           "fflushctl: not a domain name: \"no'such\"\n")
     finally:
         server.terminate()
         server.wait(harness.TIMEOUT)
@@ -591,6 +591,86 @@ def import_records_each_pair_once(case):
     eq(spool.files("flush"), ["flush/L192_0_2_1R", "flush/example_com", "flush/xnDDbcherDkva_test"])
     eq(objects(import_from(daemon, text, "--json")), [wanted | {"added": 0, "known": 6}])
     eq(spool.read("flush/example_com"), b"A2\nA1\n")
+
+
+SPELLINGS = ("xn--bcher-kva.example", "XN--BCHER-kva.Example", "b\u00fccher.example",
+             "B\u00dcCHER.EXAMPLE", "bu\u0308cher.example", "b\u00fccher\u3002example")
+
+
+@test
+def a_site_has_one_answer_however_it_is_written(case):
+    """In the list as to any command."""
+    site, log = "xn--bcher-kva.example", "flush/xnDDbcherDkva_example"
+    for listed in SPELLINGS[::2] + ("example",):
+        spool, daemon = case.make(fast_flush_domains="!other.example, " + listed)
+        for text in SPELLINGS[1::2] + (site, "b\u00fccher.example."):
+            def check(*args, wanted, record=True):
+                if record:
+                    spool.put("deferred/A/A1")
+                    spool.log("xnDDbcherDkva_example", b"A1\n")
+                r = daemon.ctl(*args, check=False)
+                eq((r.returncode, r.stderr), (OK, ""), (listed, args))
+                if wanted not in r.stdout:
+                    raise AssertionError("%s, %s: %s" % (listed, args, r.stdout))
+
+            flushed = site + ": 1 found, 1 moved"
+            check("flush", text, wanted=flushed)
+            check("flush", "-S", text, wanted=flushed)
+            check("flush", "-l", "5", text, wanted=flushed)
+            check("flush", "-n", text, wanted=site + ": 1 found, 1 would be moved")
+            check("flush", "-j", text, wanted='{"site":"%s","status":"ok"' % site)
+            check("list", text, wanted=site)
+            check("show", text, wanted=site)
+            check("metrics", text, wanted='{site="%s"}' % site)
+            os.unlink(spool.join(log))
+            check("flush", "-w", text, wanted=site + ": 0 found", record=False)
+            check("add", text, "A2", wanted="", record=False)
+            eq(spool.read(log), b"A2\n", (listed, text))
+            os.unlink(spool.join(log))
+            r = import_from(daemon, message("A3", "x@" + text.rstrip(".")))
+            eq(r.stdout, "1 deferred messages: 1 records added, 0 already there\n")
+            eq(spool.read(log), b"A3\n", (listed, text))
+        for pattern in ("*", "*b\u00fccher*", "*xn--bcher*"):
+            check("flush", pattern, wanted=flushed)
+        journal = [line for line in daemon.journal() if "send_site" in line]
+        eq([line for line in journal if " " + site + ":" not in line], [], "in the journal")
+
+
+@test
+def a_site_that_is_refused_is_refused_in_each_spelling(case):
+    spool, daemon = case.make(fast_flush_domains="!b\u00fccher.example, example")
+    for text in SPELLINGS:
+        for args in (("flush", text), ("flush", "-S", text), ("flush", "-w", text),
+                     ("add", text, "A1")):
+            r = daemon.ctl(*args, check=False)
+            eq((r.returncode, r.stderr.splitlines()[0]),
+               (NOPERM, "fflushctl: xn--bcher-kva.example: not in fast_flush_domains"), args)
+        eq(objects(daemon.ctl("-j", "flush", text, check=False)),
+           [{"site": "xn--bcher-kva.example", "status": "denied"}])
+    eq(spool.files("flush"), [])
+
+
+@test
+def what_is_no_site_is_refused_the_same_by_all_commands(case):
+    spool, daemon = case.make(fast_flush_domains="example.com, static:all")
+    spool.put("deferred/A/A1")
+    spool.log("example_com", b"A1\n")
+    for text in ("a b", "", ".", "a..b", "example.com..", "1.2.3.4", "xn--a.example", "-a.example",
+                 "l" * 64 + ".example", "a" * 5000, "b\udcff.example", "a\u200db.example",
+                 "\u2603.test", "x@example.com", "<x@example.com>"):
+        shown = {"b\udcff.example": "b\\xff.example",
+                 "a\u200db.example": "a\\xe2\\x80\\x8db.example"}.get(text, text)
+        hint = " (an address? give what is after the @)" if "@" in text else ""
+        wanted = 'fflushctl: not a domain name%s: "%s"%s\n' % (
+            hint, shown[:60], " (cut)" if len(text) > 60 else "")
+        for args in (("flush", "example.com"), ("flush", "-n"), ("flush", "-S"), ("flush", "-w"),
+                     ("flush", "-l", "1"), ("flush", "-j"), ("flush", "*"), ("list",), ("show",),
+                     ("metrics",)):
+            r = daemon.ctl(*args, "--", text, check=False)
+            eq((r.returncode, r.stdout, r.stderr), (DATAERR, "", wanted), (args, text))
+        r = daemon.ctl("add", "--", text, "A1", check=False)
+        eq((r.returncode, r.stdout, r.stderr), (DATAERR, "", wanted), ("add", text))
+    eq(spool.files("incoming"), [])  # nor is anything done for those beside it
 
 
 @test
