@@ -97,6 +97,10 @@ void ctl_vprint(CtlStyle style, const char *format, va_list ap) {
                         format, ap);
 }
 
+void ctl_pass_on(FILE *f, const char *line, bool ends) {
+        write_line(f, "", line, ends ? "\n" : "");
+}
+
 /* Over the line before, for which there is a terminal. */
 static bool has_progress;
 

@@ -101,6 +101,9 @@ const char *ctl_style(CtlStyle style);
 void ctl_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void ctl_progress_end(void);
 
+/** ctl_pass_on() - a line of another fflushctl, which has escaped itself what it shows */
+void ctl_pass_on(FILE *f, const char *line, bool ends);
+
 /** ctl_write_json() - one object on one line; frees it; NULL: there was no memory for it
  * Return: EX_OK, or EX_OSERR. */
 int ctl_write_json(json_t *object, FILE *f);
@@ -114,10 +117,10 @@ json_t *ctl_json_text(const char *text);
 /* ------------------------------------------------------------------------------------------- */
 
 /**
- * ctl_host() - run fflushctl on another host in our place
+ * ctl_host() - run fflushctl on another host in our place, and show what it shows
  * @words:  its options and arguments, @n of them
  *
- * Return: an exit status, if ssh(1) cannot be run; else it does not return.
+ * Return: its exit status, or that of ssh(1).
  */
 int ctl_host(const char *host, char *const words[], size_t n);
 

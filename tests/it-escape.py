@@ -182,6 +182,21 @@ def values_of_every_option_of_every_command(case):
     expect(host.ctl("--instance", EVIL, "metrics"), SHOWN.replace("\\", "\\\\"), "a label")
 
 
+@test
+def another_host(case):
+    """It may be anybody's by now."""
+    text = os.path.join(case.base, "evil")
+    with open(text, "wb") as f:
+        f.write(os.fsencode(EVIL) + b"\0\n" + b"x" * 200000 + b"\n\nlast" + os.fsencode(LINE))
+    ssh = stand_in(case, "ssh", "#!/bin/sh\ncat %s; cat %s >&2; exit 66\n" % (text, text))
+    host = Host(case)
+    r = run(host.ctl_path, "-H", "mx", "list", env={"PATH": ssh + ":" + os.environ["PATH"]})
+    eq(r.returncode, 66)
+    shown = SHOWN + r"\xc2\x9b2J\x9b2J\xe2\x80\xae\xe2\x80\xa8\x7f\x08"
+    for data in (r.stdout, r.stderr):
+        eq(data.decode(), shown + "\nforgedil?\n" + "x" * 200000 + "\n\nlast" + shown + "forgedil")
+
+
 # -------------------------------------------------------------------------------------- files
 
 @test
