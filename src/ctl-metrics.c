@@ -359,8 +359,8 @@ static int write_file(const Report *r, const char *path) {
                 return EX_CANTCREAT;
         }
         status = print(r, f);
-        if (status == EX_OK && fflush(f) != 0) {
-                ctl_error("%s: %s", path, strerror(errno));
+        if (status == EX_OK && (k = newfile_sync(f)) < 0) {
+                ctl_error("%s: %s", path, strerror(-k));
                 status = EX_IOERR;
         }
         k = newfile_end(f, temporary, status == EX_OK ? path : NULL);

@@ -31,6 +31,10 @@ int newfile_begin(const char *path, mode_t mode, FILE **ret, char **ret_temporar
         return 0;
 }
 
+int newfile_sync(FILE *f) {
+        return fflush(f) == 0 && fsync(fileno(f)) == 0 ? 0 : -errno;
+}
+
 int newfile_end(FILE *f, char *temporary, const char *path) {
         bool failed = ferror(f);
         int r = 0;

@@ -16,6 +16,15 @@
 int newfile_begin(const char *path, mode_t mode, FILE **ret, char **ret_temporary);
 
 /**
+ * newfile_sync() - have it on the disk, for a file that is believed after a loss of power
+ *
+ * May take long. Without it the new name can come to have nothing, or a part.
+ *
+ * Return: 0, or a negative errno; newfile_end() has to follow in any case.
+ */
+int newfile_sync(FILE *f);
+
+/**
  * newfile_end() - put the new file in the place of @path, if all of it could be written
  * @f, @temporary:  of newfile_begin(); closed and freed
  * @path:           NULL: it is not wanted after all
