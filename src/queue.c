@@ -38,13 +38,27 @@ static bool lists_queue(const char *list, const char *name) {
         }
 }
 
+void queue_set_layout(Queue *q, const char *hash_queue_names, unsigned hash_depth) {
+        q->hash_depth = hash_depth;
+        for (int i = 0; i < _QUEUE_NAME_MAX; i++)
+                q->hashed[i] = lists_queue(hash_queue_names, queue_name((QueueName) i));
+}
+
 int queue_open(const char *directory, const char *hash_queue_names, unsigned hash_depth,
                Queue *ret) {
-        ret->hash_depth = hash_depth;
-        for (int i = 0; i < _QUEUE_NAME_MAX; i++)
-                ret->hashed[i] = lists_queue(hash_queue_names, queue_name((QueueName) i));
+        queue_set_layout(ret, hash_queue_names, hash_depth);
         ret->fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         return ret->fd < 0 ? -errno : 0;
+}
+
+int queue_is_at(const Queue *q, const char *directory) {
+        struct stat ours, theirs;
+
+        if (stat(directory, &theirs) < 0)
+                return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
+        if (fstat(q->fd, &ours) < 0)
+                return -errno;
+        return ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
 }
 
 void queue_path(const Queue *q, QueueName name, const char *id, char ret[static QUEUE_PATH_SIZE]) {

@@ -40,6 +40,15 @@ const char *queue_name(QueueName name);
 int queue_open(const char *directory, const char *hash_queue_names, unsigned hash_depth,
                Queue *ret);
 
+/** queue_set_layout() - hash_queue_names and hash_queue_depth as they are now; @q stays open */
+void queue_set_layout(Queue *q, const char *hash_queue_names, unsigned hash_depth);
+
+/**
+ * queue_is_at() - is the open queue directory the one at this path?
+ * Return: 1, 0 (another one is, or none), or a negative errno: cannot be told.
+ */
+int queue_is_at(const Queue *q, const char *directory);
+
 /**
  * queue_path() - path of a file, below the queue directory
  * @id:  a valid name (queueid_valid())

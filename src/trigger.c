@@ -33,15 +33,26 @@ static int on_retry(sd_event_source *source, uint64_t usec, void *userdata) {
         return 0;
 }
 
+int trigger_configure(Trigger *t, int queue_fd, const char *service, uint64_t retry_usec) {
+        char *endpoint;
+
+        if (asprintf(&endpoint, "public/%s", service) < 0)
+                return -ENOMEM;
+        free(t->endpoint);
+        t->endpoint = endpoint;
+        t->queue_fd = queue_fd;
+        t->retry_usec = retry_usec;
+        return 0;
+}
+
 int trigger_init(Trigger *t, sd_event *event, int queue_fd, const char *service,
                  uint64_t retry_usec) {
         int r;
 
-        *t = (Trigger){.queue_fd = queue_fd, .retry_usec = retry_usec};
-        if (asprintf(&t->endpoint, "public/%s", service) < 0) {
-                t->endpoint = NULL;
-                return -ENOMEM;
-        }
+        *t = (Trigger){0};
+        r = trigger_configure(t, queue_fd, service, retry_usec);
+        if (r < 0)
+                return r;
         r = sd_event_add_time(event, &t->retry, CLOCK_MONOTONIC, 0, 0, on_retry, t);
         if (r >= 0)
                 r = sd_event_source_set_enabled(t->retry, SD_EVENT_OFF);

@@ -23,6 +23,12 @@ typedef struct Trigger {
 int trigger_init(Trigger *t, sd_event *event, int queue_fd, const char *service,
                  uint64_t retry_usec);
 
+/**
+ * trigger_configure() - other values from now on, also for what is still to be sent again
+ * Return: 0, or -ENOMEM: all is as before.
+ */
+int trigger_configure(Trigger *t, int queue_fd, const char *service, uint64_t retry_usec);
+
 /** trigger_free() - what is still to be sent again is sent now */
 void trigger_free(Trigger *t);
 

@@ -172,6 +172,17 @@ START_TEST(a_trigger_that_is_lost_again_is_given_up) {
 }
 END_TEST
 
+START_TEST(what_is_lost_goes_to_the_queue_manager_of_now) {
+        ck_assert_int_eq(trigger_configure(&second, spool_fd, "other", USEC_PER_MSEC), 0);
+        trigger_send(&second, QMGR_SCAN_INCOMING);
+        ck_assert(trigger_pending(&second));
+        ck_assert_int_eq(trigger_configure(&second, spool_fd, "qmgr", USEC_PER_MSEC), 0);
+        spool_listen();
+        run_until_sent_again();
+        ck_assert_str_eq(spool_triggers(), "I");
+}
+END_TEST
+
 START_TEST(what_is_lost_is_sent_once_more_at_the_end) {
         trigger_send(&second, QMGR_FLUSH_DEAD);
         trigger_send(&second, QMGR_SCAN_INCOMING);
@@ -201,6 +212,7 @@ int main(void) {
         tcase_add_test(retry, a_lost_trigger_is_sent_once_more);
         tcase_add_test(retry, lost_triggers_are_repeated_once_each_and_in_their_order);
         tcase_add_test(retry, a_trigger_that_is_lost_again_is_given_up);
+        tcase_add_test(retry, what_is_lost_goes_to_the_queue_manager_of_now);
         tcase_add_test(retry, what_is_lost_is_sent_once_more_at_the_end);
         return run_cases("qmgr", (TCase *[]){tc, retry}, 2);
 }
