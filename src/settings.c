@@ -9,7 +9,6 @@
 
 #include "domains.h"
 #include "escape.h"
-#include "postconf.h"
 #include "queueid.h"
 #include "textfile.h"
 #include "timespan.h"
@@ -291,6 +290,8 @@ static int parse_text(Settings *s, const char *path, char *text) {
                 r = take_values(s, cfg);
         else if (errno == ENOMEM) /* no fault of the file, so no reason to serve without it */
                 r = -ENOMEM;
+        else
+                s->broken = true;
         (void) cfg_free(cfg);
         (void) fclose(f);
         return r;
@@ -306,10 +307,12 @@ static int parse_file(Settings *s, const char *path) {
         r = textfile_read(path, CONFIG_SIZE_MAX, &text);
         if (r < 0) {
                 add_problem(s, "%s: %s", path, textfile_strerror(r));
+                s->broken = true;
                 return r == -ENOMEM ? r : 0;
         }
         if (!blank_comments(text)) {
                 add_problem(s, "%s: a comment without an end", path);
+                s->broken = true;
                 return 0;
         }
         return text[0] ? parse_text(s, path, text) : 0;
@@ -336,8 +339,10 @@ static int parse_drop_ins(Settings *s, const char *file) {
         n = scandir(dir, &entries, is_conf, alphasort);
         if (n < 0 && errno == ENOMEM)
                 return -ENOMEM;
-        if (n < 0 && errno != ENOENT)
+        if (n < 0 && errno != ENOENT) {
                 add_problem(s, "%s: %s", dir, strerror(errno));
+                s->broken = true;
+        }
         for (int i = 0; i < n; i++) {
                 _cleanup_free_ char *path = NULL;
 
@@ -388,20 +393,27 @@ static int take_postconf(Settings *s, char *output) {
         return 0;
 }
 
-static int load_postfix(Settings *s) {
-        const char *dir = s->text[POSTFIX_CONFIG_DIRECTORY];
-        _cleanup_free_ char *main_cf = NULL, *output = NULL, *problem = NULL;
-        const char *argv[_INDEX_MAX + 5];
+/* All that is not in the files. The program is watched as well: another release of Postfix has
+ * other defaults, and perhaps the other dialect. */
+static int make_query(Settings *s) {
+        const char *dir = s->text[POSTFIX_CONFIG_DIRECTORY], **argv;
         size_t n = 0;
         int r;
 
         if (dir[0] == '\0')
                 return 0;
-        if (asprintf(&main_cf, "%s/main.cf", dir) < 0)
+        if (asprintf(&s->main_cf, "%s/main.cf", dir) < 0) {
+                s->main_cf = NULL;
                 return -ENOMEM;
-        r = watch_add(&s->files, main_cf);
+        }
+        r = watch_add(&s->files, s->main_cf);
+        if (r == 0)
+                r = watch_add(&s->files, POSTFIX_COMMAND_DIR "/postconf");
         if (r < 0)
                 return r;
+        argv = calloc(_INDEX_MAX + 5, sizeof *argv);
+        if (!argv)
+                return -ENOMEM;
         argv[n++] = POSTFIX_COMMAND_DIR "/postconf";
         argv[n++] = "-c";
         argv[n++] = dir;
@@ -409,15 +421,11 @@ static int load_postfix(Settings *s) {
         for (int i = 0; i < _INDEX_MAX; i++)
                 if (table[i].postfix && s->source[i] != SOURCE_FILE)
                         argv[n++] = table[i].name;
-        argv[n] = NULL;
-
-        /* systemd sets it, by CacheDirectory=. */
-        r = postconf_ask(argv, main_cf, getenv("CACHE_DIRECTORY"), &output, &problem);
-        if (problem)
-                add_problem(s, "%s", problem);
-        if (r == -ENODATA)
-                return 0;
-        return r < 0 ? r : take_postconf(s, output);
+        s->query = (PostconfQuery){.argv = argv,
+                                   .main_cf = s->main_cf,
+                                   /* systemd sets it, by CacheDirectory=. */
+                                   .directory = getenv("CACHE_DIRECTORY")};
+        return 0;
 }
 
 static uint64_t time_of(const Settings *s, Index i) {
@@ -532,29 +540,25 @@ static int set_defaults(Settings *s, const char *instance) {
         return set_value(s, POSTFIX_CONFIG_DIRECTORY, directory, SOURCE_DEFAULT);
 }
 
-static int load(Settings *s, const char *file, const char *instance) {
+static int begin(Settings *s) {
         _cleanup_free_ char *own = NULL;
         int r;
 
-        r = set_defaults(s, instance);
+        r = set_defaults(s, s->instance);
         if (r < 0)
                 return r;
-        if (instance && asprintf(&own, SETTINGS_DIR "/%s/fflushd.conf", instance) < 0)
+        if (s->instance && asprintf(&own, SETTINGS_DIR "/%s/fflushd.conf", s->instance) < 0)
                 return -ENOMEM;
-        r = load_files(s, file ? file : own ? own : SETTINGS_FILE, !file);
-        if (r == 0)
-                r = load_postfix(s);
-        if (r < 0)
-                return r;
-        fill_in(s);
-        r = find_subdomains(s);
-        return r < 0 ? r : check_domains(s);
+        r = load_files(s, s->file ? s->file : own ? own : SETTINGS_FILE, !s->file);
+        return r < 0 ? r : make_query(s);
 }
 
-int settings_load(const char *file, const char *instance, Settings *ret) {
-        Settings s = {.text = calloc(_INDEX_MAX, sizeof *s.text),
+int settings_begin(const char *file, const char *instance, Settings *ret) {
+        Settings s = {.file = file,
+                      .instance = instance,
+                      .text = calloc(_INDEX_MAX, sizeof *s.text),
                       .source = calloc(_INDEX_MAX, sizeof *s.source)};
-        int r = s.text && s.source ? load(&s, file, instance) : -ENOMEM;
+        int r = s.text && s.source ? begin(&s) : -ENOMEM;
 
         if (r < 0) {
                 settings_free(&s);
@@ -564,18 +568,79 @@ int settings_load(const char *file, const char *instance, Settings *ret) {
         return 0;
 }
 
+int settings_finish(Settings *s, char *output, const char *problem) {
+        int r = 0;
+
+        if (problem)
+                add_problem(s, "%s", problem);
+        if (output)
+                r = take_postconf(s, output);
+        if (r < 0)
+                return r;
+        s->unasked = s->query.argv && !output;
+        fill_in(s);
+        r = find_subdomains(s);
+        return r < 0 ? r : check_domains(s);
+}
+
+static int ask(Settings *s, bool hurry) {
+        _cleanup_free_ char *output = NULL, *problem = NULL;
+        bool up_to_date = true;
+        int r;
+
+        if (!s->query.argv)
+                return settings_finish(s, NULL, NULL);
+        if (!hurry || postconf_kept(&s->query, &output, &up_to_date) < 0) {
+                r = postconf_ask(&s->query, &output, &problem);
+                if (r == -ENOMEM)
+                        return r;
+        }
+        s->outdated = !up_to_date;
+        return settings_finish(s, output, problem);
+}
+
+static int load(const char *file, const char *instance, bool hurry, Settings *ret) {
+        Settings s;
+        int r = settings_begin(file, instance, &s);
+
+        if (r < 0)
+                return r;
+        r = ask(&s, hurry);
+        if (r < 0) {
+                settings_free(&s);
+                return r;
+        }
+        *ret = s;
+        return 0;
+}
+
+int settings_load(const char *file, const char *instance, Settings *ret) {
+        return load(file, instance, false, ret);
+}
+
+int settings_start(const char *file, const char *instance, Settings *ret) {
+        return load(file, instance, true, ret);
+}
+
 void settings_free(Settings *s) {
         for (int i = 0; i < _INDEX_MAX && s->text; i++)
                 free(s->text[i]);
         free(s->text);
         free(s->source);
         free(s->problems);
+        free(s->query.argv);
+        free(s->main_cf);
         watch_free(s->files);
         *s = (Settings){0};
 }
 
 bool settings_changed(const Settings *s) {
-        return watch_changed(s->files);
+        return s->outdated || watch_changed(s->files);
+}
+
+bool settings_improve(const Settings *s, const Settings *old) {
+        return s->incomplete <= old->incomplete && s->broken <= old->broken &&
+               s->unasked <= old->unasked;
 }
 
 /* Only in double quotes has libconfuse escapes, and variables. */

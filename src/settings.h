@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "postconf.h"
 #include "watch.h"
 
 /* Values as the daemon uses them. Strings belong to the Settings. */
@@ -26,9 +27,15 @@ typedef struct Settings {
 
         /* Postfix should have told something that must not be guessed, and did not. */
         bool incomplete;
+        bool broken;    /* one of the files could not be read or parsed, and counts as empty */
+        bool unasked;   /* Postfix should have been asked, and has not answered */
+        bool outdated;  /* what Postfix said is of an earlier main.cf */
         char *problems; /* NULL, or what is wrong, one line each; the settings can be used anyway */
+        const char *file, *instance; /* of settings_begin(), borrowed */
+        PostconfQuery query; /* argv NULL: there is no Postfix to ask; private like the rest */
+        char *main_cf;
         Watch *files;
-        char **text; /* as written, by table index; private */
+        char **text; /* as written, by table index */
         unsigned char *source;
 } Settings;
 
@@ -49,10 +56,37 @@ typedef struct Settings {
  * Return: 0, or -ENOMEM.
  */
 int settings_load(const char *file, const char *instance, Settings *ret);
+
+/**
+ * settings_start() - the same in a hurry: what Postfix said last time will do
+ *
+ * It will if it is whole and of this command, program and host, and main.cf alone has changed
+ * since;
+ * @ret->outdated says so. Else Postfix is asked, as by settings_load().
+ */
+int settings_start(const char *file, const char *instance, Settings *ret);
+
+/**
+ * settings_begin() - the first half of settings_load(): the files, without asking Postfix
+ * @file, @instance:  kept in @ret, so they have to stay
+ * @ret:              for settings_finish(), by way of its query if that has an argv
+ */
+int settings_begin(const char *file, const char *instance, Settings *ret);
+
+/**
+ * settings_finish() - the second half
+ * @output:   what postconf(1) has printed, which is changed; NULL: nothing
+ * @problem:  why it has not, or NULL
+ * Return: 0, or -ENOMEM.
+ */
+int settings_finish(Settings *s, char *output, const char *problem);
 void settings_free(Settings *s);
 
-/** settings_changed() - has a file that was read, main.cf included, changed since? */
+/** settings_changed() - has a file that was read changed since, or main.cf, or Postfix itself? */
 bool settings_changed(const Settings *s);
+
+/** settings_improve() - is @s fit to take the place of @old: as whole as that, or more? */
+bool settings_improve(const Settings *s, const Settings *old);
 
 /** settings_print() - all values in use and where each comes from, as a configuration file */
 void settings_print(const Settings *s, FILE *f);

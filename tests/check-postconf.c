@@ -58,10 +58,20 @@ static void teardown(void) {
 }
 
 static int ask_for(const char *name, const char *directory) {
-        const char *const argv[] = {program, "-c", spool_dir, name, NULL};
+        const char *argv[] = {program, "-c", spool_dir, name, NULL};
+        PostconfQuery query = {.argv = argv, .main_cf = main_cf, .directory = directory};
 
         forget();
-        return postconf_ask(argv, main_cf, directory, &output, &problem);
+        return postconf_ask(&query, &output, &problem);
+}
+
+/* Return: as postconf_kept(). */
+static int look(bool *ret_current) {
+        const char *argv[] = {program, "-c", spool_dir, "a", NULL};
+        PostconfQuery query = {.argv = argv, .main_cf = main_cf, .directory = spool_dir};
+
+        forget();
+        return postconf_kept(&query, &output, ret_current);
 }
 
 static int ask(void) {
@@ -129,14 +139,123 @@ START_TEST(a_failure_is_told_and_not_kept) {
 }
 END_TEST
 
+static char *read_all_of(const char *name, size_t *ret_n) {
+        *ret_n = (size_t) spool_stat(name).st_size;
+        return spool_read(name);
+}
+
 START_TEST(another_text_in_its_place_is_no_answer) {
         static const char *const texts[] = {"", "a = 5\n", "\f\na = 5\n"};
+        bool current;
 
         for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
                 spool_write("postconf", texts[i]);
+                ck_assert_int_lt(look(&current), 0);
                 ck_assert_int_eq(ask(), 0);
                 ck_assert_str_eq(output, "a = 1\n");
         }
+}
+END_TEST
+
+START_TEST(one_of_an_earlier_file_is_known_as_such) {
+        bool current = false;
+
+        ck_assert_int_lt(look(&current), 0);
+        ck_assert_int_eq(ask(), 0);
+        ck_assert_int_eq(look(&current), 0);
+        ck_assert(current);
+        write_main_cf("a = 2\n", LONG_AGO + 1);
+        ck_assert_int_eq(look(&current), 0);
+        ck_assert(!current);
+        ck_assert_str_eq(output, "a = 1\n");
+        write_program(PROGRAM "# another release\n");
+        ck_assert_int_eq(look(&current), -ESTALE);
+        ck_assert_int_eq(runs(), 1);
+}
+END_TEST
+
+/* As a loss of power can leave it: the new name, and the file too short or with a hole. */
+START_TEST(one_that_is_not_whole_is_never_believed) {
+        _cleanup_free_ char *whole = NULL;
+        bool current;
+        size_t n;
+
+        write_main_cf("a = 1\nfast_flush_domains = one.test, two.test, three.test\n", LONG_AGO);
+        ck_assert_int_eq(ask(), 0);
+        whole = read_all_of("postconf", &n);
+        for (size_t i = 0; i < n; i++) {
+                _cleanup_free_ char *cut = strndup(whole, i), *hole = strdup(whole);
+
+                spool_write("postconf", cut);
+                ck_assert_msg(look(&current) < 0, "believed with %zu of %zu bytes", i, n);
+                hole[i] = hole[i] == 'x' ? 'y' : 'x';
+                spool_write("postconf", hole);
+                ck_assert_msg(look(&current) < 0, "believed with byte %zu changed", i);
+                hole[i] = '\0';
+                spool_write_bytes("postconf", hole, n);
+                ck_assert_msg(look(&current) < 0, "believed with byte %zu zero", i);
+        }
+        spool_write("postconf", whole);
+        ck_assert_int_eq(look(&current), 0);
+}
+END_TEST
+
+static int answer, answers;
+
+static void on_answer(int r, char *text, const char *why, void *userdata) {
+        forget();
+        answer = r;
+        answers++;
+        output = text ? strdup(text) : NULL;
+        problem = why ? strdup(why) : NULL;
+        (void) sd_event_exit(userdata, 0);
+}
+
+/* Has it answer through an event loop. */
+static int start(void) {
+        const char *argv[] = {program, "-c", spool_dir, "a", NULL};
+        PostconfQuery query = {.argv = argv, .main_cf = main_cf, .directory = spool_dir};
+        sd_event *event = NULL;
+        Postconf *p = NULL;
+        int r;
+
+        answers = 0;
+        ck_assert_int_ge(sd_event_new(&event), 0);
+        r = postconf_start(event, &query, on_answer, event, &p);
+        if (r == 0) {
+                ck_assert_int_ge(sd_event_loop(event), 0);
+                ck_assert_int_eq(answers, 1);
+                r = answer;
+        }
+        postconf_free(p);
+        sd_event_unref(event);
+        return r;
+}
+
+START_TEST(it_can_be_asked_without_waiting) {
+        bool current = false;
+
+        ck_assert_int_eq(start(), 0);
+        ck_assert_str_eq(output, "a = 1\n");
+        ck_assert_int_eq(look(&current), 0);
+        ck_assert(current);
+        ck_assert_int_eq(start(), 0); /* not what was kept */
+        ck_assert_int_eq(runs(), 2);
+        write_program("#!/bin/sh\necho this is wrong >&2; exit 1\n");
+        ck_assert_int_eq(start(), -ENODATA);
+        ck_assert_ptr_nonnull(strstr(problem, ": this is wrong"));
+        write_program("#!/bin/sh\nkill -9 $$\n"); /* as the time-out does */
+        ck_assert_int_eq(start(), -ETIMEDOUT);
+        ck_assert_ptr_nonnull(problem);
+}
+END_TEST
+
+START_TEST(what_changes_while_it_runs_is_not_kept) {
+        bool current;
+
+        write_program("#!/bin/sh\necho a = 1\ntouch -d '2001-02-03' $2/main.cf\n");
+        ck_assert_int_eq(start(), 0);
+        ck_assert_int_lt(look(&current), 0);
 }
 END_TEST
 
@@ -150,5 +269,9 @@ int main(void) {
         tcase_add_test(tc, what_has_just_changed_is_not_kept);
         tcase_add_test(tc, a_failure_is_told_and_not_kept);
         tcase_add_test(tc, another_text_in_its_place_is_no_answer);
+        tcase_add_test(tc, one_of_an_earlier_file_is_known_as_such);
+        tcase_add_test(tc, one_that_is_not_whole_is_never_believed);
+        tcase_add_test(tc, it_can_be_asked_without_waiting);
+        tcase_add_test(tc, what_changes_while_it_runs_is_not_kept);
         return run_case("postconf", tc);
 }

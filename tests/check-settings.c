@@ -620,6 +620,54 @@ START_TEST(a_new_postfix_announces_and_an_old_one_does_not) {
 }
 END_TEST
 
+/* ------------------------------------------------------------- taking the place of others */
+
+START_TEST(a_start_makes_do_with_what_postfix_said_last) {
+        ck_assert_int_eq(setenv("CACHE_DIRECTORY", spool_dir, 1), 0);
+        load_with("compatibility_level = 3.6\nfast_flush_domains = one.test\n", "");
+        ck_assert(!settings.outdated && !settings_changed(&settings));
+        spool_write("postfix/main.cf",
+                    "compatibility_level = 3.6\nfast_flush_domains = two.test\n");
+        spool_set_times("postfix/main.cf", -30, -30);
+        ck_assert(settings_changed(&settings));
+
+        settings_free(&settings);
+        ck_assert_int_eq(settings_start(file, NULL, &settings), 0);
+        expect_no_problem();
+        ck_assert_str_eq(settings.fast_flush_domains, "one.test");
+        ck_assert(settings.outdated && settings_changed(&settings));
+
+        load(); /* asks */
+        ck_assert_str_eq(settings.fast_flush_domains, "two.test");
+        ck_assert(!settings.outdated && !settings_changed(&settings));
+        ck_assert_int_eq(unsetenv("CACHE_DIRECTORY"), 0);
+}
+END_TEST
+
+START_TEST(what_is_less_whole_does_not_improve) {
+        Settings whole, part;
+
+        load_text(NO_POSTFIX "fast_flush_domains = one.test\n");
+        whole = settings;
+        ck_assert(settings_improve(&whole, &whole));
+
+        settings = (Settings){0};
+        load_text(NO_POSTFIX "fast_flush_domains = one.test\nnonsense = 1\n");
+        part = settings;
+        ck_assert(part.broken && !settings_improve(&part, &whole));
+        ck_assert(settings_improve(&whole, &part) && settings_improve(&part, &part));
+        settings_free(&part);
+
+        settings = (Settings){0};
+        load_text("postfix_config_directory = /nonexistent\nfast_flush_domains = one.test\n");
+        part = settings;
+        ck_assert(part.unasked && part.incomplete && !settings_improve(&part, &whole));
+        ck_assert(settings_improve(&whole, &part));
+        settings_free(&part);
+        settings = whole;
+}
+END_TEST
+
 static TCase *files(void) {
         TCase *tc = tcase_create("file");
 
@@ -669,6 +717,7 @@ static TCase *meanings(void) {
         tcase_add_test(tc, a_table_of_parameter_names_is_a_problem);
         tcase_add_test(tc, the_announcement_can_be_forced);
         tcase_add_test(tc, settings_can_be_freed_twice);
+        tcase_add_test(tc, what_is_less_whole_does_not_improve);
         tcase_add_test(tc, a_further_instance_has_its_own_postfix_directory);
         return tc;
 }
@@ -690,6 +739,7 @@ static TCase *postfix(void) {
         tcase_add_test(tc, a_directory_without_postfix_leaves_the_list_unknown);
         tcase_add_test(tc, a_list_of_our_own_needs_no_postfix_to_be_known);
         tcase_add_test(tc, a_new_postfix_announces_and_an_old_one_does_not);
+        tcase_add_test(tc, a_start_makes_do_with_what_postfix_said_last);
         return tc;
 }
 
