@@ -17,6 +17,6 @@ struct Call {
         bool has_counts;     /* they are known, for a reply with detail */
         Site *site;          /* add and send_site, once they are known to be eligible */
         Call *next;          /* in the one list it waits in */
-        uint64_t since_usec; /* an add: since when it waits to be written */
+        uint64_t since_usec; /* since when it waits: an add to be written, any for newer settings */
         bool is_new;         /* an add: its ID was not known when it was to be written, so it was */
 };

@@ -114,17 +114,6 @@ static int check_config(const Settings *settings) {
         return EX_CONFIG;
 }
 
-static void log_problems(const Settings *settings) {
-        const char *line = settings->problems;
-
-        while (line && *line) {
-                size_t n = strcspn(line, "\n");
-
-                log_event(LOG_ERR, &(LogEvent){.message_id = LOG_ID_CONFIG}, "%.*s", (int) n, line);
-                line += n + (line[n] == '\n');
-        }
-}
-
 /* Return: how many, or a negative errno. */
 static int take_listen_fds(int fds[static LISTEN_FDS_MAX]) {
         int n = sd_listen_fds(true); /* children are not to find the variables */
@@ -179,7 +168,8 @@ int main(int argc, char *argv[]) {
         (void) signal(SIGPIPE, SIG_IGN);
         (void) signal(SIGXFSZ, SIG_IGN); /* a file too large is an error like others */
 
-        r = settings_load(arg_config, arg_instance, &settings);
+        r = arg_check_config ? settings_load(arg_config, arg_instance, &settings)
+                             : settings_start(arg_config, arg_instance, &settings);
         if (r < 0) {
                 log_message(LOG_ERR, "cannot load the configuration: %s", strerror(-r));
                 return EX_OSERR;
@@ -189,7 +179,6 @@ int main(int argc, char *argv[]) {
                 settings_free(&settings);
                 return r;
         }
-        log_problems(&settings);
         n_fds = take_listen_fds(fds);
         if (n_fds <= 0) {
                 log_message(LOG_ERR,

@@ -14,6 +14,7 @@
 #include <systemd/sd-daemon.h>
 #include <utlist.h>
 
+#include "reload.h"
 #include "send.h"
 #include "service.h"
 #include "util.h"
@@ -26,13 +27,14 @@
 #define SPIN_USEC         20u   /* how long to look again before sleeping: a wake-up costs more */
 #define TURN_USEC         5000u /* then signals, timers and jobs have their turn */
 #define ACCEPT_PAUSE_USEC (100 * USEC_PER_MSEC) /* when accept(2) fails */
-#define STOP_USEC         (2 * USEC_PER_SEC)    /* what is quick may finish after SIGTERM */
+#define STOP_USEC         (2 * USEC_PER_SEC)    /* what is quick may finish before it ends */
 #define IDLE_USEC_MIN     (5 * USEC_PER_SEC)    /* under systemd, whose limits count starts */
+#define LIFE_USEC_MIN     (5 * USEC_PER_SEC)    /* likewise, before it leaves by its own decision */
+#define LEAVE_USEC        (3 * USEC_PER_SEC)    /* for requests to arrive whole when it leaves */
 #define STATUS_USEC       (1 * USEC_PER_SEC)    /* between two lines for systemctl status */
 #define LINGER_USEC       (1 * USEC_PER_SEC)
 #define DRAIN_USEC        (200 * USEC_PER_MSEC) /* without accepting, to find a moment to leave */
 #define DRAIN_AGAIN_USEC  (2 * USEC_PER_SEC)    /* then clients have their turn */
-#define INCOMPLETE_USEC   (10 * USEC_PER_SEC)   /* before Postfix is asked once more */
 #define LINGER_MAX        (4u * 1024 * 1024)    /* bytes read off a client that was refused */
 
 typedef enum ConnectionState {
@@ -47,6 +49,7 @@ typedef struct Connection {
         int fd;
         ConnectionState state;
         bool watched; /* in the epoll set */
+        bool announced;
         unsigned n_tries;
         uint64_t accepted_usec, read_usec;
         uint64_t linger_until_usec;
@@ -58,8 +61,11 @@ typedef struct Connection {
 
 struct Server {
         sd_event *event;
-        const Settings *settings;
+        const Settings *settings; /* in use; those after the first are the Reload's */
         Service *service;
+        Reload *reload;
+        char *trouble; /* why the configuration could not be read anew, as it was logged */
+        bool troubled; /* and that will last until somebody does something */
         const int *listen_fds;
         unsigned n_listen_fds;
         bool listening;
@@ -72,9 +78,12 @@ struct Server {
         uint64_t active_usec; /* when something last happened */
         uint64_t max_idle;
         uint64_t started_usec;
+        uint64_t retired_usec;   /* from when on it may leave */
         uint64_t deadlines_usec; /* when they are looked at, USEC_INFINITY for never */
+        bool under_systemd;
         bool status_armed, accept_paused, accept_failing;
         bool retiring; /* leaves at the next quiet moment */
+        bool moved;    /* for the queue directory is another one */
         enum {
                 DRAIN_NO,
                 DRAIN_NOW,   /* does not accept, for DRAIN_USEC */
@@ -195,8 +204,18 @@ static void on_identify(Call *call) {
         call->caller = (LogCaller){.pid = cred.pid, .uid = cred.uid};
 }
 
+static bool on_renew(Call *call) {
+        Server *server = connection_of(call)->server;
+
+        if (server->stopping || server->moved || reload_in_vain(server->reload))
+                return false;
+        if (!reload_running(server->reload))
+                reload_start(server->reload);
+        return true;
+}
+
 static const ServiceCallbacks callbacks = {
-        .reply = on_reply, .finish = on_finish, .identify = on_identify};
+        .reply = on_reply, .finish = on_finish, .identify = on_identify, .renew = on_renew};
 
 static void refuse(Connection *c, RequestStatus status, const char *why) {
         const char *bytes = attr_reader_string(&c->decoder.in, 0);
@@ -279,7 +298,16 @@ static uint64_t deadline_of(const Connection *c) {
 
         if (c->state == CONNECTION_LINGERING)
                 return c->linger_until_usec;
-        return whole < idle ? whole : idle;
+        if (idle < whole)
+                whole = idle;
+        if (c->server->retiring) { /* who is silent must not keep a process that has to go */
+                uint64_t since = c->server->retired_usec;
+                uint64_t leave = (since > c->accepted_usec ? since : c->accepted_usec) + LEAVE_USEC;
+
+                if (leave < whole)
+                        return leave;
+        }
+        return whole;
 }
 
 /* As flush(8): BAD for a client that never said anything, and nothing for half a request. */
@@ -351,9 +379,25 @@ static void set_listening(Server *server, bool on) {
         server->listening = on;
 }
 
-static bool is_retiring(const Server *server) {
-        return server->retiring ||
-               (server->settings->max_use > 0 && server->n_requests >= server->settings->max_use);
+/* A service that starts too often is started no more by systemd, and then its socket fails. */
+static uint64_t too_young_usec(const Server *server) {
+        uint64_t lived = now_usec() - server->started_usec;
+
+        return server->under_systemd && lived < LIFE_USEC_MIN ? LIFE_USEC_MIN - lived : 0;
+}
+
+static void begin_to_retire(Server *server) {
+        if (server->retiring)
+                return;
+        server->retiring = true;
+        server->retired_usec = now_usec() + too_young_usec(server);
+        arm_deadlines(server, server->retired_usec + LEAVE_USEC);
+}
+
+static bool is_retiring(Server *server) {
+        if (server->settings->max_use > 0 && server->n_requests >= server->settings->max_use)
+                begin_to_retire(server);
+        return server->retiring;
 }
 
 static void set_drain(Server *server, int state, uint64_t usec) {
@@ -385,20 +429,33 @@ static int on_drain(sd_event_source *source, uint64_t usec, void *userdata) {
 static void update_listening(Server *server) {
         bool leaving;
 
-        if (server->drain_state == DRAIN_NO && is_retiring(server))
-                set_drain(server, DRAIN_NOW, DRAIN_USEC);
-        leaving = server->stopping || server->drain_state == DRAIN_NOW;
+        if (server->drain_state == DRAIN_NO && is_retiring(server)) {
+                uint64_t young = too_young_usec(server);
+
+                set_drain(server, young > 0 ? DRAIN_LATER : DRAIN_NOW,
+                          young > 0 ? young : DRAIN_USEC);
+        }
+        leaving = server->stopping || server->moved || server->drain_state == DRAIN_NOW;
         set_listening(server, !leaving && !server->accept_paused &&
                                       server->n_connections < server->connections_max);
-        if (leaving && server->n_connections == 0)
+        if (leaving && server->n_connections == 0 &&
+            (server->stopping || too_young_usec(server) == 0))
                 (void) sd_event_exit(server->event, 0);
 }
 
-/* The configuration is read at the start; so a new one is had by a new start. */
-static void retire(Server *server, const char *why) {
-        log_event(LOG_INFO, &(LogEvent){.message_id = LOG_ID_CONFIG},
-                  "%s: leaving, so that the next request finds the new configuration", why);
-        server->retiring = true;
+/* Its descriptor and its sandbox are of the directory that was there at its start: what would be
+ * recorded in that one, nobody would find. */
+static void move_out(Server *server) {
+        uint64_t young = too_young_usec(server);
+
+        if (server->moved)
+                return;
+        log_message(LOG_NOTICE, "the queue directory is another one now: leaving, so that the next "
+                                "request finds it");
+        server->moved = true;
+        (void) sd_event_source_set_time_relative(server->stop,
+                                                 young > STOP_USEC ? young : STOP_USEC);
+        (void) sd_event_source_set_enabled(server->stop, SD_EVENT_ONESHOT);
         update_listening(server);
 }
 
@@ -434,19 +491,25 @@ static void put_fresh(Connection *c) {
         server->last_fresh = c;
 }
 
+static int announce(Connection *c) {
+        c->announced = true;
+        return send_bytes(c, REQUEST_ANNOUNCEMENT, REQUEST_ANNOUNCEMENT_SIZE);
+}
+
 static void greet(Server *server, int fd) {
         Connection *c = connection_new(server, fd);
         int r = 0;
 
         server->accept_failing = false;
         if (server->settings->announce)
-                r = send_bytes(c, REQUEST_ANNOUNCEMENT, REQUEST_ANNOUNCEMENT_SIZE);
+                r = announce(c);
         if (r == -ENOMEM || r == -ENOBUFS) { /* the client would wait for it */
                 connection_close(c);
                 return;
         }
         put_fresh(c);
         arm_deadlines(server, deadline_of(c));
+        arm_status(server); /* silent, it may be one of a Postfix that has just been replaced */
         update_listening(server);
 }
 
@@ -601,8 +664,9 @@ static bool backlog_empty(const Server *server) {
 
 static void notify_status(const Server *server) {
         (void) sd_notifyf(0, "STATUS=%s%llu requests, %u open connections%s",
-                          server->settings->problems ? "CONFIGURATION PROBLEM, see the journal. "
-                                                     : "",
+                          server->settings->problems || server->troubled
+                                  ? "CONFIGURATION PROBLEM, see the journal. "
+                                  : "",
                           (unsigned long long) server->n_requests, server->n_connections,
                           server->stopping ? ", stopping" : "");
 }
@@ -614,13 +678,13 @@ static int on_status(sd_event_source *source, uint64_t usec, void *userdata) {
         (void) usec;
         server->status_armed = false;
         notify_status(server);
-        if (server->retiring)
+        if (server->moved || server->stopping)
                 return 0;
-        if (service_outdated(server->service))
-                retire(server, "the configuration has changed");
-        else if (server->settings->incomplete &&
-                 now_usec() - server->started_usec > INCOMPLETE_USEC)
-                retire(server, "Postfix did not tell its configuration");
+        if (service_is_at(server->service, server->settings->queue_directory) == 0)
+                move_out(server);
+        else if (service_outdated(server->service) && !reload_running(server->reload) &&
+                 !reload_in_vain(server->reload))
+                reload_start(server->reload);
         return 0;
 }
 
@@ -631,6 +695,109 @@ static void arm_status(Server *server) {
         (void) sd_event_source_set_time_relative(server->status, STATUS_USEC);
         (void) sd_event_source_set_enabled(server->status, SD_EVENT_ONESHOT);
 }
+
+/* -------------------------------------------------------------------------------- reloading */
+
+/* @text: lines; each is an entry. */
+static void log_lines(int level, const char *text) {
+        while (text && *text) {
+                size_t n = strcspn(text, "\n");
+
+                log_event(level, &(LogEvent){.message_id = LOG_ID_CONFIG}, "%.*s", (int) n, text);
+                text += n + (text[n] == '\n');
+        }
+}
+
+static bool same(const char *a, const char *b) {
+        return a && b ? streq(a, b) : a == b;
+}
+
+/* They connected while Postfix was thought to be one whose clients speak first. One that did would
+ * have spoken by now. */
+static void announce_late(Server *server) {
+        Connection *c;
+
+        DL_FOREACH2(server->connections, c, next_open)
+        if (!c->announced && c->state == CONNECTION_READING && c->decoder.in.n == 0)
+                (void) announce(c);
+}
+
+static void set_max_idle(Server *server) {
+        server->max_idle = server->settings->max_idle;
+        if (server->under_systemd && server->max_idle < IDLE_USEC_MIN)
+                server->max_idle = IDLE_USEC_MIN;
+        (void) sd_event_source_set_time(server->idle, server->active_usec + server->max_idle);
+        (void) sd_event_source_set_enabled(server->idle, SD_EVENT_ONESHOT);
+}
+
+static int on_take(const Settings *settings, void *userdata) {
+        Server *server = userdata;
+        int r;
+
+        r = service_is_at(server->service, settings->queue_directory);
+        if (r == 0 && access(settings->queue_directory, F_OK) < 0)
+                r = -errno; /* no reason to leave the one that is there */
+        if (r == 0) {
+                service_not_reconfigured(server->service);
+                move_out(server);
+                return -ECANCELED;
+        }
+        if (r >= 0)
+                r = service_reconfigure(server->service, settings);
+        if (r < 0)
+                return r;
+        if (!same(settings->problems, server->settings->problems))
+                log_lines(LOG_ERR, settings->problems);
+        log_message(LOG_INFO, "the configuration was read anew, and is in use now");
+        free(TAKE_PTR(server->trouble));
+        server->troubled = false;
+        server->settings = settings;
+        set_max_idle(server);
+        if (settings->announce)
+                announce_late(server);
+        arm_deadlines(server, now_usec());
+        arm_status(server); /* the files may have changed meanwhile */
+        update_listening(server);
+        return 0;
+}
+
+static char *describe(const Settings *settings, int error) {
+        const char *problems = settings && settings->problems ? settings->problems : "";
+        char *text;
+
+        if (error == 0)
+                return strdup(problems);
+        if (asprintf(&text, "%s%s%s%s%s", problems, problems[0] ? "\n" : "",
+                     settings ? settings->queue_directory : "the configuration", ": ",
+                     strerror(-error)) < 0)
+                return NULL;
+        return text;
+}
+
+/* Said once, however often it is tried. That main.cf is being edited is no trouble. */
+static void on_fail(const Settings *settings, int error, bool in_vain, void *userdata) {
+        Server *server = userdata;
+        const Settings *current = server->settings;
+        char *trouble = describe(settings, error);
+        bool told = same(trouble, server->trouble) ||
+                    (current->incomplete && same(trouble, current->problems));
+
+        if (trouble && !told) {
+                log_lines(in_vain ? LOG_ERR : LOG_NOTICE, trouble);
+                if (!current->incomplete)
+                        log_message(LOG_NOTICE, "serving with the configuration as it was before");
+        }
+        free(server->trouble);
+        server->trouble = trouble;
+        server->troubled = in_vain;
+        if (in_vain)
+                service_not_reconfigured(server->service);
+        arm_status(server);
+}
+
+static const ReloadCallbacks reload_callbacks = {.take = on_take, .fail = on_fail};
+
+/* ---------------------------------------------------------------------------------- stopping */
 
 static int on_idle(sd_event_source *source, uint64_t usec, void *userdata) {
         Server *server = userdata;
@@ -656,6 +823,7 @@ static int on_stop_timeout(sd_event_source *source, uint64_t usec, void *userdat
 
         (void) source;
         (void) usec;
+        server->stopping = true;
         service_cancel(server->service);
         DL_FOREACH_SAFE2(server->connections, c, tmp, next_open)
         connection_close(c);
@@ -678,13 +846,13 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si,
         return sd_event_source_set_enabled(server->stop, SD_EVENT_ONESHOT);
 }
 
-/* The configuration is read at the start; so a new one is had by a new start. */
 static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata) {
         Server *server = userdata;
 
         (void) source;
         (void) si;
-        retire(server, "asked to reload");
+        if (!server->moved && !server->stopping)
+                reload_start(server->reload);
         return 0;
 }
 
@@ -753,15 +921,15 @@ int server_new(sd_event *event, const Settings *settings, const int *listen_fds,
         server->n_listen_fds = n_fds;
         server->connections_max = raise_fd_limit();
         server->deadlines_usec = USEC_INFINITY;
-        server->max_idle = settings->max_idle;
-        if (getenv("NOTIFY_SOCKET") && server->max_idle < IDLE_USEC_MIN)
-                server->max_idle = IDLE_USEC_MIN;
+        server->under_systemd = getenv("NOTIFY_SOCKET");
         server->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
         r = RET_NERRNO(server->epoll_fd);
         if (r >= 0)
                 r = add_sources(server);
         if (r >= 0)
                 r = service_new(event, settings, &callbacks, &server->service);
+        if (r >= 0)
+                r = reload_new(event, settings, &reload_callbacks, server, &server->reload);
         if (r < 0) {
                 server_free(server);
                 return r;
@@ -772,8 +940,10 @@ int server_new(sd_event *event, const Settings *settings, const int *listen_fds,
 
 int server_run(Server *server) {
         server->started_usec = server->active_usec = now_usec();
-        (void) sd_event_source_set_time(server->idle, server->active_usec + server->max_idle);
-        (void) sd_event_source_set_enabled(server->idle, SD_EVENT_ONESHOT);
+        set_max_idle(server);
+        log_lines(LOG_ERR, server->settings->problems);
+        if (server->settings->incomplete || server->settings->outdated)
+                reload_start(server->reload);
         update_listening(server);
         (void) sd_notify(0, "READY=1");
         notify_status(server);
@@ -789,6 +959,8 @@ Server *server_free(Server *server) {
         connection_close(c);
         free(server->spare);
         service_free(server->service);
+        reload_free(server->reload);
+        free(server->trouble);
         sd_event_source_disable_unref(server->turn);
         sd_event_source_disable_unref(server->idle);
         sd_event_source_disable_unref(server->deadlines);

@@ -27,6 +27,9 @@ struct Service {
         Metrics *metrics;
         sd_event_source *lock_retry; /* for adds whose log somebody else has locked */
         Call *undecided;             /* a table has to be asked */
+        Call *unsettled;             /* newer settings have to be read */
+        sd_event_source *give_up;    /* waiting for those */
+        uint64_t give_up_usec;       /* when the first of them does, or earlier */
         Call *delivered;             /* send_file: qmgr has to be woken, then reply */
         Refresh *refresh;
         bool purging;         /* the one that runs is a purge */
@@ -422,9 +425,56 @@ static void submit_eligible(Service *s, Call *call, const char *site) {
                 send_site(s, call);
 }
 
+static const char no_settings[] =
+        "postconf(1) has not told what must be known, see the messages before this";
+static const char old_settings[] =
+        "the configuration has changed and cannot be read, see the messages before this";
+
+static const char *why_unsettled(const Service *s) {
+        return s->settings->incomplete ? no_settings : old_settings;
+}
+
+static void arm_give_up(Service *s, uint64_t usec) {
+        if (usec >= s->give_up_usec)
+                return;
+        s->give_up_usec = usec;
+        (void) sd_event_source_set_time(s->give_up, usec);
+        (void) sd_event_source_set_enabled(s->give_up, SD_EVENT_ONESHOT);
+}
+
+/* A record that is refused for want of the latest list is lost, so that call waits. */
+static void await_settings(Service *s, Call *call) {
+        if (!s->callbacks->renew(call)) {
+                refuse(s, call, REQUEST_FAIL, LOG_ERR, why_unsettled(s), 0);
+                return;
+        }
+        if (call->since_usec == 0) /* else it has waited before, in vain */
+                call->since_usec = now_usec();
+        arm_give_up(s, call->since_usec + s->settings->request_timeout);
+        LL_PREPEND(s->unsettled, call);
+}
+
+static int on_give_up(sd_event_source *source, uint64_t usec, void *userdata) {
+        Service *s = userdata;
+        uint64_t now = now_usec(), timeout = s->settings->request_timeout;
+        Call *call, *tmp;
+
+        (void) source;
+        (void) usec;
+        s->give_up_usec = USEC_INFINITY;
+        LL_FOREACH_SAFE (s->unsettled, call, tmp)
+                if (call->since_usec + timeout <= now) {
+                        LL_DELETE(s->unsettled, call);
+                        refuse(s, call, REQUEST_FAIL, LOG_ERR, why_unsettled(s), -ETIMEDOUT);
+                } else
+                        arm_give_up(s, call->since_usec + timeout);
+        return 0;
+}
+
 /* First of all it is found out which site it is: the answer must not depend on how it is written,
  * and nothing but sites is given to tables. */
 static void decide(Service *s, Call *call) {
+        DomainsAnswer answer;
         char site[SITE_SIZE];
         const char *why = "";
         int r = site_normalize(call->request.site, site);
@@ -438,19 +488,17 @@ static void decide(Service *s, Call *call) {
                 fail(s, call, r);
                 return;
         }
-        switch (domains_match(s->domains, site, &why)) {
-        case DOMAINS_YES:
+        answer = domains_match(s->domains, site, &why);
+        if (answer == DOMAINS_YES)
                 submit_eligible(s, call, site);
-                break;
-        case DOMAINS_NO:
-                refuse(s, call, REQUEST_DENY, LOG_NOTICE, "not in fast_flush_domains", 0);
-                break;
-        case DOMAINS_PENDING:
+        else if (answer == DOMAINS_PENDING)
                 LL_PREPEND(s->undecided, call);
-                break;
-        default:
+        else if (service_outdated(s))
+                await_settings(s, call);
+        else if (answer == DOMAINS_NO)
+                refuse(s, call, REQUEST_DENY, LOG_NOTICE, "not in fast_flush_domains", 0);
+        else
                 refuse(s, call, REQUEST_FAIL, LOG_WARNING, why, 0);
-        }
 }
 
 static void decide_again(Service *s) {
@@ -470,14 +518,9 @@ static void on_table_answers(void *userdata) {
 
 /* ------------------------------------------------------------------------------------ turns */
 
-void service_submit(Service *s, Call *call) {
-        if (call->request.n_unknown > 0)
-                log_message(LOG_NOTICE, "%s: %u unknown attributes ignored",
-                            request_name(call->request.kind), call->request.n_unknown);
+static void begin(Service *s, Call *call) {
         if (s->settings->incomplete) {
-                refuse(s, call, REQUEST_FAIL, LOG_ERR,
-                       "postconf(1) has not told what must be known, see the messages at the start",
-                       0);
+                await_settings(s, call);
                 return;
         }
         switch (call->request.kind) {
@@ -491,6 +534,13 @@ void service_submit(Service *s, Call *call) {
         default:
                 refresh(s, call);
         }
+}
+
+void service_submit(Service *s, Call *call) {
+        if (call->request.n_unknown > 0)
+                log_message(LOG_NOTICE, "%s: %u unknown attributes ignored",
+                            request_name(call->request.kind), call->request.n_unknown);
+        begin(s, call);
 }
 
 static void write_adds(Service *s) {
@@ -526,6 +576,10 @@ bool service_outdated(const Service *s) {
         return settings_changed(s->settings) || domains_changed(s->domains);
 }
 
+int service_is_at(const Service *s, const char *queue_directory) {
+        return s->queue.fd < 0 ? 1 : queue_is_at(&s->queue, queue_directory);
+}
+
 bool service_busy(const Service *s) {
         return jobs_busy(&s->jobs);
 }
@@ -535,12 +589,9 @@ bool service_idle(const Service *s) {
 }
 
 void service_cancel(Service *s) {
-        Call *calls = s->undecided, *call, *tmp;
-
         jobs_cancel(&s->jobs);
-        s->undecided = NULL;
-        LL_FOREACH_SAFE (calls, call, tmp)
-                fail(s, call, -ECANCELED);
+        fail_all(s, TAKE_PTR(s->undecided), -ECANCELED);
+        fail_all(s, TAKE_PTR(s->unsettled), -ECANCELED);
         sites_cancel(&s->sites, on_added, s);
 }
 
@@ -560,14 +611,59 @@ static void set_postmap(Service *s) {
         s->postmap[n] = NULL;
 }
 
-static int read_domains(Service *s) {
-        char *problem = NULL;
+/* All that depends on the settings and may fail; what has been made is put in place at the end. */
+static int configure(Service *s) {
+        const Settings *settings = s->settings;
+        _cleanup_free_ char *problem = NULL; /* settings_finish() has noted it */
+        Domains *domains = NULL;
+        int r = 0;
+
+        if (s->queue.fd < 0 && !settings->incomplete)
+                r = queue_open(settings->queue_directory, settings->hash_queue_names,
+                               settings->hash_queue_depth, &s->queue);
+        if (r >= 0)
+                r = domains_new(settings->fast_flush_domains, settings->subdomains, s->postmap,
+                                &domains, &problem);
+        if (r >= 0)
+                r = trigger_configure(&s->trigger, s->queue.fd, settings->queue_service_name,
+                                      settings->trigger_timeout);
+        if (r < 0) {
+                domains_free(domains);
+                return r;
+        }
+        domains_free(s->domains); /* ends the postmap(1) that it runs */
+        s->domains = domains;
+        set_postmap(s);
+        queue_set_layout(&s->queue, settings->hash_queue_names, settings->hash_queue_depth);
+        s->sites.sync = settings->sync;
+        s->sites.lock_usec = settings->request_timeout;
+        return 0;
+}
+
+int service_reconfigure(Service *s, const Settings *settings) {
+        const Settings *old = s->settings;
+        Call *calls, *call, *tmp;
         int r;
 
-        r = domains_new(s->settings->fast_flush_domains, s->settings->subdomains, s->postmap,
-                        &s->domains, &problem);
-        free(problem); /* settings_load() has reported it */
-        return r;
+        s->settings = settings;
+        r = configure(s);
+        if (r < 0) {
+                s->settings = old;
+                return r;
+        }
+        decide_again(s);
+        calls = TAKE_PTR(s->unsettled);
+        LL_FOREACH_SAFE (calls, call, tmp)
+                begin(s, call);
+        service_end_turn(s);
+        return 0;
+}
+
+void service_not_reconfigured(Service *s) {
+        Call *calls = TAKE_PTR(s->unsettled), *call, *tmp;
+
+        LL_FOREACH_SAFE (calls, call, tmp)
+                refuse(s, call, REQUEST_FAIL, LOG_ERR, why_unsettled(s), 0);
 }
 
 static int open_metrics(Service *s) {
@@ -596,25 +692,26 @@ int service_new(sd_event *event, const Settings *settings, const ServiceCallback
         s->event = event;
         s->settings = settings;
         s->callbacks = callbacks;
-        r = queue_open(s->settings->queue_directory, s->settings->hash_queue_names,
-                       s->settings->hash_queue_depth, &s->queue);
-        if (r >= 0) {
-                sites_init(&s->sites, &s->queue, settings->sync, settings->request_timeout);
-                set_postmap(s);
-                r = read_domains(s);
-        }
+        s->give_up_usec = USEC_INFINITY;
+        s->queue.fd = -EBADF;
+        sites_init(&s->sites, &s->queue, settings->sync, settings->request_timeout);
+        r = trigger_init(&s->trigger, event, s->queue.fd, settings->queue_service_name,
+                         settings->trigger_timeout);
+        if (r >= 0)
+                r = configure(s);
         if (r >= 0)
                 r = open_metrics(s);
         if (r >= 0)
                 r = jobs_init(&s->jobs, event);
         if (r >= 0)
-                r = trigger_init(&s->trigger, event, s->queue.fd, settings->queue_service_name,
-                                 settings->trigger_timeout);
-        if (r >= 0)
                 r = sd_event_add_time(event, &s->lock_retry, CLOCK_MONOTONIC, 0, 1000,
                                       on_lock_retry, s);
         if (r >= 0)
                 r = sd_event_source_set_enabled(s->lock_retry, SD_EVENT_OFF);
+        if (r >= 0)
+                r = sd_event_add_time(event, &s->give_up, CLOCK_MONOTONIC, 0, 1000, on_give_up, s);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(s->give_up, SD_EVENT_OFF);
         if (r < 0) {
                 service_free(s);
                 return r;
@@ -632,6 +729,7 @@ Service *service_free(Service *s) {
         if (!s)
                 return NULL;
         sd_event_source_disable_unref(s->lock_retry);
+        sd_event_source_disable_unref(s->give_up);
         jobs_free(&s->jobs);
         trigger_free(&s->trigger);
         sites_free(&s->sites);

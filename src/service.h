@@ -16,16 +16,33 @@ typedef struct ServiceCallbacks {
         void (*reply)(Call *call);    /* send status (and counts); the call stays */
         void (*finish)(Call *call);   /* nothing more will be done: close, free the call */
         void (*identify)(Call *call); /* fill in call->caller */
+        /* Have the settings read anew: service_reconfigure() or service_not_reconfigured() follows.
+         * Return: false if that was tried in vain, and nothing has changed since. */
+        bool (*renew)(Call *call);
 } ServiceCallbacks;
 
 /**
  * service_new() - open the queue directory, read the eligibility list
- * @settings:  borrowed
+ * @settings:  borrowed, until service_reconfigure(); if they are incomplete, nothing is opened
  * Return: 0, or a negative errno.
  */
 int service_new(sd_event *event, const Settings *settings, const ServiceCallbacks *callbacks,
                 Service **ret);
 Service *service_free(Service *service);
+
+/**
+ * service_reconfigure() - go on with other settings
+ * @settings:  borrowed, in the place of those so far; their queue_directory must be that of those,
+ *             unless they were incomplete
+ *
+ * What is under way goes on. Calls that are not decided yet are decided anew.
+ *
+ * Return: 0, or a negative errno: all is as before.
+ */
+int service_reconfigure(Service *service, const Settings *settings);
+
+/** service_not_reconfigured() - there are no newer settings: who waits for them gets FAIL */
+void service_not_reconfigured(Service *service);
 
 /**
  * service_submit() - a request has been read
@@ -48,8 +65,14 @@ void service_step(Service *service);
 void service_refuse(Service *service, Call *call, RequestStatus status, const char *why,
                     const char *bytes, size_t n_bytes);
 
-/** service_outdated() - has a file of the configuration changed since the service began? */
+/** service_outdated() - has a file of the configuration changed since it was read? */
 bool service_outdated(const Service *service);
+
+/**
+ * service_is_at() - does it work on the queue directory at this path?
+ * Return: 1 (also if it has none yet), 0, or a negative errno: cannot be told.
+ */
+int service_is_at(const Service *service, const char *queue_directory);
 
 /** service_busy() - is there work that could be done now? */
 bool service_busy(const Service *service);

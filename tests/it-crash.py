@@ -146,10 +146,15 @@ def the_start(t):
 
 @test
 def the_end(t):
-    """At once, and when it is quiet; requests that come meanwhile are the next daemon's."""
+    """Requests that come meanwhile are the next daemon's."""
     for scene in (SCENES[3], SCENES[6]):
         crash(t, scene, {}, "end", signal.SIGTERM, what="SIGTERM during ")
-    crash(t, SCENES[3], {}, "end", signal.SIGHUP, what="SIGHUP during ")
+
+
+@test
+def a_reload(t):
+    crash(t, SCENES[3], {}, "requests", signal.SIGHUP, what="SIGHUP during ")
+    crash(t, SCENES[6], {}, "requests", signal.SIGHUP, what="SIGHUP during ")
 
 
 if __name__ == "__main__":
