@@ -43,21 +43,30 @@ chroot . postconf -e inet_interfaces=loopback-only inet_protocols=ipv4 myhostnam
 """
 
 # Runs in a mount and PID namespace of its own, so that the kernel cleans up whatever happens. A
-# control group of its own: two guests would share the group of whoever started them.
+# control group of its own: two guests would share the group of whoever started them. nspawn ends with
+# 133 when the guest wants to be booted again.
 BOOT = r"""
 set -e
 root=$1 dir=$2 group=$3
+shift 3
 mount -t tmpfs -o mode=0755,size=2g guest "$dir"
 mkdir "$dir/upper" "$dir/work" "$dir/root"
-mount -t overlay -o "lowerdir=$root,upperdir=$dir/upper,workdir=$dir/work" guest "$dir/root"
-for h in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
-    [ -e "$h/cgroup.procs" ] || continue
-    mkdir -p "$h/$group" && echo 0 > "$h/$group/cgroup.procs"
-done
+mount -t overlay -o "lowerdir=$root,upperdir=$dir/upper,workdir=$dir/work,metacopy=on" guest \
+    "$dir/root"
 export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 SYSTEMD_NSPAWN_API_VFS_WRITABLE=network
-exec systemd-nspawn --quiet --directory="$dir/root" --machine="$group" --boot --register=no \
-    --keep-unit --private-network --link-journal=no --resolv-conf=off --timezone=off \
-    --console=pipe --system-call-filter=bpf
+status=133
+while [ "$status" = 133 ]; do
+    status=0
+    (
+        for h in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
+            [ -e "$h/cgroup.procs" ] || continue
+            mkdir -p "$h/$group" && echo 0 > "$h/$group/cgroup.procs"
+        done
+        exec systemd-nspawn --quiet --directory="$dir/root" --machine="$group" --boot \
+            --register=no --keep-unit --private-network --link-journal=no --resolv-conf=off \
+            --timezone=off --console=pipe --system-call-filter=bpf "$@"
+    ) || status=$?
+done
 """
 
 
@@ -119,7 +128,9 @@ def is_init(pid):
 
 
 class Guest:
-    def __init__(self, suite="bookworm"):
+    """Booted when it is there. Options are more of systemd-nspawn's."""
+
+    def __init__(self, suite="bookworm", options=()):
         root = root_of(suite)
         self.dir = tempfile.mkdtemp(prefix="fflushd-guest.")
         self.group = os.path.basename(self.dir).replace(".", "-").replace("_", "0")  # a machine name
@@ -127,7 +138,7 @@ class Guest:
         self.process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private",
              "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "sh", "-c", BOOT, "sh", root,
-             self.dir, self.group], stdin=subprocess.DEVNULL, stdout=self.console,
+             self.dir, self.group, *options], stdin=subprocess.DEVNULL, stdout=self.console,
             stderr=self.console)
         try:
             self.leader = self.find_leader()
@@ -139,12 +150,24 @@ class Guest:
     def find_leader(self):
         end = time.monotonic() + BOOT_TIMEOUT
         while time.monotonic() < end and self.process.poll() is None:
-            for nspawn in children(self.process.pid):
-                for pid in children(nspawn):
-                    if is_init(pid) and pid != nspawn:
-                        return pid
+            for shell in children(self.process.pid):
+                for nspawn in children(shell):
+                    for pid in children(nspawn):
+                        if is_init(pid):
+                            return pid
             time.sleep(0.02)
         raise RuntimeError("no guest: " + self.console_text())
+
+    def reboot(self):
+        before = self.leader
+        self.run("systemctl reboot", check=False)
+        end = time.monotonic() + BOOT_TIMEOUT
+        while os.path.exists("/proc/%d" % before):
+            if time.monotonic() > end:
+                raise RuntimeError("the guest does not go down: " + self.console_text())
+            time.sleep(0.05)
+        self.leader = self.find_leader()
+        self.wait_booted()
 
     def wait_booted(self):
         end = time.monotonic() + BOOT_TIMEOUT
