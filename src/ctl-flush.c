@@ -214,10 +214,37 @@ static int check_options(const Ctl *ctl) {
         return EX_OK;
 }
 
+static int hex_value(char c) {
+        const char *digits = "0123456789abcdef", *digit = c ? strchr(digits, c) : NULL;
+
+        return digit ? (int) (digit - digits) : -1;
+}
+
+/* "\x2d" is "-", as systemd-escape(1) writes for the name of a unit. A site has no backslash of its
+ * own; a byte 0 would end it, and stays as it is written. */
+static void unescape(char *text) {
+        char *to = text;
+
+        while (*text) {
+                bool escaped = text[0] == '\\' && text[1] == 'x';
+                int high = escaped ? hex_value(text[2]) : -1;
+                int low = high >= 0 ? hex_value(text[3]) : -1;
+
+                if (low >= 0 && high + low > 0) {
+                        *to++ = (char) (high * 16 + low);
+                        text += 4;
+                } else
+                        *to++ = *text++;
+        }
+        *to = '\0';
+}
+
 int ctl_flush(Ctl *ctl, char *args[]) {
         _cleanup_(ctl_free_sites) CtlSites sites = {0};
         int r = check_options(ctl);
 
+        for (char **arg = args; *arg; arg++)
+                unescape(*arg);
         if (r == EX_OK)
                 r = take_sites(ctl, args, &sites);
         if (r == EX_OK && sites.n == 0)

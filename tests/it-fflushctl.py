@@ -237,6 +237,20 @@ def a_flush_takes_globs_and_subdomains(case):
 
 
 @test
+def a_flush_reads_what_systemd_escape_writes(case):
+    spool, daemon = case.make()
+    backlog(spool)
+    spool.log("L192_0_2_1R", b"A1\n")
+    both = daemon.ctl("flush", "-n", "\\x5b192.0.2.1\\x5d", "a\\x2db.test").stdout
+    eq(both, "[192.0.2.1]: 1 found, 1 would be moved\na-b.test: 2 found, 1 would be moved, 1 gone\n")
+    eq(daemon.ctl("flush", "a\\x2db.test").stdout, "a-b.test: 2 found, 1 moved, 1 gone\n")
+    for wrong in ("a\\x00b.test", "a\\x2fb.test", "a\\x2", "\\x", "a\\nb.test", "a\\X2db.test",
+                  "a\\x2Db.test"):
+        r = daemon.ctl("flush", wrong, check=False)
+        eq((wrong, r.returncode, r.stdout), (wrong, DATAERR, ""))
+
+
+@test
 def a_plain_flush_needs_nothing_but_the_socket(case):
     if harness.USER is None:
         raise harness.Skip("needs root")

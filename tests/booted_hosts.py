@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""Hosts unlike the one it was made on: other daemons of the same user, a socket that is buried, names
+as systemd-escape makes them, another mail_owner, a queue on the network, containers."""
+
+from booted import *
+
+QUEUE = "/var/spool/postfix"
+# As LXC without nesting: ids of its own, and no mount. What PID 1 itself has to have is mounted before.
+CONTAINER = ("--tmpfs=/run/lock", "--private-users=1073741824:65536",
+             "--private-users-ownership=chown", "--system-call-filter=~mount mount_setattr"
+             " move_mount open_tree fsmount pivot_root")
+
+
+def manual(section):
+    """The commands of a subsection of fflushd(8)."""
+    with open(os.path.join(TOP, "man/fflushd.8")) as f:
+        body = re.search(r"\n\.Ss %s\n(.*?)\n\.S[sh] " % section, f.read(), re.S).group(1)
+    commands = re.search(r"\n\.Bd -literal[^\n]*\n(.*?)\n\.Ed", body, re.S).group(1)
+    return commands.replace("\\e", "\\")
+
+
+def now():
+    """For messages(): --after-cursor and a filter together leave out the first one that matches."""
+    return g.out("journalctl --sync; date +@%s.%6N")
+
+
+def messages(since, options):
+    return g.journal("-q -o cat --since %s %s" % (since, options)).splitlines()
+
+
+def undo_mounts():
+    g.run("systemctl stop fflush.socket; while umount %s 2>/dev/null; do :; done;"
+          " rm -rf /srv/queue" % QUEUE)
+
+
+# ----------------------------------------------------------------------------------- names
+
+
+@test
+def flush_units_take_names_plain_and_escaped(t):
+    clean()
+    logs = {"a-b.test": "aDb_test", "a_b.test": "aUb_test", "[192.0.2.1]": "L192_0_2_1R",
+            "xn--bcher-kva.test": "xnDDbcherDkva_test", "b\u00fccher.test": "xnDDbcherDkva_test"}
+    for site, log in logs.items():
+        names = ["$(systemd-escape '%s')" % site] + ([site] if re.match(r"[\w.-]+$", site) else [])
+        for name in names:
+            eq(ask("add", "'%s'" % site, "A1"), "ok")
+            eq(records(log), ["A1"])
+            g.run("systemctl start \"fflush-flush@%s\"" % name)
+            eq((name, records(log)), (name, []))
+    for wrong in ("a\\x2fb.test", "a\\x00b.test", "a\\x2.test", "..\\x2f..", "a\\x0ab.test"):
+        eq(g.run("systemctl start 'fflush-flush@%s'" % wrong, check=False).returncode, 1, wrong)
