@@ -33,6 +33,35 @@ def undo_mounts():
           " rm -rf /srv/queue" % QUEUE)
 
 
+# ---------------------------------------------------------------- others who run as postfix
+
+
+@test
+def what_other_daemons_of_that_user_share_survives_an_idle_exit(t):
+    clean()
+    g.write("/etc/fflushd/fflushd.conf", "max_idle = 1s\n")
+    g.run("ipcmk -M 4096; ipcmk -S 1; ipcmk -Q; touch /dev/shm/milter /tmp/milter", user="postfix")
+    try:
+        eq(ask("add", "site0.test", "A1"), "ok")
+        g.wait("! systemctl is-active -q fflushd", "no idle exit")
+        g.run("systemctl start fflush-refresh fflush-purge; systemctl stop fflushd")
+        eq(g.out("ipcs -mqs | grep -c postfix; ls /dev/shm/milter /tmp/milter"),
+           "3\n/dev/shm/milter\n/tmp/milter")
+    finally:
+        g.run("ipcrm --all; rm -f /dev/shm/milter /tmp/milter")
+
+
+@test
+def mounts_of_others_are_not_held(t):
+    clean()
+    g.run("mkdir -p /mnt/other && mount -t tmpfs other /mnt/other")
+    eq(ask("add", "site0.test", "A1"), "ok")
+    mounted = "grep -c ' /mnt/other ' /proc/%d/mountinfo" % main_pid()
+    eq(g.out(mounted), "1")
+    g.run("umount /mnt/other")
+    eq(g.out(mounted, check=False), "0")
+
+
 # ----------------------------------------------------------------------------------- names
 
 
