@@ -316,6 +316,16 @@ static void end_deliveries(Service *s) {
 
 /* ----------------------------------------------------------------------- refresh and purge */
 
+/* The timer asks all day, and most of the time there is nothing to do: no line for that. */
+static int refreshed_level(const Call *call, const RefreshResult *result) {
+        bool idle = result->flushed + result->failed + result->compacted + result->removed == 0;
+
+        if (result->error < 0)
+                return result->error == -ECANCELED ? LOG_NOTICE : LOG_ERR;
+        return idle && call->request.kind == REQUEST_REFRESH && !call->request.reason ? LOG_DEBUG
+                                                                                      : LOG_INFO;
+}
+
 static void log_refreshed(Service *s, Call *call, const RefreshResult *result) {
         const RequestCounts *c = &call->counts;
         Entry e;
@@ -324,10 +334,7 @@ static void log_refreshed(Service *s, Call *call, const RefreshResult *result) {
         e.event.status = &call->status;
         e.event.counts = c;
         e.event.error = result->error;
-        log_event(result->error == -ECANCELED ? LOG_NOTICE
-                  : result->error < 0         ? LOG_ERR
-                                              : LOG_INFO,
-                  &e.event,
+        log_event(refreshed_level(call, result), &e.event,
                   "%s%s%s: %lu logs, %lu flushed, %lu failed, %lu compacted, %lu removed; %lu "
                   "messages moved, %lu gone, %lu busy, %lu failed%s",
                   e.event.request, result->error < 0 ? " ended early: " : "",

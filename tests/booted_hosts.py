@@ -62,6 +62,46 @@ def mounts_of_others_are_not_held(t):
     eq(g.out(mounted, check=False), "0")
 
 
+# ----------------------------------------------------------------------------- the journal
+
+
+@test
+def lookups_in_tables_leave_no_line(t):
+    clean()
+    g.write("/etc/postfix/sites", "table.test ok\n")
+    g.run("postmap hash:/etc/postfix/sites; postconf -e inet_protocols=all"
+          " fast_flush_domains=hash:/etc/postfix/sites; systemctl restart postfix")
+    try:
+        since = now()
+        eq(ask("add", "table.test", "A1"), "ok")
+        assert "4" in ask("add", "other.test", "A1")
+        eq(messages(since, "-t postfix/postmap"), [])
+    finally:
+        g.run("postconf -e inet_protocols=ipv4 fast_flush_domains=static:all;"
+              " systemctl restart postfix")
+
+
+@test
+def what_runs_on_a_timer_and_has_nothing_to_do_leaves_no_line(t):
+    clean()
+    eq(ask("add", "site0.test", "A1"), "ok")
+    g.run("mkdir -p /var/lib/prometheus/node-exporter")
+    since = now()
+    try:
+        g.run("systemctl start fflush-refresh fflush-metrics")
+        own = " -t fflushctl" if SUITE == "bullseye" else ""  # LogLevelMax= is not for its systemd
+        eq(messages(since, "-u fflush-refresh -u fflush-metrics" + own), [])
+        eq(messages(since, "-t postfix/fflushd"), [])
+    finally:
+        g.run("rm -r /var/lib/prometheus")
+    since = now()
+    g.run("rm " + SOCKET)
+    g.run("! systemctl start fflush-refresh")
+    for line in ("cannot connect to " + SOCKET, "status=69"):  # its standard error takes a while
+        g.wait("journalctl --no-pager -o cat --since %s -u fflush-refresh | grep -q '%s'"
+               % (since, line), "not in the journal: " + line)
+
+
 # ----------------------------------------------------------------------------------- names
 
 

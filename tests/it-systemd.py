@@ -193,9 +193,13 @@ denied("write /etc", lambda: open("/etc/x", "w"))
 denied("write /var", lambda: open("/var/lib/x", "w"))
 denied("write /usr", lambda: open("/usr/x", "w"))
 denied("read /root", lambda: os.listdir("/root"))
-denied("inet socket", lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-denied("inet6 socket", lambda: socket.socket(socket.AF_INET6, socket.SOCK_STREAM))
-denied("netlink socket", lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW))
+def send(family, address):
+    with socket.socket(family, socket.SOCK_DGRAM) as s:
+        s.sendto(b"x", (address, 53))
+denied("reach this host", lambda: socket.create_connection(("127.0.0.1", 25), timeout=5))
+denied("reach others", lambda: send(socket.AF_INET, "192.0.2.1"))
+denied("reach others by IPv6", lambda: send(socket.AF_INET6, "2001:db8::1"))
+denied("packet socket", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
 denied("executable mapping", lambda: mmap.mmap(-1, 4096, prot=7))
 denied("chown", lambda: os.chown("/var/spool/postfix/flush", 0, 0))
 def namespace():
@@ -226,7 +230,7 @@ def what_the_sandbox_denies_is_denied(t):
     drop_in("fflushd.service", "[Service]\nExecStartPre=/opt/probe\nSyslogIdentifier=probe\n")
     eq(ask("add", "site0.test", "A1"), "ok")
     out = g.journal("-o cat -t probe -n 20")
-    assert "ALLOWED" not in out and out.count("denied") == 12 and "queue writable" in out, out
+    assert "ALLOWED" not in out and out.count("denied") == 13 and "queue writable" in out, out
     assert "uid 0" not in out, out
 
 
