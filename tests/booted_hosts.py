@@ -102,6 +102,87 @@ def what_runs_on_a_timer_and_has_nothing_to_do_leaves_no_line(t):
                % (since, line), "not in the journal: " + line)
 
 
+# --------------------------------------------------------------------------- it comes back
+
+
+def wait_for_socket(state):
+    g.wait("test \"$(systemctl is-active fflush.socket)\" = %s" % state, "not " + state)
+
+
+@test
+def a_socket_whose_path_was_removed_is_back_after_a_refresh(t):
+    clean()
+    eq(ask("add", "site0.test", "A1"), "ok")
+    g.run("rm " + SOCKET)
+    eq(active("fflush.socket"), "active")  # says systemd
+    eq(ask("add", "site0.test", "A2"), "FileNotFoundError")
+    g.run("! systemctl start fflush-refresh")
+    g.wait("test -S " + SOCKET, "it does not come back")
+    wait_for_socket("active")
+    eq(ask("add", "site0.test", "A2"), "ok")
+    g.run("systemctl start fflush-refresh")
+    eq(active("fflush-refresh.timer"), "active")
+    eq(g.out("stat -c '%U %a' " + SOCKET), "postfix 666")
+
+
+@test
+def a_queue_that_is_mounted_over_another_is_served_after_a_refresh(t):
+    clean()
+    eq(ask("add", "site0.test", "A1"), "ok")
+    g.run("cp -a %s /srv/queue; rm -rf /srv/queue/flush/*; mount --bind /srv/queue %s"
+          % (QUEUE, QUEUE))
+    try:
+        eq(ask("add", "new.test", "B1"), "ConnectionRefusedError")  # a copy of the socket's file
+        g.run("! systemctl start fflush-refresh")
+        g.wait("ss -xl | grep -q fflushd && test \"$(systemctl is-active fflush.socket)\" = active",
+               "not listening")
+        eq(ask("add", "new.test", "B1"), "ok")
+        eq(g.out("ls /srv/queue/flush"), "new_test")
+    finally:
+        undo_mounts()
+    eq(records(), ["A1"])
+    clean()
+    eq(ask("add", "site0.test", "A2"), "ok")
+
+
+@test
+def a_socket_without_a_queue_fails_and_comes_back_with_it(t):
+    clean()
+    g.run("mount -t tmpfs nothing " + QUEUE)
+    try:
+        g.run("! systemctl start fflush-refresh")
+        wait_for_socket("failed")
+        g.run("! systemctl start fflush-refresh")
+        eq(active("fflush-refresh.timer"), "active")
+        eq(g.out("ls " + QUEUE), "")  # nothing of root's that would keep Postfix from starting
+    finally:
+        undo_mounts()
+    g.run("systemctl start fflush-refresh.timer; systemctl start fflush-refresh")
+    eq(active("fflush.socket"), "active")
+    eq(ask("add", "site0.test", "A2"), "ok")
+
+
+@test
+def restarts_of_the_socket_do_not_fail_it(t):
+    clean()
+    for _ in range(8):
+        g.run("systemctl restart fflush.socket")
+    eq(ask("add", "site0.test", "A1"), "ok")
+
+
+@test
+def what_the_host_cannot_give_is_refused_at_once(t):
+    clean()
+    drop_in("fflushd.service", "[Service]\nReadWritePaths=/nowhere\n")
+    ask("add", "site0.test", "A1")
+    wait_for_socket("failed")
+    eq(property_of("fflush.socket", "Result"), "trigger-limit-hit")
+    eq(property_of("fflushd.service", "ExecMainStatus"), "226")
+    time.sleep(2)  # the trigger limit's own time
+    clean()
+    eq(ask("add", "site0.test", "A1"), "ok")
+
+
 # ----------------------------------------------------------------------------------- names
 
 
