@@ -126,6 +126,22 @@ def a_socket_whose_path_was_removed_is_back_after_a_refresh(t):
 
 
 @test
+def an_instance_comes_back_as_well(t):
+    clean()
+    g.run("systemctl stop fflush.socket; systemctl start fflush@postfix.socket")
+    try:
+        eq(ask("add", "site0.test", "A1"), "ok")
+        eq(active("fflushd@postfix"), "active")
+        g.run("rm " + SOCKET)
+        g.run("! systemctl start fflush-refresh@postfix")
+        g.wait("test -S " + SOCKET, "it does not come back")
+        eq(ask("add", "site0.test", "A2"), "ok")
+        eq(active("fflush.socket"), "inactive")
+    finally:
+        g.run("systemctl stop fflush@postfix.socket; systemctl reset-failed fflush-refresh@postfix")
+
+
+@test
 def a_queue_that_is_mounted_over_another_is_served_after_a_refresh(t):
     clean()
     eq(ask("add", "site0.test", "A1"), "ok")
@@ -200,3 +216,113 @@ def flush_units_take_names_plain_and_escaped(t):
             eq((name, records(log)), (name, []))
     for wrong in ("a\\x2fb.test", "a\\x00b.test", "a\\x2.test", "..\\x2f..", "a\\x0ab.test"):
         eq(g.run("systemctl start 'fflush-flush@%s'" % wrong, check=False).returncode, 1, wrong)
+
+
+# ----------------------------------------------------------------------------- other hosts
+
+
+def let_own(owner, old_group, group):
+    g.run("systemctl stop postfix fflush.socket; groupmod -n %s %s; postconf -e mail_owner=%s"
+          " setgid_group=%s; postfix set-permissions; chown -R %s /var/lib/postfix"
+          % (group, old_group, owner, group, owner), check=False)
+
+
+@test
+def another_setgid_group_needs_nothing(t):
+    clean()
+    let_own("postfix", "postdrop", "maildrop")
+    try:
+        g.run("systemctl start postfix fflush.socket")
+        eq(ask("add", "site0.test", "A1"), "ok")
+        g.run("postqueue -s site0.test", user="nobody")
+        eq(records(), [])
+        assert "fflushd" not in g.out("postfix check 2>&1")
+    finally:
+        let_own("postfix", "maildrop", "postdrop")
+        g.run("systemctl start postfix")
+
+
+@test
+def another_mail_owner_needs_the_drop_ins_of_the_manual(t):
+    clean()
+    g.run("id mailer || useradd -r -M -s /usr/sbin/nologin mailer")
+    commands = manual("Another user")
+    let_own("mailer", "postdrop", "maildrop")
+    try:
+        g.run(commands)
+        g.run("systemctl start postfix fflush.socket")
+        eq(g.out("stat -c %U " + SOCKET), "mailer")
+        eq(ask("add", "site0.test", "A1"), "ok")
+        eq(g.out("stat -c %U /var/spool/postfix/flush/site0_test /var/lib/fflushd/postfix"),
+           "mailer\nmailer")
+        for unit in ("fflush-refresh", "fflush-flush@site0.test", "fflush-purge"):
+            g.run("systemctl start " + unit)
+        eq(records(), [])
+        g.run("postqueue -s site0.test")
+        eq(active("fflush.socket"), "active")
+    finally:
+        g.run("rm -r /etc/systemd/system/fflush*.d; systemctl daemon-reload")
+        let_own("postfix", "maildrop", "postdrop")
+        g.run("systemctl start postfix; userdel mailer")
+    clean()
+    eq(ask("add", "site0.test", "A1"), "ok")
+
+
+@test
+def a_queue_on_the_network_makes_no_circle_at_boot(t):
+    clean()
+    g.run("systemctl stop postfix fflush.socket; cp -a %s /srv/queue; rm -f /srv/queue/public/fflushd"
+          % QUEUE)
+    g.run("echo '/srv/queue %s none bind,_netdev 0 0' >> /etc/fstab" % QUEUE)
+    g.write("/etc/systemd/system/late-network.service",  # as NetworkManager: After=basic.target
+            "[Unit]\nBefore=network.target network-online.target\n[Service]\nType=oneshot\n"
+            "RemainAfterExit=yes\nExecStart=/bin/true\n[Install]\nWantedBy=network-online.target\n")
+    g.run("systemctl enable late-network")
+    try:
+        g.reboot()
+        # A circle is broken by leaving out a unit that is part of it.
+        for unit in ("sockets.target", "basic.target", "late-network.service", "remote-fs.target",
+                     "var-spool-postfix.mount", "postfix.service", "fflush.socket",
+                     "fflush-refresh.timer"):
+            eq((unit, active(unit)), (unit, "active"))
+        eq(g.out("stat -c %U /srv/queue/public/fflushd"), "postfix")
+        eq(ask("add", "net.test", "A1"), "ok")
+        eq(g.out("cat /srv/queue/flush/net_test"), "A1")
+        usec = "ActiveEnterTimestampMonotonic"
+        order = [int(property_of(unit, usec)) for unit in ("var-spool-postfix.mount", "fflush.socket",
+                                                           "postfix.service")]
+        eq(order, sorted(order))
+    finally:
+        g.run("sed -i /_netdev/d /etc/fstab; systemctl disable late-network;"
+              " rm /etc/systemd/system/late-network.service")
+        g.reboot()
+    eq(g.run("findmnt " + QUEUE, check=False).returncode, 1)
+    g.run("rm -r /srv/queue")
+    clean()
+    eq(ask("add", "site0.test", "A1"), "ok")
+
+
+@test
+def a_container_that_may_not_mount_needs_the_drop_in(t):
+    if SUITE == "trixie":
+        raise Skip("its systemd mounts before anything else")
+    g.run("rm -rf /opt/dest; make -s -C /build install DESTDIR=/opt/dest")
+    installed = g.run("tar -c -C /opt/dest . | base64").stdout
+    c = guest.Guest(SUITE, CONTAINER)
+    try:
+        c.run("base64 -d | tar -x -C / --no-same-owner --keep-directory-symlink", input=installed)
+        with open(os.path.join(TOP, "tests/mailhost.py")) as f:
+            c.write("/opt/mailhost.py", f.read())
+        c.run("systemctl daemon-reload; postconf -e fast_flush_domains=static:all;"
+              " systemctl start fflush.socket")
+        add = TOOLS + "ask %s add site0.test A1" % SOCKET
+        c.out(add)
+        c.wait("systemctl is-failed -q fflush.socket", "nobody is refused")
+        assert "226/NAMESPACE" in c.out("systemctl status --no-pager fflushd", check=False)
+        c.run(manual("Containers"))
+        eq(c.out(add), "ok")
+        for unit in ("fflush-refresh", "fflush-purge", "fflush-flush@site0.test", "fflush-metrics"):
+            c.run("systemctl start " + unit)
+        c.run("fflushctl -t 10s flush site0.test")
+    finally:
+        c.close()

@@ -203,7 +203,8 @@ def the_rpm_has_what_the_deb_has(t):
     contents = run(["dpkg-deb", "-c", deb]).stdout.split("\n")
     directories = {line.split()[-1] for line in contents if line.startswith("d")}
     inside = files_of(line.split()[-1] for line in contents if line.startswith("-"))
-    got = [n for n in files_of(listing) if n not in ("etc/fflushd", "usr/share/doc/fflushd")]
+    own = ("etc/fflushd", "usr/share/fflushd", "usr/share/doc/fflushd")
+    got = [n for n in files_of(listing) if n not in own]
     eq(got, inside)
     assert "./etc/fflushd/" in directories
     eq(run(["rpm", "-qpc", rpms[0]]).stdout.strip(), "/etc/fflushd/fflushd.conf")
