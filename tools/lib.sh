@@ -7,6 +7,13 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build_packages="build-essential autoconf automake pkg-config libsystemd-dev libconfuse-dev
 	libidn2-dev libunistring-dev libjansson-dev uthash-dev systemd python3"
 
+# A Postfix without a configuration does not start, which is what is wanted; but its commands, which
+# tests run, need a file.
+configure_postfix() {
+	[ "$(id -u)" -eq 0 ] && [ -d /etc/postfix ] && [ ! -e /etc/postfix/main.cf ] || return 0
+	printf '# Made for the tests of fflushd.\ncompatibility_level = 3.6\n' >/etc/postfix/main.cf
+}
+
 # install_missing PACKAGE...: those that are not there, as root, without a question.
 install_missing() {
 	local missing=() package
@@ -16,6 +23,7 @@ install_missing() {
 		*) missing+=("$package") ;;
 		esac
 	done
+	configure_postfix
 	[ ${#missing[@]} -eq 0 ] && return
 	if [ "$(id -u)" -ne 0 ]; then
 		echo "These packages are missing, and installing them needs root: ${missing[*]}" >&2
@@ -29,6 +37,7 @@ install_missing() {
 		tail -n 30 "$work/apt.log" >&2
 		exit 1
 	}
+	configure_postfix
 }
 
 # copy_tree DIRECTORY: the sources alone, so that a build in the tree itself is not in the way.
