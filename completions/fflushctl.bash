@@ -8,7 +8,7 @@ _fflushctl_sites() {
 
 _fflushctl() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
-	local verbs='list show flush deliver add refresh purge import verify status metrics export enable-postfix disable-postfix'
+	local verbs='list show flush deliver add refresh purge import verify status check metrics export enable-postfix disable-postfix'
 	local options='--config --instance --socket --host --timeout --quiet --json --version --help'
 
 	COMPREPLY=()
@@ -21,7 +21,7 @@ _fflushctl() {
 		COMPREPLY=($(compgen -W 'records messages deferred newest flushed site' -- "$cur"))
 		return
 		;;
-	-[iHtler] | --instance | --host | --timeout | --top | --limit | --every | --reason)
+	-[iHtler] | --instance | --host | --timeout | --top | --limit | --every | --reason | --*-warning | --*-critical)
 		return
 		;;
 	esac
@@ -29,7 +29,7 @@ _fflushctl() {
 	# The command is the first word that is neither an option nor the value of one.
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
-		-[cisHtblero] | --config | --instance | --socket | --host | --timeout | --by | --top | --limit | --every | --reason | --output) i=$((i + 1)) ;;
+		-[cisHtblero] | --config | --instance | --socket | --host | --timeout | --by | --top | --limit | --every | --reason | --output | --*-warning | --*-critical) i=$((i + 1)) ;;
 		-*) ;;
 		*)
 			verb=${COMP_WORDS[i]}
@@ -46,6 +46,8 @@ _fflushctl() {
 	refresh | purge) options+=' --reason' ;;
 	import | export | enable-postfix | disable-postfix) options+=' --dry-run' ;;
 	verify) options+=' --repair' ;;
+	status) options+=' --no-start' ;;
+	check) options+=' --oldest-warning --oldest-critical --refresh-warning --refresh-critical --deferred-warning --deferred-critical' ;;
 	metrics) options+=' --output --subdomains --top' ;;
 	esac
 	if [[ $cur == -* ]]; then

@@ -14,9 +14,10 @@ struct Call {
         LogCaller caller;
         RequestStatus status;
         RequestCounts counts;
-        bool has_counts;     /* they are known, for a reply with detail */
-        Site *site;          /* add and send_site, once they are known to be eligible */
-        Call *next;          /* in the one list it waits in */
+        bool has_counts;              /* they are known, for a reply with detail */
+        const TestFindings *findings; /* of a self-test, until it has been answered; else NULL */
+        Site *site;                   /* add and send_site, once they are known to be eligible */
+        Call *next;                   /* in the one list it waits in */
         uint64_t since_usec; /* since when it waits: an add to be written, any for newer settings */
         bool is_new;         /* an add: its ID was not known when it was to be written, so it was */
 };

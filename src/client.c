@@ -109,15 +109,24 @@ static ssize_t receive(int fd, char *buf, size_t size, uint64_t until_usec) {
         return n < 0 ? -errno : n;
 }
 
-static int read_reply(int fd, AttrReader *in, uint64_t until_usec, RequestStatus *ret,
-                      RequestCounts *ret_counts, bool *ret_has_counts) {
+/* What a reply is read into: counts or findings. */
+typedef struct Reply {
+        RequestStatus *status;
+        RequestCounts *counts;
+        bool *has_counts;
+        TestFindings *findings; /* NULL: counts */
+} Reply;
+
+static int read_any(int fd, AttrReader *in, uint64_t until_usec, const Reply *ret) {
         for (;;) {
                 size_t size;
                 char *space;
                 ssize_t n;
                 int r;
 
-                r = request_decode_reply(in, ret, ret_counts, ret_has_counts);
+                r = ret->findings
+                            ? request_decode_findings(in, ret->status, ret->findings)
+                            : request_decode_reply(in, ret->status, ret->counts, ret->has_counts);
                 if (r != 0)
                         return r < 0 ? r : 0;
                 r = attr_reader_space(in, &space, &size);
@@ -128,6 +137,26 @@ static int read_reply(int fd, AttrReader *in, uint64_t until_usec, RequestStatus
                         return n < 0 ? (int) n : -ECONNRESET;
                 attr_reader_commit(in, (size_t) n);
         }
+}
+
+static int read_reply(int fd, AttrReader *in, uint64_t until_usec, RequestStatus *ret,
+                      RequestCounts *ret_counts, bool *ret_has_counts) {
+        return read_any(
+                fd, in, until_usec,
+                &(Reply){.status = ret, .counts = ret_counts, .has_counts = ret_has_counts});
+}
+
+int client_self_test(int fd, uint64_t timeout_usec, RequestStatus *ret,
+                     TestFindings *ret_findings) {
+        const Request request = {.kind = REQUEST_SELF_TEST};
+        AttrReader in = {0};
+        int r, sent;
+
+        sent = send_request(fd, &request);
+        r = read_any(fd, &in, until(timeout_usec),
+                     &(Reply){.status = ret, .findings = ret_findings});
+        attr_reader_free(&in);
+        return r < 0 && sent < 0 ? sent : r;
 }
 
 int client_ask(int fd, const Request *request, uint64_t timeout_usec, RequestStatus *ret,

@@ -55,6 +55,16 @@ int client_ask(int fd, const Request *request, uint64_t timeout_usec, RequestSta
 int client_work(int fd, const char *path, const Request *request, uint64_t timeout_usec,
                 RequestStatus *ret, RequestCounts *ret_counts, bool *ret_has_counts);
 
+/**
+ * client_self_test() - have the service test itself
+ * @ret:           REQUEST_OK, or REQUEST_FAIL if something is broken
+ * @ret_findings:  with no checks if the server is one that knows no self-test: an older one
+ *                 answers REQUEST_BAD, flush(8) closes without a reply
+ *
+ * Return: as from client_ask().
+ */
+int client_self_test(int fd, uint64_t timeout_usec, RequestStatus *ret, TestFindings *ret_findings);
+
 /* What came of one of many requests. */
 typedef struct ClientAnswer {
         int error; /* as client_connect() and client_ask() return it; then the rest means nothing */

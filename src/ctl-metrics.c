@@ -4,16 +4,13 @@
 
 #include <stdio.h>
 
-#include "ctl.h"
+#include "ctl-health.h"
 #include "escape.h"
-#include "metrics.h"
 #include "newfile.h"
 #include "util.h"
 
-#define STATE_DIRECTORY  "/var/lib/fflushd" /* of the units, with a directory for each instance */
-#define DEFAULT_INSTANCE "postfix"
-#define LABEL_SIZE       1024u /* of the value of a label, escaped */
-#define MODE_OUTPUT      0644  /* for the user of node_exporter */
+#define LABEL_SIZE  1024u /* of the value of a label, escaped */
+#define MODE_OUTPUT 0644  /* for the user of node_exporter */
 
 /* Neighbours with the same family have one header. The key is for JSON. */
 static const struct {
@@ -22,6 +19,8 @@ static const struct {
 } values[] = {
 #define COUNTER(family, label, key, help)                                                          \
         { "fflushd_" family "_total", "counter", label, help, #key, offsetof(Metrics, key) }
+#define GAUGE(family, label, key, help)                                                            \
+        { "fflushd_" family, "gauge", label, help, #key, offsetof(Metrics, key) }
 #define TIME(family, key, json, help)                                                              \
         {                                                                                          \
                 "fflushd_" family "_timestamp_seconds", "gauge", NULL, help, json,                 \
@@ -48,6 +47,12 @@ static const struct {
         COUNTER("refresh_logs", "result=\"removed\"", removed, NULL),
         TIME("last_refresh", last_refresh_sec, "last_refresh", "End of the last refresh, or 0."),
         TIME("last_purge", last_purge_sec, "last_purge", "End of the last purge, or 0."),
+        COUNTER("self_tests", NULL, self_tests, "Self-tests of the service that have ended."),
+        TIME("last_self_test", last_self_test_sec, "last_self_test",
+             "End of the last self-test, or 0."),
+        GAUGE("self_test_findings", "result=\"failed\"", self_test_failed,
+              "Findings of the last self-test."),
+        GAUGE("self_test_findings", "result=\"warning\"", self_test_warnings, NULL),
 };
 
 static const char *const statuses[_METRICS_STATUS_MAX] = {"ok", "failed", "denied"};
@@ -62,6 +67,7 @@ typedef struct Report {
         Ctl *ctl;
         Metrics counters;
         bool has_counters;
+        bool socket_is_up; /* as far as systemd tells */
         unsigned long logs, sites, records, unreadable;
         time_t oldest_change, oldest_flush; /* of logs with records; 0: there are none */
         CtlSites all, named;
@@ -72,16 +78,11 @@ typedef struct Report {
 /* ----------------------------------------------------------------------------------- gathering */
 
 static int read_counters(Report *r) {
-        const char *directory = getenv("STATE_DIRECTORY");
         _cleanup_free_ char *path = NULL;
-        int k;
+        int k = ctl_read_counters(r->ctl, &r->counters, &path);
 
-        if (asprintf(&path, "%s%s%s", directory ? directory : STATE_DIRECTORY, directory ? "" : "/",
-                     directory          ? ""
-                     : r->ctl->instance ? r->ctl->instance
-                                        : DEFAULT_INSTANCE) < 0)
+        if (!path)
                 return ctl_no_memory();
-        k = metrics_read(path, &r->counters);
         r->has_counters = k == 0;
         if (k == 0)
                 return EX_OK;
@@ -165,6 +166,7 @@ static int gather(Report *r, char *args[]) {
                 sum(r, &r->rows[i]);
         }
         k = ctl_worse(k, choose_rows(r));
+        r->socket_is_up = health_socket_is_up(r->ctl);
         return ctl_worse(k, read_counters(r));
 }
 
@@ -228,11 +230,54 @@ static uint64_t value_of(const Report *r, size_t i) {
         return *(const uint64_t *) at;
 }
 
+/* By kind of failure: a family each. */
+static const struct {
+        const char *family, *type, *help, *key;
+        size_t offset;
+} by_class[] = {
+        {"fflushd_failures_total", "counter",
+         "Requests, messages and refreshes that failed, by what has to be looked at.", "failures",
+         offsetof(Metrics, failures)},
+        {"fflushd_last_failure_timestamp_seconds", "gauge", "Last of these failures, or 0.",
+         "last_failure", offsetof(Metrics, last_failure_sec)},
+        {"fflushd_last_success_timestamp_seconds", "gauge",
+         "Last time that what could have failed so was in order, or 0.", "last_success",
+         offsetof(Metrics, last_success_sec)},
+};
+
+static uint64_t value_by_class(const Report *r, size_t i, MetricsClass c) {
+        const void *at = (const char *) &r->counters + by_class[i].offset;
+
+        return ((const uint64_t *) at)[c];
+}
+
+static void print_failures(const Report *r, FILE *f) {
+        char label[64];
+
+        for (size_t i = 0; i < ARRAY_SIZE(by_class); i++) {
+                head(f, by_class[i].family, by_class[i].type, by_class[i].help);
+                for (MetricsClass c = 0; c < _METRICS_CLASS_MAX; c++) {
+                        (void) snprintf(label, sizeof label, "class=\"%s\"", metrics_class_name(c));
+                        sample(r, f, by_class[i].family, label, NULL, value_by_class(r, i, c));
+                }
+        }
+}
+
+/* Without starting the service: what it has seen itself, and whether it would be started. */
+static bool is_healthy(const Report *r) {
+        return metrics_healthy(&r->counters) && r->socket_is_up;
+}
+
 static void print_counters(const Report *r, FILE *f) {
         char label[64];
 
+        gauge(r, f, "fflushd_healthy",
+              "1 if the last self-test and the requests since have found nothing broken, and the "
+              "socket is up.",
+              is_healthy(r));
+
         head(f, "fflushd_requests_total", "counter", "Requests by kind and answer.");
-        for (int kind = 0; kind < _REQUEST_KIND_MAX; kind++)
+        for (int kind = 0; kind < REQUEST_COUNTED_MAX; kind++)
                 for (int status = 0; status < _METRICS_STATUS_MAX; status++) {
                         (void) snprintf(label, sizeof label, "request=\"%s\",status=\"%s\"",
                                         request_name((RequestKind) kind), statuses[status]);
@@ -244,6 +289,7 @@ static void print_counters(const Report *r, FILE *f) {
                         head(f, values[i].family, values[i].type, values[i].help);
                 sample(r, f, values[i].family, values[i].label, NULL, value_of(r, i));
         }
+        print_failures(r, f);
 }
 
 static void print_rows(const Report *r, FILE *f) {
@@ -297,7 +343,7 @@ static json_t *json_counters(const Report *r) {
                 json_decref(requests);
                 return json_null();
         }
-        for (int kind = 0; kind < _REQUEST_KIND_MAX; kind++) {
+        for (int kind = 0; kind < REQUEST_COUNTED_MAX; kind++) {
                 json_t *of = json_object();
 
                 for (int status = 0; status < _METRICS_STATUS_MAX; status++)
@@ -307,6 +353,16 @@ static json_t *json_counters(const Report *r) {
                 (void) json_object_set_new(requests, request_name((RequestKind) kind), of);
         }
         (void) json_object_set_new(counters, "requests", requests);
+        (void) json_object_set_new(counters, "healthy", json_boolean(is_healthy(r)));
+        for (size_t i = 0; i < ARRAY_SIZE(by_class); i++) {
+                json_t *of = json_object();
+
+                for (MetricsClass c = 0; c < _METRICS_CLASS_MAX; c++)
+                        (void) json_object_set_new(
+                                of, metrics_class_name(c),
+                                json_integer((json_int_t) value_by_class(r, i, c)));
+                (void) json_object_set_new(counters, by_class[i].key, of);
+        }
         for (size_t i = 0; i < ARRAY_SIZE(values); i++)
                 (void) json_object_set_new(counters, values[i].key,
                                            json_integer((json_int_t) value_of(r, i)));

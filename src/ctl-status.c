@@ -1,123 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 
-/* fflushctl status: who serves, who asks, with which configuration, and how much is recorded. */
+/* fflushctl status: who serves, who asks, with which configuration, how much is recorded, and what
+ * is wrong with any of it. */
 
-#include <limits.h>
 #include <stdio.h>
-#include <systemd/sd-bus.h>
 #include <time.h>
 
-#include "client.h"
-#include "ctl.h"
-#include "escape.h"
+#include "ctl-health.h"
 #include "util.h"
 
-#define SYSTEMD    "org.freedesktop.systemd1"
-#define STATE_SIZE 64
-
-typedef struct Unit {
-        char name[CTL_UNIT_SIZE];
-        char state[STATE_SIZE]; /* "active (listening)", "not installed"; "" if nobody says */
-        bool failed;
-        uint64_t triggered; /* a timer: when last, microseconds of the wall clock */
-} Unit;
-
-typedef enum UnitIndex { UNIT_SOCKET, UNIT_SERVICE, UNIT_TIMER, _UNIT_MAX } UnitIndex;
-
-typedef struct Status {
-        Ctl *ctl;
-        Unit units[_UNIT_MAX];
-        pid_t listener; /* 0: unknown */
-        int socket_error;
-        char *postfix_asks; /* flush_service_name, or NULL: Postfix does not say */
-        unsigned long sites, records, messages, deferred;
-        int survey_error; /* an exit status */
-        char config[PATH_MAX];
-} Status;
-
-/* ------------------------------------------------------------------------------------ units */
-
-static int get_string(sd_bus *bus, const char *path, const char *property, char **ret) {
-        return sd_bus_get_property_string(bus, SYSTEMD, path, SYSTEMD ".Unit", property, NULL, ret);
-}
-
-static void look_at_unit(sd_bus *bus, const char *type, Unit *u) {
-        _cleanup_free_ char *path = NULL, *load = NULL, *active = NULL, *sub = NULL;
-
-        if (sd_bus_path_encode("/org/freedesktop/systemd1/unit", u->name, &path) < 0 ||
-            get_string(bus, path, "LoadState", &load) < 0 ||
-            get_string(bus, path, "ActiveState", &active) < 0 ||
-            get_string(bus, path, "SubState", &sub) < 0)
-                return;
-        u->failed = streq(active, "failed");
-        if (streq(load, "loaded"))
-                (void) snprintf(u->state, sizeof u->state, "%s (%s)", active, sub);
-        else
-                (void) snprintf(u->state, sizeof u->state, "%s",
-                                streq(load, "not-found") ? "not installed" : load);
-        if (streq(type, "timer"))
-                (void) sd_bus_get_property_trivial(bus, SYSTEMD, path, SYSTEMD ".Timer",
-                                                   "LastTriggerUSec", NULL, 't', &u->triggered);
-}
-
-static void look_at_units(Status *s) {
-        static const char *const units[_UNIT_MAX][2] = {
-                [UNIT_SOCKET] = {"fflush", "socket"},
-                [UNIT_SERVICE] = {"fflushd", "service"},
-                [UNIT_TIMER] = {"fflush-refresh", "timer"},
-        };
-        sd_bus *bus = NULL;
-        int r;
-
-        r = sd_bus_open_system(&bus);
-        for (size_t i = 0; i < _UNIT_MAX; i++) {
-                ctl_unit_name(s->ctl, units[i][0], units[i][1], s->units[i].name);
-                if (r >= 0)
-                        look_at_unit(bus, units[i][1], &s->units[i]);
-        }
-        sd_bus_flush_close_unref(bus);
-}
-
-/* ----------------------------------------------------------------------------------- others */
-
-static void look_at_socket(Status *s) {
-        int pid = client_find_listener(s->ctl->socket_path);
-
-        s->socket_error = pid < 0 ? pid : 0;
-        s->listener = pid < 0 ? 0 : pid;
-}
-
-static void find_config(Status *s) {
-        const Ctl *ctl = s->ctl;
-
-        if (ctl->config || !ctl->instance)
-                (void) snprintf(s->config, sizeof s->config, "%s",
-                                ctl->config ? ctl->config : SETTINGS_FILE);
-        else
-                (void) snprintf(s->config, sizeof s->config, "%s/%s/fflushd.conf", SETTINGS_DIR,
-                                ctl->instance);
-        if (access(s->config, F_OK) < 0 && errno == ENOENT)
-                s->config[0] = '\0';
-}
-
-static void count_records(Status *s) {
-        _cleanup_(ctl_free_sites) CtlSites sites = {0};
-
-        s->survey_error = ctl_find_sites(s->ctl, (char *[]){NULL}, false, &sites);
-        for (size_t i = 0; i < sites.n; i++) {
-                SurveyLog log;
-
-                if (ctl_read_site(s->ctl, &sites.items[i], &log) == EX_OK) {
-                        s->sites += log.records > 0;
-                        s->records += log.records;
-                        s->messages += idset_size(&log.ids);
-                        s->deferred += ctl_count_deferred(s->ctl, &log);
-                }
-                survey_free(&log);
-        }
-}
-
-/* ------------------------------------------------------------------------------- the report */
+/* ----------------------------------------------------------------------------- for people */
 
 static const char *process_name(pid_t pid, char *buf, size_t size) {
         char path[64];
@@ -135,141 +27,237 @@ static const char *process_name(pid_t pid, char *buf, size_t size) {
         return buf;
 }
 
-static bool is_served(const Status *s) {
-        return s->socket_error == 0 && !s->units[UNIT_SOCKET].failed &&
-               (s->listener == 1 || s->units[UNIT_SOCKET].state[0] == '\0');
-}
-
-static const char *service_name(const Status *s) {
-        const char *slash = strrchr(s->ctl->socket_path, '/');
-
-        return slash ? slash + 1 : s->ctl->socket_path;
-}
-
 static void say(const char *what, CtlStyle style, const char *text) {
         ctl_print_in(CTL_BOLD, "%-10s", what);
         ctl_print_in(style, "%s", text);
 }
 
-static void say_units(const Status *s) {
-        static const char *const titles[_UNIT_MAX] = {"Socket", "Service", "Refresh"};
+static size_t count_findings(const Health *h, FindingResult result) {
+        size_t n = 0;
+
+        for (size_t i = 0; i < h->findings.n; i++)
+                n += h->findings.items[i].result == result;
+        return n;
+}
+
+static void say_health(const Health *h) {
+        size_t n_failed = count_findings(h, FINDING_FAILED);
+        size_t n_warnings = count_findings(h, FINDING_WARNING);
+        char text[80];
+
+        if (!health_has_answer(h)) {
+                say("Health", CTL_YELLOW, "unknown, see below");
+                ctl_print("\n");
+                return;
+        }
+        if (n_failed > 0)
+                (void) snprintf(text, sizeof text, "%zu problem%s, see below", n_failed,
+                                n_failed > 1 ? "s" : "");
+        else if (n_warnings > 0)
+                (void) snprintf(text, sizeof text, "%zu warning%s, see below", n_warnings,
+                                n_warnings > 1 ? "s" : "");
+        else
+                (void) snprintf(text, sizeof text, "%s", h->tested ? "OK" : "nothing seen");
+        say("Health", n_failed > 0 ? CTL_RED : n_warnings > 0 ? CTL_YELLOW : CTL_GREEN, text);
+        if (h->findings.checks > 0)
+                ctl_print(" (self-test of the service: %u checks)", h->findings.checks);
+        else if (!h->tested)
+                ctl_print(" (the service was not started, and not tested)");
+        ctl_print("\n");
+}
+
+static void say_socket(const Health *h) {
+        const HealthUnit *u = &h->units[HEALTH_SOCKET];
+        char name[64], text[128];
+
+        if (!h->tested)
+                say("Socket", u->active ? CTL_PLAIN : CTL_RED, h->ctl->socket_path);
+        else if (h->listen_error == -EACCES || h->listen_error == -EPERM)
+                say("Socket", CTL_YELLOW, "permission denied (run as root or postfix)");
+        else if (h->listen_error < 0) {
+                say("Socket", CTL_RED, "nobody listens");
+                ctl_print(" on %s", h->ctl->socket_path);
+        } else {
+                (void) snprintf(text, sizeof text, "%s listens",
+                                process_name(h->listener, name, sizeof name));
+                say("Socket", health_is_served(h) ? CTL_GREEN : CTL_RED, text);
+                ctl_print(" on %s", h->ctl->socket_path);
+        }
+        if (u->state[0])
+                ctl_print("; %s: %s, %s", u->name, u->state,
+                          u->enabled[0] ? u->enabled : "unknown");
+        ctl_print("\n");
+}
+
+static void say_service(const Health *h) {
+        const HealthUnit *u = &h->units[HEALTH_SERVICE];
+        bool idle = streq(u->state, "inactive (dead)");
+
+        say("Service", u->failed ? CTL_RED : CTL_PLAIN,
+            idle          ? "idle, started on demand"
+            : u->state[0] ? u->state
+                          : "unknown");
+        ctl_print(", %s\n", u->name);
+}
+
+static void say_refresh(const Health *h) {
+        const HealthUnit *u = &h->units[HEALTH_TIMER];
         char age[CTL_AGE_SIZE];
 
-        for (size_t i = 0; i < _UNIT_MAX; i++) {
-                const Unit *u = &s->units[i];
-
-                say(titles[i], u->failed ? CTL_RED : CTL_PLAIN,
-                    u->state[0] ? u->state : "systemd does not say");
-                ctl_print(", %s", u->name);
-                if (i == UNIT_TIMER && u->triggered > 0)
-                        ctl_print(", last %s ago",
-                                  ctl_age(time(NULL), (time_t) (u->triggered / USEC_PER_SEC), age));
-                ctl_print("\n");
-        }
+        say("Refresh", u->state[0] && !u->active ? CTL_RED : CTL_PLAIN,
+            u->state[0] ? u->state : "unknown");
+        ctl_print(", %s", u->name);
+        if (u->state[0])
+                ctl_print(", %s", u->enabled[0] ? u->enabled : "unknown");
+        if (u->triggered > 0)
+                ctl_print(", last %s ago",
+                          ctl_age(time(NULL), (time_t) (u->triggered / USEC_PER_SEC), age));
+        else if (u->active)
+                ctl_print(", not yet run");
+        ctl_print("\n");
 }
 
-static void say_all(const Status *s) {
-        const Settings *settings = &s->ctl->settings;
-        char name[64];
+static void say_postfix(const Health *h) {
+        const char *slash = strrchr(h->ctl->socket_path, '/');
+        bool ours;
 
-        if (s->socket_error < 0)
-                say("Listens", CTL_RED, "nobody");
-        else
-                say("Listens", is_served(s) ? CTL_GREEN : CTL_RED,
-                    process_name(s->listener, name, sizeof name));
-        ctl_print(", on %s\n", s->ctl->socket_path);
-        say_units(s);
-        if (s->postfix_asks) {
-                bool us = streq(s->postfix_asks, service_name(s));
-
-                say("Postfix", us ? CTL_GREEN : CTL_YELLOW,
-                    us ? "asks fflushd" : "does not ask it");
-                ctl_print(", flush_service_name = %s\n", s->postfix_asks);
-        } else {
-                say("Postfix", CTL_YELLOW, "does not say which flush service it asks");
+        if (!h->postfix_asks) {
+                say("Postfix", CTL_YELLOW, "unknown (cannot read flush_service_name)");
                 ctl_print("\n");
+                return;
         }
-        say("Settings", settings->problems ? CTL_RED : CTL_PLAIN,
-            settings->problems ? "with problems, see above" : "in order");
-        ctl_print(", %s%s%s\n", s->config, s->config[0] ? ", " : "",
+        ours = slash && streq(h->postfix_asks, slash + 1);
+        say("Postfix", ours ? CTL_GREEN : CTL_RED,
+            ours                              ? "uses fflushd"
+            : streq(h->postfix_asks, "flush") ? "uses flush(8), not fflushd"
+                                              : "does not use fflushd");
+        ctl_print(" (flush_service_name = ");
+        ctl_print("%s", h->postfix_asks);
+        ctl_print(")\n");
+}
+
+static void say_records(const Health *h) {
+        char age[CTL_AGE_SIZE];
+
+        if (h->survey_status != EX_OK) {
+                say("Recorded", CTL_YELLOW,
+                    h->survey_status == EX_NOPERM ? "permission denied (run as root or postfix)"
+                                                  : "unknown");
+                ctl_print("\n");
+                return;
+        }
+        say("Recorded", CTL_PLAIN, "");
+        ctl_print("%lu message%s for %lu destination%s", h->messages, h->messages == 1 ? "" : "s",
+                  h->sites, h->sites == 1 ? "" : "s");
+        if (h->messages > 0 && h->deferred == h->messages)
+                ctl_print(", all deferred");
+        else if (h->messages > 0)
+                ctl_print(", %lu of them deferred", h->deferred);
+        if (h->oldest > 0)
+                ctl_print(", the oldest for %s", ctl_age(time(NULL), h->oldest, age));
+        ctl_print("\n");
+}
+
+static void say_all(const Health *h) {
+        const Settings *settings = &h->ctl->settings;
+
+        say_health(h);
+        say_socket(h);
+        say_service(h);
+        say_refresh(h);
+        say_postfix(h);
+        say("Config", settings->problems ? CTL_RED : CTL_PLAIN,
+            settings->problems ? "has errors (see above)" : "OK");
+        ctl_print(", %s%s%s\n", h->config, h->config[0] ? ", " : "",
                   settings->postfix_config_directory[0] ? settings->postfix_config_directory
                                                         : "no Postfix");
-        if (!settings->fast_flush_domains[0]) {
-                say("Eligible", CTL_YELLOW, "none: fast_flush_domains is empty");
+        say_records(h);
+        if (h->findings.n > 0) {
                 ctl_print("\n");
-        }
-        if (s->survey_error == EX_OK) {
-                say("Recorded", CTL_PLAIN, "");
-                ctl_print("%lu messages for %lu destinations, %lu of them deferred\n", s->messages,
-                          s->sites, s->deferred);
+                ctl_print_findings(stdout, &h->findings);
         }
 }
 
-static json_t *json_units(const Status *s) {
+/* ----------------------------------------------------------------------------- for programs */
+
+static json_t *json_units(const Health *h, size_t member) {
         json_t *units = json_object();
 
-        for (size_t i = 0; i < _UNIT_MAX; i++) {
-                const Unit *u = &s->units[i];
-                _cleanup_free_ char *name = escape_utf8(u->name);
+        for (size_t i = 0; i < _HEALTH_UNIT_MAX; i++) {
+                const char *text = (const char *) &h->units[i] + member;
 
-                if (name)
-                        (void) json_object_set_new(units, name,
-                                                   ctl_json_text(u->state[0] ? u->state : NULL));
+                (void) json_object_set_new(units, h->units[i].name,
+                                           text[0] ? json_string(text) : json_null());
         }
         return units;
 }
 
-static void add_counts(json_t *o, const Status *s) {
+json_t *health_json_findings(const Health *h) {
+        json_t *findings = json_array();
+
+        for (size_t i = 0; i < h->findings.n; i++) {
+                const TestFinding *f = &h->findings.items[i];
+
+                (void) json_array_append_new(
+                        findings, json_pack("{ss ss ss ss?}", "check", f->check, "result",
+                                            finding_result_name(f->result), "reason", f->reason,
+                                            "remedy", f->remedy[0] ? f->remedy : NULL));
+        }
+        return findings;
+}
+
+static void add_counts(json_t *o, const Health *h) {
         const struct {
                 const char *name;
                 unsigned long value;
-        } counts[] = {{"sites", s->sites},
-                      {"records", s->records},
-                      {"messages", s->messages},
-                      {"deferred", s->deferred}};
+        } counts[] = {{"sites", h->sites},
+                      {"records", h->records},
+                      {"messages", h->messages},
+                      {"deferred", h->deferred}};
 
         for (size_t i = 0; i < ARRAY_SIZE(counts); i++)
                 (void) json_object_set_new(o, counts[i].name,
                                            json_integer((json_int_t) counts[i].value));
+        (void) json_object_set_new(o, "oldest", h->oldest ? json_integer(h->oldest) : json_null());
 }
 
-static void say_json(const Status *s) {
-        const Settings *settings = &s->ctl->settings;
-        uint64_t refreshed = s->units[UNIT_TIMER].triggered / USEC_PER_SEC;
+static void say_json(const Health *h) {
+        const Settings *settings = &h->ctl->settings;
+        uint64_t refreshed = h->units[HEALTH_TIMER].triggered / USEC_PER_SEC;
         json_t *o = json_pack(
-                "{so sb sI so so sb so so sb}", "socket", ctl_json_text(s->ctl->socket_path),
-                "listening", s->socket_error == 0, "listener_pid", (json_int_t) s->listener,
-                "units", json_units(s), "flush_service_name", ctl_json_text(s->postfix_asks),
-                "served", is_served(s), "config", ctl_json_text(s->config[0] ? s->config : NULL),
-                "postfix_config_directory", ctl_json_text(settings->postfix_config_directory),
-                "config_problems", settings->problems != NULL);
+                "{so sb sI so so so sI so so so sb so so sb}", "healthy",
+                health_has_answer(h) ? json_boolean(h->findings.worst != FINDING_FAILED)
+                                     : json_null(),
+                "tested", h->tested, "checks", (json_int_t) h->findings.checks, "findings",
+                health_json_findings(h), "socket", ctl_json_text(h->ctl->socket_path), "listening",
+                h->tested ? json_boolean(h->listen_error == 0) : json_null(), "listener_pid",
+                (json_int_t) h->listener, "units", json_units(h, offsetof(HealthUnit, state)),
+                "enabled", json_units(h, offsetof(HealthUnit, enabled)), "flush_service_name",
+                ctl_json_text(h->postfix_asks), "served", health_is_served(h), "config",
+                ctl_json_text(h->config[0] ? h->config : NULL), "postfix_config_directory",
+                ctl_json_text(settings->postfix_config_directory), "config_problems",
+                settings->problems != NULL);
 
         if (o && refreshed > 0)
                 (void) json_object_set_new(o, "last_refresh", json_integer((json_int_t) refreshed));
-        if (o && s->survey_error == EX_OK)
-                add_counts(o, s);
+        if (o && h->survey_status == EX_OK)
+                add_counts(o, h);
         ctl_print_json(o);
 }
 
 int ctl_status(Ctl *ctl, char *args[]) {
-        Status s = {.ctl = ctl};
+        _cleanup_(health_free) Health h;
         int r;
 
         (void) args;
-        r = ctl_settings(ctl);
-        if (r == EX_OK)
-                r = ctl_socket(ctl);
+        r = health_gather(ctl, !ctl->no_start, &h);
         if (r != EX_OK)
                 return r;
-        look_at_units(&s);
-        look_at_socket(&s);
-        s.postfix_asks = ctl_postconf(ctl, "flush_service_name");
-        find_config(&s);
-        count_records(&s);
         if (!ctl->quiet)
-                (ctl->json ? say_json : say_all)(&s);
-        free(s.postfix_asks);
-        if (!is_served(&s))
+                (ctl->json ? say_json : say_all)(&h);
+        if (!health_has_answer(&h))
+                return h.test_status;
+        if (h.findings.worst == FINDING_FAILED)
                 return EX_UNAVAILABLE;
-        return ctl->settings.problems ? EX_CONFIG : s.survey_error;
+        return ctl->settings.problems ? EX_CONFIG : h.survey_status;
 }

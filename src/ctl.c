@@ -401,3 +401,13 @@ const char *ctl_age(time_t now, time_t then, char ret[static CTL_AGE_SIZE]) {
         (void) snprintf(ret, CTL_AGE_SIZE, "%ld%s", age / units[i].seconds, units[i].unit);
         return ret;
 }
+
+void ctl_write_text(FILE *f, const char *text) {
+        char line[4 * FINDING_TEXT_SIZE + 1];
+
+        (void) fputs(escape_line(text, line, sizeof line), f);
+}
+
+void ctl_print_text(const char *text) {
+        ctl_write_text(stdout, text);
+}

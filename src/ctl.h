@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <sysexits.h>
 
+#include "finding.h"
 #include "follow.h"
 #include "queue.h"
 #include "request.h"
@@ -29,6 +30,8 @@ typedef enum CtlOption {
         CTL_WAIT = 1 << 7,
         CTL_REPAIR = 1 << 8,
         CTL_OUTPUT = 1 << 9,
+        CTL_NO_START = 1 << 10,
+        CTL_THRESHOLD = 1 << 11,
 } CtlOption;
 
 typedef struct Ctl {
@@ -36,7 +39,9 @@ typedef struct Ctl {
         const char *config, *instance, *socket, *host, *by, *reason, *output;
         uint64_t timeout, every; /* microseconds */
         unsigned long top, limit;
-        bool quiet, json, dry_run, subdomains, wait, repair;
+        bool quiet, json, dry_run, subdomains, wait, repair, no_start;
+        uint64_t oldest_warning, oldest_critical, refresh_warning, refresh_critical;
+        unsigned long deferred_warning, deferred_critical;
 
         /* Found out when first needed: ctl_settings(), ctl_queue(), ctl_socket(). */
         Settings settings;
@@ -64,6 +69,9 @@ int ctl_import(Ctl *ctl, char *args[]);
 int ctl_metrics(Ctl *ctl, char *args[]);
 int ctl_verify(Ctl *ctl, char *args[]);
 int ctl_status(Ctl *ctl, char *args[]);
+int ctl_check(Ctl *ctl, char *args[]);
+
+#define CTL_CHECK_UNKNOWN 3 /* the last exit status of check: those of Nagios' plugins */
 int ctl_enable_postfix(Ctl *ctl, char *args[]);
 int ctl_disable_postfix(Ctl *ctl, char *args[]);
 int ctl_export(Ctl *ctl, char *args[]);
@@ -171,6 +179,22 @@ int ctl_socket(Ctl *ctl);
 int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *ret_status,
             RequestCounts *ret_counts, bool *ret_has_counts);
 
+#define CTL_SELF_TEST_USEC (70 * (uint64_t) 1000000) /* a table may take a minute to answer */
+
+/**
+ * ctl_self_test() - have the service test itself; starts it, if it is not running
+ * @ret:  receives what it found; without an answer one finding, which says why there is none
+ *
+ * Says nothing. It waits for @ctl->timeout, or CTL_SELF_TEST_USEC.
+ *
+ * Return: EX_OK (it answered, and nothing has failed; there may be warnings), EX_UNAVAILABLE (it
+ *         answered, and something has failed), or the exit status for not having an answer.
+ */
+int ctl_self_test(Ctl *ctl, TestFindings *ret);
+
+/** ctl_print_findings() - what is not in order, and what helps, line by line on @f */
+void ctl_print_findings(FILE *f, const TestFindings *findings);
+
 /** ctl_connect_error() - say why client_connect() failed; Return: an exit status. */
 int ctl_connect_error(const char *path, int error);
 
@@ -223,6 +247,12 @@ unsigned long ctl_count_deferred(Ctl *ctl, const SurveyLog *log);
 
 /** ctl_age() - "12s", "5min", "3h", "2d": how long ago @then was. Return: @ret */
 const char *ctl_age(time_t now, time_t then, char ret[static CTL_AGE_SIZE]);
+
+/** ctl_write_text() - one line of text from outside on @f, made printable by escape_line() */
+void ctl_write_text(FILE *f, const char *text);
+
+/** ctl_print_text() - the same on standard output */
+void ctl_print_text(const char *text);
 
 /* --------------------------------------------------------------------- --wait: ctl-wait.c */
 

@@ -279,6 +279,39 @@ static const Literal *match_literal(const Domains *d, const char *site, const Li
         }
 }
 
+bool domains_can_match(const Domains *d) {
+        const Literal *l;
+
+        for (size_t i = 0; i < d->n_items; i++)
+                if (d->items[i].kind != ITEM_ERROR && !d->items[i].excluded)
+                        return true;
+        for (l = d->literals; l; l = l->hh.next)
+                if (!l->excluded)
+                        return true;
+        return false;
+}
+
+size_t domains_n_tables(const Domains *d) {
+        size_t n = 0;
+
+        for (size_t i = 0; i < d->n_items; i++)
+                n += d->items[i].kind == ITEM_TABLE;
+        return n;
+}
+
+TableAnswer domains_ask_table(Domains *d, size_t i, const char *site, const char **ret_name,
+                              const char **ret_why) {
+        const Item *item = d->items;
+        TableAnswer answer;
+
+        while (item->kind != ITEM_TABLE || i-- > 0)
+                item++;
+        answer = table_lookup(item->table, site, NULL);
+        *ret_name = table_name(item->table);
+        *ret_why = table_error(item->table);
+        return answer;
+}
+
 bool domains_changed(const Domains *d) {
         return watch_changed(d->files);
 }

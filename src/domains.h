@@ -4,6 +4,7 @@
 /* The eligibility list (fast_flush_domains): names, .domains, "!", /files, static:, tables. */
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "table.h"
@@ -44,6 +45,24 @@ Domains *domains_free(Domains *d);
  * Source: spec 6; both spellings are ours: flush(8) compares the text as it was sent.
  */
 DomainsAnswer domains_match(Domains *d, const char *site, const char **ret_why);
+
+/** domains_can_match() - is there a site that the list has? Not if it is empty, or only excludes */
+bool domains_can_match(const Domains *d);
+
+/** domains_n_tables() - how many tables the list has, those after its first error not counted */
+size_t domains_n_tables(const Domains *d);
+
+/**
+ * domains_ask_table() - look a site up in one of them, whatever the list has before it
+ * @i:         below domains_n_tables()
+ * @ret_name:  receives type:name
+ * @ret_why:   receives the reason of TABLE_ERROR
+ *
+ * After TABLE_PENDING: domains_start(). An error is forgotten after a while, as table_lookup() has
+ * it, so an answer is to be taken once.
+ */
+TableAnswer domains_ask_table(Domains *d, size_t i, const char *site, const char **ret_name,
+                              const char **ret_why);
 
 /** domains_changed() - has a /file of the list changed since it was read? */
 bool domains_changed(const Domains *d);

@@ -24,7 +24,8 @@ static const Verb verbs[] = {
         {"purge", "", 0, 0, CTL_REASON, ctl_purge},
         {"import", "[-]", 0, 1, CTL_DRY_RUN, ctl_import},
         {"verify", "", 0, 0, CTL_REPAIR, ctl_verify},
-        {"status", "", 0, 0, 0, ctl_status},
+        {"status", "", 0, 0, CTL_NO_START, ctl_status},
+        {"check", "", 0, 0, CTL_THRESHOLD, ctl_check},
         {"metrics", "[PATTERN...]", 0, MANY, CTL_SUBDOMAINS | CTL_TOP | CTL_OUTPUT, ctl_metrics},
         {"enable-postfix", "", 0, 0, CTL_DRY_RUN, ctl_enable_postfix},
         {"disable-postfix", "", 0, 0, CTL_DRY_RUN, ctl_disable_postfix},
@@ -65,6 +66,13 @@ static const struct {
         {"wait", 'w', OPT_FLAG, offsetof(Ctl, wait), CTL_WAIT},
         {"repair", 0, OPT_FLAG, offsetof(Ctl, repair), CTL_REPAIR},
         {"output", 'o', OPT_TEXT, offsetof(Ctl, output), CTL_OUTPUT},
+        {"no-start", 0, OPT_FLAG, offsetof(Ctl, no_start), CTL_NO_START},
+        {"oldest-warning", 0, OPT_TIME, offsetof(Ctl, oldest_warning), CTL_THRESHOLD},
+        {"oldest-critical", 0, OPT_TIME, offsetof(Ctl, oldest_critical), CTL_THRESHOLD},
+        {"deferred-warning", 0, OPT_NUMBER, offsetof(Ctl, deferred_warning), CTL_THRESHOLD},
+        {"deferred-critical", 0, OPT_NUMBER, offsetof(Ctl, deferred_critical), CTL_THRESHOLD},
+        {"refresh-warning", 0, OPT_TIME, offsetof(Ctl, refresh_warning), CTL_THRESHOLD},
+        {"refresh-critical", 0, OPT_TIME, offsetof(Ctl, refresh_critical), CTL_THRESHOLD},
         {"version", 0, OPT_VERSION, 0, 0},
         {"help", 'h', OPT_HELP, 0, 0},
 };
@@ -77,8 +85,8 @@ static void print_help(void) {
              "  add SITE ID        record a message   import [-]       record deferred mail\n"
              "  refresh            flush what is old  purge            flush all of it\n"
              "  verify             are logs sound?    status           who serves, who asks\n"
-             "  metrics [PAT...]   for Prometheus     export           as flush(8) names logs\n"
-             "  enable-postfix     have it ask us     disable-postfix  and export\n"
+             "  check              for monitoring     metrics [PAT...] for Prometheus\n"
+             "  enable-postfix  have it ask us  disable-postfix  and export  export  only that\n"
              "Options:\n"
              "  -n, --dry-run      change nothing     -w, --wait           follow the mail\n"
              "  -l, --limit N      so many at once    -e, --every TIME     then the next N\n"
@@ -88,8 +96,10 @@ static void print_help(void) {
              "  -s, --socket PATH  (public/fflushd)   -i, --instance NAME  of Postfix\n"
              "  -r, --reason TEXT  for the journal    -H, --host USER@HOST over ssh\n"
              "  --repair           when verifying     -o, --output FILE    of metrics\n"
+             "  check: --oldest-warning TIME, --oldest-critical TIME, --refresh-warning TIME,\n"
+             "    --refresh-critical TIME, --deferred-warning N, --deferred-critical N\n"
              "  -c, --config FILE  (" SETTINGS_FILE ")\n"
-             "  --version          -h, --help\n"
+             "  --no-start         status only looks  --version            -h, --help\n"
              "A SITE is a domain or an [address], as after the @ of the recipients; a PATTERN\n"
              "is a SITE, or has * ? [...] in it and means the recorded ones that match.");
 }
@@ -263,6 +273,21 @@ static void ctl_free(Ctl *ctl) {
         free(ctl->socket_path);
 }
 
+/* What runs plugins knows four statuses, and wants a line, whatever is wrong with the options. */
+static int as_plugin(const Ctl *ctl, int status, char *args[], int n_args) {
+        for (int i = 0; i < n_args; i++)
+                if (status > CTL_CHECK_UNKNOWN && streq(args[i], "check")) {
+                        if (ctl->json)
+                                ctl_print_json(json_pack("{ss si}", "state", "UNKNOWN", "status",
+                                                         CTL_CHECK_UNKNOWN));
+                        else
+                                puts("FFLUSHD UNKNOWN - it could not be run, see its standard "
+                                     "error");
+                        return CTL_CHECK_UNKNOWN;
+                }
+        return status;
+}
+
 int main(int argc, char *argv[]) {
         _cleanup_(ctl_free) Ctl ctl = {.queue.fd = -EBADF};
         _cleanup_(words_free) Words words = {0};
@@ -270,9 +295,12 @@ int main(int argc, char *argv[]) {
         int r;
 
         r = parse_options(&ctl, argc, argv, &given, &words);
-        if (r < 0)
+        if (r >= 0)
+                r = as_plugin(&ctl, r, argv + 1, argc - 1); /* the command may be anywhere */
+        else
                 r = ctl.host ? run_on_host(&ctl, &words, argv + optind)
                              : run(&ctl, given, argv + optind, argc - optind);
+        r = as_plugin(&ctl, r, argv + optind, argc > optind);
         if (fflush(stdout) != 0 || ferror(stdout))
                 return EX_IOERR;
         return r;

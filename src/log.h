@@ -20,7 +20,9 @@
 #define LOG_ID_TABLE   "2751156ae50b4770a7086d6ccf689c35" /* an eligibility table failed */
 #define LOG_ID_TRIGGER "69ef0bdb94e24005b7d8754ba25febbe" /* qmgr was not woken */
 #define LOG_ID_CONFIG  "08f737cf37cd45e1bee4a1c68aaf7a27" /* configuration trouble */
-#define LOG_ID_ADDED   "5087cdea05314de0bd6ca476bd35f780" /* a record (debug level) */
+#define LOG_ID_HEALTH                                                                              \
+        "b6f1c1f0c2a14b8a9d5f0c9d7c3e4a61" /* the self-test: something is broken, or mended */
+#define LOG_ID_ADDED "5087cdea05314de0bd6ca476bd35f780" /* a record (debug level) */
 
 /* Who sent a request, by SO_PEERCRED. */
 typedef struct LogCaller {

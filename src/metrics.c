@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -34,32 +35,49 @@ static int path_of(const char *directory, char ret[static PATH_MAX]) {
         return n < 0 || n >= PATH_MAX ? -ENAMETOOLONG : 0;
 }
 
-static bool is_ours(const Metrics *m) {
-        return m->magic == MAGIC && m->version == METRICS_VERSION && m->size == sizeof *m;
+/* What the version before ends with. */
+#define SIZE_1 offsetof(Metrics, failures)
+
+/* @n: bytes of @m that were read. Those of the version before get zeros for what it did not have.
+ */
+static bool is_ours(Metrics *m, size_t n) {
+        if (n < SIZE_1 || m->magic != MAGIC)
+                return false;
+        if (m->version == METRICS_VERSION)
+                return n == sizeof *m && m->size == sizeof *m;
+        if (m->version != 1 || n != SIZE_1 || m->size != SIZE_1)
+                return false;
+        memset((char *) m + SIZE_1, 0, sizeof *m - SIZE_1);
+        m->version = METRICS_VERSION;
+        m->size = sizeof *m;
+        return true;
 }
 
-/* What is not as we left it starts anew. @keep: what it has is to be kept. */
-static int prepare(int fd, bool *keep) {
-        Metrics old;
+/* What is not as we left it starts anew. @old: receives what is to be gone on from. */
+static int prepare(int fd, Metrics *old) {
         struct stat st;
+        ssize_t n = 0;
+        bool keep;
 
         if (fstat(fd, &st) < 0)
                 return -errno;
         if (!S_ISREG(st.st_mode))
                 return -EPROTOTYPE;
-        *keep = st.st_size == (off_t) sizeof old &&
-                pread(fd, &old, sizeof old, 0) == (ssize_t) sizeof old && is_ours(&old);
+        if (st.st_size <= (off_t) sizeof *old)
+                n = pread(fd, old, sizeof *old, 0);
+        keep = n > 0 && is_ours(old, (size_t) n);
+        if (!keep)
+                *old = (Metrics){.magic = MAGIC, .version = METRICS_VERSION, .size = sizeof *old};
         /* The daemon's umask is for mail. */
-        if (!*keep && (ftruncate(fd, 0) < 0 || fchmod(fd, MODE_FILE) < 0))
+        if (!keep && (ftruncate(fd, 0) < 0 || fchmod(fd, MODE_FILE) < 0))
                 return -errno;
-        return -posix_fallocate(fd, 0, sizeof old);
+        return -posix_fallocate(fd, 0, sizeof *old);
 }
 
 static int map_file(const char *directory, Metrics **ret) {
         _cleanup_close_ int fd = -EBADF;
         char path[PATH_MAX];
-        bool keep = false;
-        Metrics *m;
+        Metrics *m, old;
         int r;
 
         r = path_of(directory, path);
@@ -69,15 +87,14 @@ static int map_file(const char *directory, Metrics **ret) {
                   MODE_FILE);
         if (fd < 0)
                 return -errno;
-        r = prepare(fd, &keep);
+        r = prepare(fd, &old);
         if (r < 0)
                 return r;
         m = mmap(NULL, sizeof *m, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         if (m == MAP_FAILED)
                 return -errno;
         mapped = *ret = m;
-        if (!keep)
-                *m = (Metrics){.magic = MAGIC, .version = METRICS_VERSION, .size = sizeof *m};
+        *m = old;
         return 0;
 }
 
@@ -117,6 +134,91 @@ void metrics_count(Metrics *metrics, const RequestCounts *counts) {
         metrics->invalid += counts->invalid;
 }
 
+/* ----------------------------------------------------------------------------------- failures */
+
+static const struct {
+        const char *name;
+        bool tested;
+} classes[_METRICS_CLASS_MAX] = {
+        [METRICS_SETTINGS] = {"settings", true}, [METRICS_LIST] = {"list", true},
+        [METRICS_LOG] = {"log", true},           [METRICS_QUEUE] = {"queue", true},
+        [METRICS_LOCK] = {"lock", false},        [METRICS_RESOURCE] = {"resource", false},
+        [METRICS_OTHER] = {"other", false},
+};
+
+/* What each check of the self-test speaks for. */
+static const struct {
+        const char *check;
+        MetricsClass c;
+} checks[] = {{"settings", METRICS_SETTINGS}, {"list", METRICS_LIST}, {"table", METRICS_LIST},
+              {"logs", METRICS_LOG},          {"disk", METRICS_LOG},  {"queue", METRICS_LOG},
+              {"queue", METRICS_QUEUE},       {"disk", METRICS_QUEUE}};
+
+const char *metrics_class_name(MetricsClass c) {
+        return classes[c].name;
+}
+
+bool metrics_class_is_tested(MetricsClass c) {
+        return classes[c].tested;
+}
+
+MetricsClass metrics_class(int error) {
+        switch (error) {
+        case -ENOMEM:
+        case -EMFILE:
+        case -ENFILE:
+                return METRICS_RESOURCE;
+        case -ETIMEDOUT:
+        case -EAGAIN:
+                return METRICS_LOCK;
+        default:
+                return METRICS_LOG;
+        }
+}
+
+void metrics_failed(Metrics *m, MetricsClass c, uint64_t now) {
+        m->failures[c]++;
+        m->last_failure_sec[c] = now;
+}
+
+/* A send says in its counts, not in its answer, whether messages could be moved. */
+void metrics_succeeded(Metrics *m, RequestKind kind, uint64_t now) {
+        bool all = kind == REQUEST_ADD || kind == REQUEST_SEND_SITE;
+
+        for (MetricsClass c = 0; c < _METRICS_CLASS_MAX; c++)
+                if (c == METRICS_SETTINGS || c == METRICS_RESOURCE || (all && c != METRICS_QUEUE))
+                        m->last_success_sec[c] = now;
+}
+
+static bool has_failed(const TestFindings *findings, MetricsClass c) {
+        for (size_t i = 0; i < findings->n; i++)
+                for (size_t k = 0; k < ARRAY_SIZE(checks); k++)
+                        if (findings->items[i].result == FINDING_FAILED && checks[k].c == c &&
+                            streq(findings->items[i].check, checks[k].check))
+                                return true;
+        return false;
+}
+
+void metrics_tested(Metrics *m, const TestFindings *findings, uint64_t now) {
+        m->self_tests++;
+        m->last_self_test_sec = now;
+        m->self_test_failed = m->self_test_warnings = 0;
+        for (size_t i = 0; i < findings->n; i++) {
+                m->self_test_failed += findings->items[i].result == FINDING_FAILED;
+                m->self_test_warnings += findings->items[i].result == FINDING_WARNING;
+        }
+        for (MetricsClass c = 0; c < _METRICS_CLASS_MAX; c++)
+                if (classes[c].tested && !has_failed(findings, c))
+                        m->last_success_sec[c] = now;
+}
+
+bool metrics_healthy(const Metrics *m) {
+        for (MetricsClass c = 0; c < _METRICS_CLASS_MAX; c++)
+                if (m->last_failure_sec[c] > m->last_success_sec[c])
+                        return false;
+        return m->self_test_failed == 0;
+}
+
 int metrics_read(const char *directory, Metrics *ret) {
         _cleanup_close_ int fd = -EBADF;
         char path[PATH_MAX];
@@ -132,5 +234,5 @@ int metrics_read(const char *directory, Metrics *ret) {
         n = pread(fd, ret, sizeof *ret, 0);
         if (n < 0)
                 return -errno;
-        return n == (ssize_t) sizeof *ret && is_ours(ret) ? 0 : -EBADMSG;
+        return is_ours(ret, (size_t) n) ? 0 : -EBADMSG;
 }

@@ -29,21 +29,35 @@ static int open_endpoint(int pin_fd, mode_t type) {
         return TAKE_FD(fd);
 }
 
-int qmgr_trigger(int queue_fd, const char *endpoint, char request) {
-        _cleanup_close_ int pin_fd = -EBADF, fd = -EBADF;
-        /* On a socket a NUL ends the request; a FIFO is read byte by byte. */
-        char bytes[2] = {request, '\0'};
+/* Return: a descriptor, or a negative errno. */
+static int reach(int queue_fd, const char *endpoint, bool *ret_is_socket) {
+        _cleanup_close_ int pin_fd = -EBADF;
         struct stat st;
-        size_t n;
 
         pin_fd = openat(queue_fd, endpoint, O_PATH | O_NOFOLLOW | O_CLOEXEC);
         if (pin_fd < 0 || fstat(pin_fd, &st) < 0)
                 return -errno;
         if (!S_ISFIFO(st.st_mode) && !S_ISSOCK(st.st_mode))
                 return -EPROTOTYPE;
-        fd = open_endpoint(pin_fd, st.st_mode & S_IFMT);
+        *ret_is_socket = S_ISSOCK(st.st_mode);
+        return open_endpoint(pin_fd, st.st_mode & S_IFMT);
+}
+
+int qmgr_trigger(int queue_fd, const char *endpoint, char request) {
+        /* On a socket a NUL ends the request; a FIFO is read byte by byte. */
+        char bytes[2] = {request, '\0'};
+        bool is_socket;
+        _cleanup_close_ int fd = reach(queue_fd, endpoint, &is_socket);
+
         if (fd < 0)
                 return fd;
-        n = S_ISSOCK(st.st_mode) ? 2 : 1;
-        return write(fd, bytes, n) < 0 ? -errno : 0; /* so few bytes are never split */
+        /* So few bytes are never split. */
+        return write(fd, bytes, is_socket ? 2 : 1) < 0 ? -errno : 0;
+}
+
+int qmgr_probe(int queue_fd, const char *endpoint) {
+        bool is_socket;
+        _cleanup_close_ int fd = reach(queue_fd, endpoint, &is_socket);
+
+        return fd < 0 ? fd : 0;
 }

@@ -24,3 +24,9 @@
  *         written to a socket that is closed again.
  */
 int qmgr_trigger(int queue_fd, const char *endpoint, char request);
+
+/**
+ * qmgr_probe() - would somebody hear it? Sends nothing.
+ * Return: as qmgr_trigger().
+ */
+int qmgr_probe(int queue_fd, const char *endpoint);

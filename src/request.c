@@ -15,6 +15,11 @@
 #define ATTR_SITE      "site"
 #define ATTR_ID        "queue_id"
 #define ATTR_STATUS    "status"
+#define ATTR_CHECKS    "checks"
+#define ATTR_CHECK     "check"
+#define ATTR_RESULT    "result"
+#define ATTR_REASON    "reason"
+#define ATTR_REMEDY    "remedy"
 
 /* Ours. */
 enum { OWN_NONE, OWN_DETAIL, OWN_LIMIT, OWN_REASON, _OWN_MAX };
@@ -30,6 +35,7 @@ static const struct {
         [REQUEST_SEND_FILE] = {"send_file", "send_file", false, true},
         [REQUEST_REFRESH] = {"rfrsh", "refresh", false, false},
         [REQUEST_PURGE] = {"purge", "purge", false, false},
+        [REQUEST_SELF_TEST] = {"self_test", "self_test", false, false},
 };
 
 static const struct {
@@ -270,6 +276,24 @@ size_t request_encode_reply(RequestStatus status, const RequestCounts *counts,
         return w.n;
 }
 
+size_t request_encode_findings(RequestStatus status, const TestFindings *findings,
+                               char ret[static REQUEST_FINDINGS_SIZE]) {
+        AttrWriter w = {.data = ret, .size = REQUEST_FINDINGS_SIZE};
+
+        attr_put_int(&w, ATTR_STATUS, status);
+        attr_put_int(&w, ATTR_CHECKS, (long) findings->checks);
+        for (size_t i = 0; i < findings->n; i++) {
+                const TestFinding *f = &findings->items[i];
+
+                attr_put(&w, ATTR_CHECK, f->check);
+                attr_put(&w, ATTR_RESULT, finding_result_name(f->result));
+                attr_put(&w, ATTR_REASON, f->reason);
+                attr_put(&w, ATTR_REMEDY, f->remedy);
+        }
+        attr_end(&w);
+        return w.n;
+}
+
 static void put_own(AttrWriter *w, const Request *request) {
         if (request->detail)
                 attr_put(w, own_attrs[OWN_DETAIL], "1");
@@ -315,11 +339,9 @@ static int skip_announcement(AttrReader *in, size_t *name) {
         return attr_reader_next(in, name);
 }
 
-static int decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_counts,
-                        bool *ret_has_counts) {
-        bool has_counts = false;
-        RequestCounts counts = {0};
-        unsigned long status, number;
+/* The status comes first. */
+static int decode_status(AttrReader *in, RequestStatus *ret) {
+        unsigned long status;
         size_t name, value;
         int r;
 
@@ -331,13 +353,32 @@ static int decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_c
         if (!streq(attr_reader_string(in, name), ATTR_STATUS) ||
             parse_number(attr_reader_string(in, value), &status) < 0)
                 return -EBADMSG;
-        for (;;) {
-                if (!attr_reader_next(in, &name))
-                        return 0;
-                if (attr_reader_string(in, name)[0] == '\0')
-                        break;
-                if (!attr_reader_next(in, &value))
-                        return 0;
+        *ret = (RequestStatus) (int32_t) status;
+        return 1;
+}
+
+/* Return: 1 (an attribute), 0 (more is needed), or -ENODATA (the end of the list). */
+static int next_attr(AttrReader *in, size_t *name, size_t *value) {
+        if (!attr_reader_next(in, name))
+                return 0;
+        if (attr_reader_string(in, *name)[0] == '\0')
+                return -ENODATA;
+        return attr_reader_next(in, value);
+}
+
+static int decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_counts,
+                        bool *ret_has_counts) {
+        bool has_counts = false;
+        RequestCounts counts = {0};
+        RequestStatus status;
+        unsigned long number;
+        size_t name, value;
+        int r;
+
+        r = decode_status(in, &status);
+        if (r <= 0)
+                return r;
+        while ((r = next_attr(in, &name, &value)) > 0)
                 for (size_t i = 0; i < ARRAY_SIZE(count_attrs); i++)
                         if (streq(attr_reader_string(in, name), count_attrs[i].name)) {
                                 if (parse_number(attr_reader_string(in, value), &number) < 0)
@@ -345,8 +386,9 @@ static int decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_c
                                 *count_at(&counts, i) = number;
                                 has_counts = true;
                         }
-        }
-        *ret = (RequestStatus) (int32_t) status;
+        if (r == 0)
+                return 0;
+        *ret = status;
         *ret_counts = counts;
         *ret_has_counts = has_counts;
         return 1;
@@ -356,6 +398,64 @@ int request_decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_
                          bool *ret_has_counts) {
         size_t start = in->cursor;
         int r = decode_reply(in, ret, ret_counts, ret_has_counts);
+
+        if (r == 0)
+                in->cursor = in->searched = start;
+        return r;
+}
+
+/* A word that is not known is no good news. */
+static FindingResult parse_result(const char *text) {
+        for (FindingResult result = 0; result < _FINDING_RESULT_MAX; result++)
+                if (streq(text, finding_result_name(result)))
+                        return result;
+        return FINDING_FAILED;
+}
+
+/* @f: NULL before the first, and for those for which there is no room. */
+static void decode_finding(TestFinding *f, const char *name, const char *value) {
+        if (!f)
+                return;
+        if (streq(name, ATTR_RESULT))
+                f->result = parse_result(value);
+        else if (streq(name, ATTR_REASON))
+                finding_set_reason(f, "%s", value);
+        else if (streq(name, ATTR_REMEDY))
+                finding_set_remedy(f, "%s", value);
+}
+
+static int decode_findings(AttrReader *in, RequestStatus *ret_status, TestFindings *ret) {
+        size_t name_at, value_at;
+        unsigned long number;
+        TestFinding *f = NULL;
+        int r;
+
+        *ret = (TestFindings){0};
+        r = decode_status(in, ret_status);
+        if (r <= 0)
+                return r;
+        while ((r = next_attr(in, &name_at, &value_at)) > 0) {
+                const char *name = attr_reader_string(in, name_at);
+                const char *value = attr_reader_string(in, value_at);
+
+                if (streq(name, ATTR_CHECK))
+                        f = findings_add(ret, value, FINDING_OK, "%s", "");
+                else if (streq(name, ATTR_CHECKS) && parse_number(value, &number) < 0)
+                        return -EBADMSG;
+                else if (streq(name, ATTR_CHECKS))
+                        ret->checks = (unsigned) number;
+                else
+                        decode_finding(f, name, value);
+        }
+        for (size_t i = 0; i < ret->n; i++)
+                if (ret->items[i].result > ret->worst)
+                        ret->worst = ret->items[i].result;
+        return r == 0 ? 0 : 1;
+}
+
+int request_decode_findings(AttrReader *in, RequestStatus *ret_status, TestFindings *ret) {
+        size_t start = in->cursor;
+        int r = decode_findings(in, ret_status, ret);
 
         if (r == 0)
                 in->cursor = in->searched = start;

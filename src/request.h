@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 
-/* The five requests on the wire and their replies: bytes in, request or error out; request or
+/* The requests on the wire and their replies: bytes in, request or error out; request or
  * result in, bytes out. No descriptor, no policy. */
 
 #include <stdbool.h>
 #include <stddef.h>
 
 #include "attr.h"
+#include "finding.h"
 
 typedef enum RequestKind {
         REQUEST_ADD,
@@ -15,8 +16,12 @@ typedef enum RequestKind {
         REQUEST_SEND_FILE,
         REQUEST_REFRESH,
         REQUEST_PURGE,
+        REQUEST_SELF_TEST, /* changes nothing; not one of flush(8) */
         _REQUEST_KIND_MAX,
 } RequestKind;
+
+/* Those of flush(8), which are counted. */
+#define REQUEST_COUNTED_MAX REQUEST_SELF_TEST
 
 /* The numbers of the wire (spec 2.3). */
 typedef enum RequestStatus {
@@ -97,6 +102,20 @@ void request_decoder_free(RequestDecoder *d);
 size_t request_encode_reply(RequestStatus status, const RequestCounts *counts,
                             char ret[static REQUEST_REPLY_SIZE]);
 
+#define REQUEST_FINDINGS_SIZE                                                                      \
+        (64u + FINDINGS_MAX * (FINDING_CHECK_SIZE + 2 * FINDING_TEXT_SIZE + 48u))
+
+/**
+ * request_encode_findings() - bytes of the reply to a self-test
+ *
+ * After the status and the number of checks each finding is four attributes, @check, @result,
+ * @reason, @remedy, in this order.
+ *
+ * Return: how many bytes of @ret are used.
+ */
+size_t request_encode_findings(RequestStatus status, const TestFindings *findings,
+                               char ret[static REQUEST_FINDINGS_SIZE]);
+
 /**
  * request_encode() - bytes of a request
  * @ret, @size:  receives them; room for the strings of @request and 160 bytes is enough
@@ -116,6 +135,16 @@ size_t request_encode(const Request *request, char *ret, size_t size);
  */
 int request_decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_counts,
                          bool *ret_has_counts);
+
+/**
+ * request_decode_findings() - the other end of request_encode_findings()
+ * @in:   as for request_decode_reply()
+ * @ret:  receives what the reply has; @ret->checks is 0 if it is not that of a self-test. More
+ *        than FINDINGS_MAX are passed over, and texts that are too long are cut off.
+ *
+ * Return: 1, 0 (more is needed), -EBADMSG.
+ */
+int request_decode_findings(AttrReader *in, RequestStatus *ret_status, TestFindings *ret);
 
 /** request_name() - "add", "send_site", ...; as on the wire, but "refresh" for "rfrsh" */
 const char *request_name(RequestKind kind);

@@ -164,11 +164,22 @@ static int send_bytes(const Connection *c, const char *bytes, size_t n) {
         return send(c->fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
+static void reply_findings(Call *call) {
+        char bytes[REQUEST_FINDINGS_SIZE];
+        size_t n = request_encode_findings(call->status, call->findings, bytes);
+
+        (void) send_bytes(connection_of(call), bytes, n);
+}
+
 static void on_reply(Call *call) {
         char bytes[REQUEST_REPLY_SIZE];
         const RequestCounts *counts = NULL;
         size_t n;
 
+        if (call->findings) {
+                reply_findings(call);
+                return;
+        }
         if (call->request.detail && call->has_counts)
                 counts = &call->counts;
         n = request_encode_reply(call->status, counts, bytes);
@@ -663,10 +674,12 @@ static bool backlog_empty(const Server *server) {
 }
 
 static void notify_status(const Server *server) {
-        (void) sd_notifyf(0, "STATUS=%s%llu requests, %u open connections%s",
+        (void) sd_notifyf(0, "STATUS=%s%s%llu requests, %u open connections%s",
                           server->settings->problems || server->troubled
                                   ? "CONFIGURATION PROBLEM, see the journal. "
                                   : "",
+                          service_findings(server->service) > 0 ? "BROKEN, see fflushctl status. "
+                                                                : "",
                           (unsigned long long) server->n_requests, server->n_connections,
                           server->stopping ? ", stopping" : "");
 }

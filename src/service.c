@@ -10,6 +10,7 @@
 #include "metrics.h"
 #include "qmgr.h"
 #include "refresh.h"
+#include "selftest.h"
 #include "site.h"
 #include "util.h"
 
@@ -35,14 +36,21 @@ struct Service {
         bool purging;         /* the one that runs is a purge */
         Call *refreshing;     /* wait for its end */
         Call *next_refreshes; /* purges that came while a refresh ran */
-        bool untold;          /* the refresh has moved messages, and qmgr will hear at its end */
+        SelfTest *test;
+        Call *testers;      /* wait for its end */
+        Call *next_testers; /* came later: what they ask about may have changed since it began */
+        bool cancelling;    /* nothing new is begun */
+        bool untold;        /* the refresh has moved messages, and qmgr will hear at its end */
 };
 
 static void start_refresh(Service *s);
+static void start_self_test(Service *s);
 
 /* ------------------------------------------------------------------ replies and the journal */
 
 static void count_request(Service *s, const Call *call) {
+        if (call->status == REQUEST_OK)
+                metrics_succeeded(s->metrics, call->request.kind, (uint64_t) time(NULL));
         s->metrics->requests[call->request.kind][call->status == REQUEST_OK     ? METRICS_OK
                                                  : call->status == REQUEST_DENY ? METRICS_DENIED
                                                                                 : METRICS_FAILED]++;
@@ -107,7 +115,13 @@ static void refuse(Service *s, Call *call, RequestStatus status, int level, cons
         reply(s, call, status);
 }
 
+static void note_failure(Service *s, MetricsClass c) {
+        metrics_failed(s->metrics, c, (uint64_t) time(NULL));
+}
+
 static void fail(Service *s, Call *call, int error) {
+        if (error != -ECANCELED)
+                note_failure(s, metrics_class(error));
         /* Nobody's fault when the service stops. */
         refuse(s, call, REQUEST_FAIL, error == -ECANCELED ? LOG_NOTICE : LOG_ERR, strerror(-error),
                error);
@@ -153,6 +167,14 @@ static void on_added(Call *call, int error, void *userdata) {
         }
         call->has_counts = true; /* zeros */
         reply(s, call, REQUEST_OK);
+}
+
+static void count_moves(Service *s, const RequestCounts *counts) {
+        metrics_count(s->metrics, counts);
+        if (counts->failed > 0)
+                note_failure(s, METRICS_QUEUE);
+        else if (counts->moved > 0)
+                s->metrics->last_success_sec[METRICS_QUEUE] = (uint64_t) time(NULL);
 }
 
 /* ------------------------------------------------------------------------------- send_site */
@@ -228,7 +250,7 @@ static void on_sent(Site *site, const SendResult *result, void *userdata) {
         int r;
 
         if (result->kind != SEND_COMPACT)
-                metrics_count(s->metrics, &result->counts);
+                count_moves(s, &result->counts);
         s->untold |= result->kind == SEND_REFRESH && result->counts.moved > 0;
         if (result->kind == SEND_SITE || site->next_senders)
                 tell_of_refresh(s);
@@ -297,7 +319,7 @@ static void send_file(Service *s, Call *call) {
                               result == QUEUE_BUSY ? "active or on hold" : "still being written",
                               0);
         }
-        metrics_count(s->metrics, &call->counts);
+        count_moves(s, &call->counts);
         LL_PREPEND(s->delivered, call);
 }
 
@@ -367,6 +389,10 @@ static void count_refresh(Service *s, const RefreshResult *result) {
         m->flushed += result->flushed;
         m->compacted += result->compacted;
         m->removed += result->removed;
+        if (result->error < 0 && result->error != -ECANCELED)
+                note_failure(s, metrics_class(result->error));
+        else if (result->failed > 0)
+                note_failure(s, METRICS_LOG);
         if (result->error == 0)
                 *(s->purging ? &m->last_purge_sec : &m->last_refresh_sec) = (uint64_t) time(NULL);
 }
@@ -379,6 +405,9 @@ static void on_refreshed(const RefreshResult *result, void *userdata) {
         s->untold |= result->had_lines;
         tell_of_refresh(s);
         finish_refreshes(s, result);
+        /* Now that it runs: what is broken while nobody asks is seen all the same. */
+        if (!s->test && result->error != -ECANCELED)
+                start_self_test(s);
 
         s->refreshing = s->next_refreshes;
         s->next_refreshes = NULL;
@@ -417,6 +446,85 @@ static void refresh(Service *s, Call *call) {
         start_refresh(s);
 }
 
+/* -------------------------------------------------------------------------------- self-test */
+
+static void answer_self_test(Service *s, const TestFindings *findings) {
+        Call *calls = s->testers, *call, *tmp;
+
+        s->testers = NULL;
+        LL_FOREACH_SAFE (calls, call, tmp) {
+                call->findings = findings;
+                call->status = findings->worst == FINDING_FAILED ? REQUEST_FAIL : REQUEST_OK;
+                s->callbacks->reply(call);
+                call->findings = NULL;
+                s->callbacks->finish(call);
+        }
+}
+
+/* Said when it begins and when it ends, however often monitoring asks. */
+static void log_health(const TestFindings *findings, bool was_broken) {
+        bool is_broken = findings->worst == FINDING_FAILED;
+
+        if (was_broken && !is_broken)
+                log_event(LOG_NOTICE, &(LogEvent){.message_id = LOG_ID_HEALTH},
+                          "self-test: all is in order again");
+        for (size_t i = 0; !was_broken && i < findings->n; i++) {
+                const TestFinding *f = &findings->items[i];
+
+                if (f->result == FINDING_FAILED)
+                        log_event(LOG_ERR, &(LogEvent){.message_id = LOG_ID_HEALTH},
+                                  "self-test: %s%s%s", f->reason, f->remedy[0] ? "; remedy: " : "",
+                                  f->remedy);
+        }
+}
+
+static void on_tested(const TestFindings *findings, void *userdata) {
+        Service *s = userdata;
+        bool cancelled = s->cancelling;
+
+        if (!cancelled) {
+                log_health(findings, s->metrics->self_test_failed > 0);
+                metrics_tested(s->metrics, findings, (uint64_t) time(NULL));
+        }
+        answer_self_test(s, findings);
+        s->testers = s->next_testers;
+        s->next_testers = NULL;
+        if (cancelled)
+                answer_self_test(s, findings);
+        s->test = selftest_free(s->test);
+        if (s->testers)
+                start_self_test(s);
+}
+
+static void start_self_test(Service *s) {
+        const SelfTestContext context = {.event = s->event,
+                                         .settings = s->settings,
+                                         .queue = &s->queue,
+                                         .endpoint = s->trigger.endpoint,
+                                         .postmap = s->postmap,
+                                         .outdated = service_outdated(s),
+                                         .metrics = s->metrics,
+                                         .jobs = &s->jobs,
+                                         .facts = &remedy_facts};
+        int r = selftest_start(&context, on_tested, s, &s->test);
+        TestFindings findings = {.checks = 1};
+
+        if (r == 0)
+                return;
+        (void) findings_add(&findings, "service", FINDING_FAILED,
+                            "the self-test could not begin: %s", strerror(-r));
+        answer_self_test(s, &findings);
+}
+
+static void self_test(Service *s, Call *call) {
+        if (s->test) {
+                LL_PREPEND(s->next_testers, call);
+                return;
+        }
+        LL_PREPEND(s->testers, call);
+        start_self_test(s);
+}
+
 /* ------------------------------------------------------------------------------ eligibility */
 
 static void submit_eligible(Service *s, Call *call, const char *site) {
@@ -449,10 +557,15 @@ static void arm_give_up(Service *s, uint64_t usec) {
         (void) sd_event_source_set_enabled(s->give_up, SD_EVENT_ONESHOT);
 }
 
+static void refuse_unsettled(Service *s, Call *call, int error) {
+        note_failure(s, METRICS_SETTINGS);
+        refuse(s, call, REQUEST_FAIL, LOG_ERR, why_unsettled(s), error);
+}
+
 /* A record that is refused for want of the latest list is lost, so that call waits. */
 static void await_settings(Service *s, Call *call) {
         if (!s->callbacks->renew(call)) {
-                refuse(s, call, REQUEST_FAIL, LOG_ERR, why_unsettled(s), 0);
+                refuse_unsettled(s, call, 0);
                 return;
         }
         if (call->since_usec == 0) /* else it has waited before, in vain */
@@ -472,7 +585,7 @@ static int on_give_up(sd_event_source *source, uint64_t usec, void *userdata) {
         LL_FOREACH_SAFE (s->unsettled, call, tmp)
                 if (call->since_usec + timeout <= now) {
                         LL_DELETE(s->unsettled, call);
-                        refuse(s, call, REQUEST_FAIL, LOG_ERR, why_unsettled(s), -ETIMEDOUT);
+                        refuse_unsettled(s, call, -ETIMEDOUT);
                 } else
                         arm_give_up(s, call->since_usec + timeout);
         return 0;
@@ -504,8 +617,10 @@ static void decide(Service *s, Call *call) {
                 await_settings(s, call);
         else if (answer == DOMAINS_NO)
                 refuse(s, call, REQUEST_DENY, LOG_NOTICE, "not in fast_flush_domains", 0);
-        else
+        else {
+                note_failure(s, METRICS_LIST);
                 refuse(s, call, REQUEST_FAIL, LOG_WARNING, why, 0);
+        }
 }
 
 static void decide_again(Service *s) {
@@ -547,7 +662,10 @@ void service_submit(Service *s, Call *call) {
         if (call->request.n_unknown > 0)
                 log_message(LOG_NOTICE, "%s: %u unknown attributes ignored",
                             request_name(call->request.kind), call->request.n_unknown);
-        begin(s, call);
+        if (call->request.kind == REQUEST_SELF_TEST)
+                self_test(s, call);
+        else
+                begin(s, call);
 }
 
 static void write_adds(Service *s) {
@@ -587,16 +705,24 @@ int service_is_at(const Service *s, const char *queue_directory) {
         return s->queue.fd < 0 ? 1 : queue_is_at(&s->queue, queue_directory);
 }
 
+uint64_t service_findings(const Service *s) {
+        return s->metrics->self_test_failed;
+}
+
 bool service_busy(const Service *s) {
         return jobs_busy(&s->jobs);
 }
 
 bool service_idle(const Service *s) {
-        return !trigger_pending(&s->trigger);
+        return !trigger_pending(&s->trigger) && !s->test;
 }
 
 void service_cancel(Service *s) {
+        s->cancelling = true;
+        if (s->test)
+                selftest_hurry(s->test);
         jobs_cancel(&s->jobs);
+        s->cancelling = false;
         fail_all(s, TAKE_PTR(s->undecided), -ECANCELED);
         fail_all(s, TAKE_PTR(s->unsettled), -ECANCELED);
         sites_cancel(&s->sites, on_added, s);
@@ -658,6 +784,8 @@ int service_reconfigure(Service *s, const Settings *settings) {
                 s->settings = old;
                 return r;
         }
+        if (s->test)
+                selftest_reconfigure(s->test, settings);
         decide_again(s);
         calls = TAKE_PTR(s->unsettled);
         LL_FOREACH_SAFE (calls, call, tmp)
@@ -670,7 +798,7 @@ void service_not_reconfigured(Service *s) {
         Call *calls = TAKE_PTR(s->unsettled), *call, *tmp;
 
         LL_FOREACH_SAFE (calls, call, tmp)
-                refuse(s, call, REQUEST_FAIL, LOG_ERR, why_unsettled(s), 0);
+                refuse_unsettled(s, call, 0);
 }
 
 static int open_metrics(Service *s) {
@@ -737,6 +865,7 @@ Service *service_free(Service *s) {
                 return NULL;
         sd_event_source_disable_unref(s->lock_retry);
         sd_event_source_disable_unref(s->give_up);
+        selftest_free(s->test);
         jobs_free(&s->jobs);
         trigger_free(&s->trigger);
         sites_free(&s->sites);

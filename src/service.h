@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 
-/* The five requests: who may, what is done, what is answered, what the journal says. */
+/* The requests: who may, what is done, what is answered, what the journal says. */
 
 #include <systemd/sd-event.h>
 
@@ -73,6 +73,9 @@ bool service_outdated(const Service *service);
  * Return: 1 (also if it has none yet), 0, or a negative errno: cannot be told.
  */
 int service_is_at(const Service *service, const char *queue_directory);
+
+/** service_findings() - how many things the last self-test found broken; 0 if there was none */
+uint64_t service_findings(const Service *service);
 
 /** service_busy() - is there work that could be done now? */
 bool service_busy(const Service *service);

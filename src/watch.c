@@ -38,7 +38,10 @@ static bool has_changed(const Watch *w) {
         return w->exists &&
                (now.st_dev != w->st.st_dev || now.st_ino != w->st.st_ino ||
                 now.st_size != w->st.st_size || now.st_mtim.tv_sec != w->st.st_mtim.tv_sec ||
-                now.st_mtim.tv_nsec != w->st.st_mtim.tv_nsec);
+                now.st_mtim.tv_nsec != w->st.st_mtim.tv_nsec ||
+                /* Whether it can be read may have changed. */
+                now.st_mode != w->st.st_mode || now.st_uid != w->st.st_uid ||
+                now.st_gid != w->st.st_gid);
 }
 
 bool watch_changed(const Watch *watch) {

@@ -15,6 +15,7 @@ typedef struct Watch Watch;
  */
 int watch_add(Watch **watch, const char *path);
 
-/** watch_changed() - has any of them been written, replaced, removed or made? */
+/** watch_changed() - has any of them been written, replaced, removed or made, or got another mode
+ * or owner? */
 bool watch_changed(const Watch *watch);
 Watch *watch_free(Watch *watch);

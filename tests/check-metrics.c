@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -144,6 +145,78 @@ START_TEST(a_file_of_another_size_starts_at_zero) {
 }
 END_TEST
 
+/* It ended before the counters of failures. */
+START_TEST(a_file_of_the_version_before_is_carried_over) {
+        const uint32_t header[] = {1, offsetof(Metrics, failures)};
+        Metrics *m = open_file(), got;
+
+        m->starts = 5;
+        m->last_purge_sec = 7;
+        m->self_tests = 9;
+        metrics_close(m);
+        overwrite(offsetof(Metrics, version), header, sizeof header);
+        ck_assert_int_eq(metrics_read(directory, &got), -EBADMSG); /* too long for that version */
+        ck_assert_int_eq(truncate(path, offsetof(Metrics, failures)), 0);
+        ck_assert_int_eq(metrics_read(directory, &got), 0);
+        ck_assert_uint_eq(got.last_purge_sec, 7);
+        ck_assert_uint_eq(got.self_tests, 0);
+        m = open_file();
+        ck_assert_uint_eq(m->starts, 5);
+        ck_assert_uint_eq(m->last_purge_sec, 7);
+        ck_assert_uint_eq(m->self_tests, 0);
+        metrics_close(m);
+        ck_assert_int_eq(metrics_read(directory, &got), 0);
+        ck_assert_uint_eq(got.version, METRICS_VERSION);
+        ck_assert_uint_eq(got.size, sizeof got);
+}
+END_TEST
+
+START_TEST(health_is_what_was_seen_last) {
+        Metrics m = {.starts = 1};
+        TestFindings findings = {.checks = 1};
+
+        ck_assert(metrics_healthy(&m)); /* nothing is known */
+        metrics_failed(&m, METRICS_LOG, 100);
+        ck_assert(!metrics_healthy(&m));
+        metrics_succeeded(&m, REQUEST_SEND_FILE, 101); /* has nothing to do with logs */
+        ck_assert(!metrics_healthy(&m));
+        metrics_succeeded(&m, REQUEST_ADD, 102);
+        ck_assert(metrics_healthy(&m));
+        metrics_failed(&m, METRICS_QUEUE, 103);
+        metrics_succeeded(&m, REQUEST_SEND_SITE, 104); /* its answer does not tell of messages */
+        ck_assert(!metrics_healthy(&m));
+        metrics_tested(&m, &findings, 105);
+        ck_assert(metrics_healthy(&m));
+        metrics_failed(&m, METRICS_LIST, 106);
+        (void) findings_add(&findings, "table", FINDING_FAILED, "x");
+        (void) findings_add(&findings, "requests", FINDING_WARNING, "x");
+        metrics_tested(&m, &findings, 107);
+        ck_assert(!metrics_healthy(&m));
+        ck_assert_uint_eq(m.last_success_sec[METRICS_LIST], 105);
+        ck_assert_uint_eq(m.last_success_sec[METRICS_LOG], 107);
+        ck_assert_uint_eq(m.failures[METRICS_LIST], 1);
+        ck_assert_uint_eq(m.self_test_failed, 1);
+        ck_assert_uint_eq(m.self_test_warnings, 1);
+        findings.n = 0;
+        metrics_tested(&m, &findings, 108);
+        ck_assert(metrics_healthy(&m));
+        ck_assert_uint_eq(m.self_tests, 3);
+        metrics_failed(&m, METRICS_LOCK, 109); /* which a self-test does not try */
+        metrics_tested(&m, &findings, 110);
+        ck_assert(!metrics_healthy(&m));
+}
+END_TEST
+
+START_TEST(errors_have_a_class) {
+        ck_assert_int_eq(metrics_class(-ENOMEM), METRICS_RESOURCE);
+        ck_assert_int_eq(metrics_class(-EMFILE), METRICS_RESOURCE);
+        ck_assert_int_eq(metrics_class(-ETIMEDOUT), METRICS_LOCK);
+        ck_assert_int_eq(metrics_class(-ENOSPC), METRICS_LOG);
+        for (MetricsClass c = 0; c < _METRICS_CLASS_MAX; c++)
+                ck_assert_ptr_nonnull(metrics_class_name(c));
+}
+END_TEST
+
 START_TEST(what_cannot_be_a_file_is_replaced_by_memory) {
         Metrics *m;
 
@@ -212,7 +285,10 @@ int main(void) {
         tcase_add_test(tc, counters_go_on_where_they_stopped);
         tcase_add_test(tc, a_killed_process_loses_nothing);
         tcase_add_loop_test(tc, a_file_of_another_kind_starts_at_zero, 0, 16);
-        tcase_add_test(tc, a_file_of_another_size_starts_at_zero);
+        tcase_add_loop_test(tc, a_file_of_another_size_starts_at_zero, 0, 4);
+        tcase_add_test(tc, a_file_of_the_version_before_is_carried_over);
+        tcase_add_test(tc, health_is_what_was_seen_last);
+        tcase_add_test(tc, errors_have_a_class);
         tcase_add_test(tc, what_cannot_be_a_file_is_replaced_by_memory);
         tcase_add_test(tc, a_file_that_goes_away_under_the_mapping_is_replaced_by_memory);
         if (getenv("CK_FORK") == NULL) /* else this would be the end of the suite */

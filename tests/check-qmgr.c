@@ -48,6 +48,25 @@ START_TEST(a_socket_gets_a_nul_as_well) {
 }
 END_TEST
 
+START_TEST(a_probe_says_nothing_and_knows_the_same) {
+        _cleanup_close_ int listen_fd = bind_qmgr(), fd = -EBADF;
+        char byte;
+
+        ck_assert_int_eq(qmgr_probe(spool_fd, "public/qmgr"), -ECONNREFUSED);
+        ck_assert_int_eq(listen(listen_fd, 1), 0);
+        ck_assert_int_eq(qmgr_probe(spool_fd, "public/qmgr"), 0);
+        fd = accept(listen_fd, NULL, NULL);
+        ck_assert_int_ge(fd, 0);
+        ck_assert_int_eq(read(fd, &byte, 1), 0);
+        ck_assert_int_eq(unlinkat(spool_fd, "public/qmgr", 0), 0);
+        ck_assert_int_eq(qmgr_probe(spool_fd, "public/qmgr"), -ENOENT);
+        spool_listen();
+        ck_assert_int_eq(qmgr_probe(spool_fd, "public/qmgr"), 0);
+        ck_assert_str_eq(spool_triggers(), "");
+        ck_assert_int_eq(qmgr_probe(spool_fd, "public"), -EPROTOTYPE);
+}
+END_TEST
+
 START_TEST(no_endpoint_has_its_errno) {
         ck_assert_int_eq(trigger(QMGR_SCAN_INCOMING), -ENOENT);
 }
@@ -199,6 +218,7 @@ int main(void) {
         tcase_add_checked_fixture(tc, spool_setup, spool_teardown);
         tcase_add_test(tc, a_fifo_gets_the_byte_alone);
         tcase_add_test(tc, a_socket_gets_a_nul_as_well);
+        tcase_add_test(tc, a_probe_says_nothing_and_knows_the_same);
         tcase_add_test(tc, no_endpoint_has_its_errno);
         tcase_add_test(tc, a_socket_nobody_listens_on_has_its_errno);
         tcase_add_test(tc, a_full_backlog_does_not_block);

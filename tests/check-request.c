@@ -181,6 +181,14 @@ static const struct {
         {BYTES("request\0rfrsh"), true, -EBADMSG, {0}},
         {BYTES("request\0purge\0"), false, 1, {REQUEST_PURGE, NULL, NULL, false, 0}},
         {BYTES("request\0purge\0\0"), true, 1, {REQUEST_PURGE, NULL, NULL, false, 0}},
+        /* ours */
+        {BYTES("request\0self_test\0\0"), false, 1, {REQUEST_SELF_TEST, NULL, NULL, false, 0}},
+        {BYTES("request\0self_test\0"), false, 1, {REQUEST_SELF_TEST, NULL, NULL, false, 0}},
+        {BYTES("limit\0"
+               "1\0request\0self_test\0\0"),
+         false,
+         -EBADMSG,
+         {0}},
         /* ours: the wish for counts, wherever an unknown attribute may be */
         {BYTES("request\0send_site\0site\0example.com\0detail\0"
                "1\0\0"),
@@ -682,6 +690,7 @@ static const struct {
         {{REQUEST_REFRESH, NULL, NULL, true, 0, 0, "night"},
          BYTES("detail\0"
                "1\0reason\0night\0request\0rfrsh\0\0")},
+        {{REQUEST_SELF_TEST, NULL, NULL, false, 0}, BYTES("request\0self_test\0\0")},
 };
 
 START_TEST(a_request_is_written_as_postfix_writes_it_and_read_back) {
@@ -702,12 +711,51 @@ START_TEST(a_request_is_written_as_postfix_writes_it_and_read_back) {
 }
 END_TEST
 
+START_TEST(findings_survive_the_way_to_the_client_the_largest_too) {
+        static char bytes[REQUEST_FINDINGS_SIZE], text[FINDING_TEXT_SIZE];
+        static TestFindings sent, got;
+        RequestStatus status;
+        AttrReader in = {0};
+        size_t n, size;
+        char *space;
+
+        memset(text, 'x', sizeof text - 1);
+        for (unsigned i = 0; i < FINDINGS_MAX; i++)
+                finding_set_remedy(findings_add(&sent, "abcdefghijklmno",
+                                                (FindingResult) (i % _FINDING_RESULT_MAX), "%s",
+                                                text),
+                                   "%s", text);
+        sent.checks = 31;
+        n = request_encode_findings(REQUEST_FAIL, &sent, bytes);
+        for (size_t done = 0; done < n; done += size) {
+                ck_assert_int_eq(request_decode_findings(&in, &status, &got), 0);
+                ck_assert_int_eq(attr_reader_space(&in, &space, &size), 0);
+                size = size < n - done ? size : n - done;
+                memcpy(space, bytes + done, size);
+                attr_reader_commit(&in, size);
+        }
+        ck_assert_int_eq(request_decode_findings(&in, &status, &got), 1);
+        attr_reader_free(&in);
+        ck_assert_int_eq(status, REQUEST_FAIL);
+        ck_assert_uint_eq(got.n, FINDINGS_MAX);
+        ck_assert_uint_eq(got.checks, 31);
+        ck_assert_int_eq(got.worst, FINDING_FAILED);
+        for (size_t i = 0; i < got.n; i++) {
+                ck_assert_int_eq(got.items[i].result, sent.items[i].result);
+                ck_assert_str_eq(got.items[i].check, sent.items[i].check);
+                ck_assert_str_eq(got.items[i].reason, text);
+                ck_assert_str_eq(got.items[i].remedy, text);
+        }
+}
+END_TEST
+
 START_TEST(each_request_has_a_name_for_people) {
         ck_assert_str_eq(request_name(REQUEST_ADD), "add");
         ck_assert_str_eq(request_name(REQUEST_SEND_SITE), "send_site");
         ck_assert_str_eq(request_name(REQUEST_SEND_FILE), "send_file");
         ck_assert_str_eq(request_name(REQUEST_REFRESH), "refresh");
         ck_assert_str_eq(request_name(REQUEST_PURGE), "purge");
+        ck_assert_str_eq(request_name(REQUEST_SELF_TEST), "self_test");
 }
 END_TEST
 
@@ -733,6 +781,7 @@ int main(void) {
         tcase_add_loop_test(tc, what_is_no_reply_is_not_taken_for_one, 0, ARRAY_SIZE(odd_replies));
         tcase_add_loop_test(tc, a_request_is_written_as_postfix_writes_it_and_read_back, 0,
                             ARRAY_SIZE(requests));
+        tcase_add_test(tc, findings_survive_the_way_to_the_client_the_largest_too);
         tcase_add_test(tc, each_request_has_a_name_for_people);
         return run_case("request", tc);
 }

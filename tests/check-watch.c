@@ -48,6 +48,13 @@ START_TEST(a_file_that_is_written_has_changed) {
 }
 END_TEST
 
+/* It could not be read, and now it can. */
+START_TEST(a_file_with_another_mode_has_changed) {
+        ck_assert_int_eq(fchmodat(spool_fd, "file", 0444, 0), 0);
+        ck_assert(watch_changed(watch));
+}
+END_TEST
+
 START_TEST(a_file_that_is_replaced_has_changed) {
         spool_write("new", "before");
         ck_assert_int_eq(renameat(spool_fd, "new", spool_fd, "file"), 0);
@@ -79,6 +86,7 @@ int main(void) {
         tcase_add_checked_fixture(tc, setup, teardown);
         tcase_add_test(tc, what_is_only_read_has_not_changed);
         tcase_add_test(tc, a_file_that_is_written_has_changed);
+        tcase_add_test(tc, a_file_with_another_mode_has_changed);
         tcase_add_test(tc, a_file_that_is_replaced_has_changed);
         tcase_add_test(tc, a_file_that_is_removed_has_changed);
         tcase_add_test(tc, a_file_that_was_not_there_has_changed_when_it_is);

@@ -6,6 +6,7 @@ commands. More cases are in the modules that are imported here; all share one gu
 
 from booted import *
 import booted_hosts  # noqa: F401
+import booted_health  # noqa: F401
 import booted_names  # noqa: F401
 import booted_reload  # noqa: F401
 
@@ -574,8 +575,8 @@ def status_says_what_systemd_says(t):
     eq(status["units"]["fflushd.service"], "inactive (dead)")  # as it was before it was asked
     assert status["units"]["fflush-refresh.timer"] == "active (waiting)", status
     text = g.out("fflushctl status")
-    assert text.startswith("Listens   systemd, on " + SOCKET), text
-    assert "asks fflushd, flush_service_name = fflushd" in text, text
+    assert "systemd listens on " + SOCKET in text, text
+    assert "uses fflushd (flush_service_name = fflushd)" in text, text
     g.run("systemctl start fflush-refresh.service")
     g.run("systemctl stop fflush.socket")
     r = g.run("fflushctl status --json", check=False)
