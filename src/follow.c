@@ -19,12 +19,16 @@
 struct FollowMessage {
         UT_hash_handle hh;
         FollowState state;
+        /* Its last move away from a queue, by which the other half of the move is known. */
+        QueueName left;
+        uint32_t cookie;
+        FollowState before;
         char id[];
 };
 
 static int watch(Follow *f, QueueName queue, const char *path);
 
-/* One-character directories of a hashed queue, and below. */
+/* One-character directories, and below: hashed now, or before hash_queue_names changed. */
 static int watch_below(Follow *f, QueueName queue, const char *path) {
         const struct dirent *d;
         char below[QUEUE_PATH_SIZE];
@@ -61,7 +65,7 @@ static int watch(Follow *f, QueueName queue, const char *path) {
         }
         f->watches[wd].queue = queue;
         (void) strcpy(f->watches[wd].path, path);
-        return f->queue->hashed[queue] ? watch_below(f, queue, path) : 0;
+        return watch_below(f, queue, path);
 }
 
 int follow_new(const Queue *queue, Follow *f) {
@@ -127,7 +131,7 @@ int follow_add(Follow *f, const char *id) {
                 return 0;
         if (r < 0)
                 return r;
-        m = malloc(sizeof *m + n + 1);
+        m = calloc(1, sizeof *m + n + 1);
         if (!m)
                 return -ENOMEM;
         memcpy(m->id, id, n + 1);
@@ -145,18 +149,29 @@ static bool has_ended(const FollowMessage *m) {
         return m->state != FOLLOW_NOT_MOVED && m->state != FOLLOW_MOVING;
 }
 
-static void move(Follow *f, const char *id, QueueName queue, uint32_t mask) {
-        FollowMessage *m = find(f, id);
+static void note_departure(Follow *f, FollowMessage *m, QueueName queue, uint32_t cookie) {
+        m->left = queue;
+        m->cookie = cookie;
+        m->before = m->state;
+        set_state(f, m, FOLLOW_MOVING);
+}
+
+static void move(Follow *f, const struct inotify_event *e, QueueName queue) {
+        FollowMessage *m = find(f, e->name);
 
         if (!m || has_ended(m))
                 return;
-        if (mask & IN_DELETE)
+        if (e->mask & IN_DELETE)
                 set_state(f, m, FOLLOW_LEFT);
-        else if (mask & IN_MOVED_FROM)
-                set_state(f, m, FOLLOW_MOVING);
-        else if (mask & IN_MOVED_TO && queue == QUEUE_HOLD)
+        else if (e->mask & IN_MOVED_FROM)
+                note_departure(f, m, queue, e->cookie);
+        else if (!(e->mask & IN_MOVED_TO))
+                return;
+        else if (e->cookie == m->cookie && queue == m->left) /* postsuper(1), between layouts */
+                set_state(f, m, m->before);
+        else if (queue == QUEUE_HOLD)
                 set_state(f, m, FOLLOW_HELD);
-        else if (mask & IN_MOVED_TO && queue == QUEUE_DEFERRED && m->state == FOLLOW_MOVING)
+        else if (queue == QUEUE_DEFERRED && m->state == FOLLOW_MOVING)
                 set_state(f, m, FOLLOW_DEFERRED);
 }
 
@@ -170,10 +185,10 @@ static int handle(Follow *f, const struct inotify_event *e) {
                 return 0;
         w = &f->watches[e->wd];
         if (!(e->mask & IN_ISDIR)) {
-                move(f, e->name, w->queue, e->mask);
+                move(f, e, w->queue);
                 return 0;
         }
-        if (!(e->mask & (IN_CREATE | IN_MOVED_TO)) || !f->queue->hashed[w->queue] ||
+        if (!(e->mask & (IN_CREATE | IN_MOVED_TO)) || e->name[1] != '\0' ||
             snprintf(path, sizeof path, "%s/%s", w->path, e->name) >= (int) sizeof path)
                 return 0;
         f->blind = true; /* there may be messages in it already */

@@ -154,62 +154,167 @@ static int move_to_incoming(const Queue *q, const char *from, const char *id) {
         return r;
 }
 
-/* Only "no such file" is a no: after any other error the message may well be there. */
-static bool may_exist(const Queue *q, QueueName name, const char *id) {
-        char path[QUEUE_PATH_SIZE];
+/* ---------------------------------------------------------------------------- any layout */
 
-        queue_path(q, name, id, path);
-        return faccessat(q->fd, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
+static void path_at(QueueName name, const char *forest, unsigned depth, const char *id,
+                    char ret[static QUEUE_PATH_SIZE]) {
+        (void) snprintf(ret, QUEUE_PATH_SIZE, "%s/%.*s%s", names[name], (int) (2 * depth), forest,
+                        id);
 }
 
-/* In the order in which messages travel, and deferred again, where they come back to. */
-int queue_find(const Queue *q, const char *id, QueueName *ret, struct stat *ret_st) {
-        static const QueueName order[] = {QUEUE_DEFERRED, QUEUE_INCOMING, QUEUE_ACTIVE, QUEUE_HOLD,
-                                          QUEUE_DEFERRED};
+void queue_places(const Queue *q, QueueName name, const char *id, QueuePlaces *ret) {
+        *ret = (QueuePlaces){.queue = q, .name = name, .id = id};
+        if (id[1] == '\0') /* elsewhere a name of one character is a hash directory's */
+                ret->depth = QUEUEID_FOREST_MAX + 1;
+        queueid_forest(id, QUEUEID_FOREST_MAX, ret->forest);
+}
+
+/* Return: 1, 0 (there is no such hash directory), or a negative errno: nobody knows. */
+static int has_directory(const QueuePlaces *p) {
+        char path[QUEUE_PATH_SIZE];
+        struct stat st;
+
+        path_at(p->name, p->forest, p->depth, "", path);
+        path[strlen(path) - 1] = '\0';
+        if (fstatat(p->queue->fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+                return errno == ENOENT ? 0 : -errno;
+        /* A link to a directory of another disk, say: one that leads nowhere is no answer. */
+        if (S_ISLNK(st.st_mode) && fstatat(p->queue->fd, path, &st, 0) < 0)
+                return errno == ENOENT ? -ELOOP : -errno;
+        return S_ISDIR(st.st_mode);
+}
+
+int queue_next_place(QueuePlaces *p, char ret[static QUEUE_PATH_SIZE]) {
+        unsigned own = p->queue->hashed[p->name] ? p->queue->hash_depth : 0;
+
+        for (; p->depth <= QUEUEID_FOREST_MAX; p->depth++) {
+                int r = p->depth == 0 ? 1 : has_directory(p);
+
+                if (r <= 0)
+                        return r;
+                if (p->depth == own)
+                        continue;
+                path_at(p->name, p->forest, p->depth++, p->id, ret);
+                return 1;
+        }
+        return 0;
+}
+
+/* What is done at each place until it returns anything but -ENOENT, which is: not here. */
+typedef int (*look_t)(const Queue *q, QueueName name, const char *path, void *userdata);
+
+/* In the order in which messages travel, so that one that moves on is met in its next queue. */
+static const QueueName order[] = {QUEUE_DEFERRED, QUEUE_INCOMING, QUEUE_ACTIVE, QUEUE_HOLD};
+
+static int look_in_place(const Queue *q, const char *id, look_t look, void *userdata) {
+        char path[QUEUE_PATH_SIZE];
+        int r = -ENOENT;
+
+        for (size_t i = 0; i < ARRAY_SIZE(order) && r == -ENOENT; i++) {
+                queue_path(q, order[i], id, path);
+                r = look(q, order[i], path, userdata);
+        }
+        return r;
+}
+
+static int look_elsewhere(const Queue *q, const char *id, look_t look, void *userdata) {
         char path[QUEUE_PATH_SIZE];
 
         for (size_t i = 0; i < ARRAY_SIZE(order); i++) {
-                queue_path(q, order[i], id, path);
-                *ret = order[i];
-                if (fstatat(q->fd, path, ret_st, AT_SYMLINK_NOFOLLOW) == 0)
-                        return 0;
-                if (errno != ENOENT)
-                        return -errno;
+                QueuePlaces places;
+                int r;
+
+                queue_places(q, order[i], id, &places);
+                while ((r = queue_next_place(&places, path)) > 0) {
+                        r = look(q, order[i], path, userdata);
+                        if (r != -ENOENT)
+                                return r;
+                }
+                if (r < 0)
+                        return r;
         }
         return -ENOENT;
 }
 
-typedef int (*find_t)(const Queue *q, const char *path, QueueResult *ret);
+/* "No such file" means nothing where the directory is not there: not mounted, being restored. */
+static int check_queues(const Queue *q) {
+        for (size_t i = 0; i < ARRAY_SIZE(order); i++)
+                if (faccessat(q->fd, names[order[i]], F_OK, 0) < 0)
+                        return errno == ENOENT ? -ENOTDIR : -errno;
+        return 0;
+}
 
-/* Calls @make_due where the message is, in the order in which messages travel, so that one that
- * moves on meanwhile is met in its next queue. From active it may go back to deferred: hence a
- * second look there before it counts as gone. */
-static int expedite(const Queue *q, const char *id, find_t make_due, QueueResult *ret) {
-        char path[QUEUE_PATH_SIZE];
+/* All of it twice: what is moved back while this looks, from active to deferred by qmgr or from
+ * one layout to another by postsuper(1), may have been missed where it came from and where it went
+ * to. Return: -ENOENT only if it is in no queue, in whatever layout. */
+static int look_everywhere(const Queue *q, const char *id, look_t look, void *userdata) {
+        int r = -ENOENT;
+
+        for (int pass = 0; pass < QUEUE_PASSES && r == -ENOENT; pass++) {
+                r = look_in_place(q, id, look, userdata);
+                if (r == -ENOENT)
+                        r = look_elsewhere(q, id, look, userdata);
+        }
+        if (r == -ENOENT) {
+                int there = check_queues(q);
+
+                return there < 0 ? there : r;
+        }
+        return r;
+}
+
+/* ------------------------------------------------------------------------------- messages */
+
+typedef struct Found {
+        QueueName name;
+        struct stat st;
+} Found;
+
+static int look_for_file(const Queue *q, QueueName name, const char *path, void *userdata) {
+        Found *found = userdata;
+
+        found->name = name;
+        return RET_NERRNO(fstatat(q->fd, path, &found->st, AT_SYMLINK_NOFOLLOW));
+}
+
+int queue_find(const Queue *q, const char *id, QueueName *ret, struct stat *ret_st) {
+        Found found = {0};
+        int r = look_everywhere(q, id, look_for_file, &found);
+
+        *ret = found.name;
+        *ret_st = found.st;
+        return r;
+}
+
+typedef int (*make_due_t)(const Queue *q, const char *path, QueueResult *ret);
+
+typedef struct Expedite {
+        const char *id;
+        make_due_t make_due;
+        QueueResult result;
+} Expedite;
+
+static int expedite_at(const Queue *q, QueueName name, const char *path, void *userdata) {
+        Expedite *e = userdata;
         int r;
 
-        for (int look = 0; look < 2; look++) {
-                *ret = QUEUE_MOVED;
-                queue_path(q, QUEUE_DEFERRED, id, path);
-                r = make_due(q, path, ret);
-                if (r == 0 && *ret == QUEUE_MOVED)
-                        r = move_to_incoming(q, path, id);
-                if (r != -ENOENT)
-                        return r;
-                if (look > 0)
-                        break;
-
-                queue_path(q, QUEUE_INCOMING, id, path);
-                r = make_due(q, path, ret);
-                if (r != -ENOENT)
-                        return r;
-                if (may_exist(q, QUEUE_ACTIVE, id) || may_exist(q, QUEUE_HOLD, id)) {
-                        *ret = QUEUE_BUSY;
-                        return 0;
-                }
+        if (name == QUEUE_ACTIVE || name == QUEUE_HOLD) {
+                e->result = QUEUE_BUSY;
+                return RET_NERRNO(faccessat(q->fd, path, F_OK, AT_SYMLINK_NOFOLLOW));
         }
-        *ret = QUEUE_GONE;
-        return 0;
+        e->result = QUEUE_MOVED;
+        r = e->make_due(q, path, &e->result);
+        if (r == 0 && e->result == QUEUE_MOVED && name == QUEUE_DEFERRED)
+                r = move_to_incoming(q, path, e->id);
+        return r;
+}
+
+static int expedite(const Queue *q, const char *id, make_due_t due, QueueResult *ret) {
+        Expedite e = {.id = id, .make_due = due};
+        int r = look_everywhere(q, id, expedite_at, &e);
+
+        *ret = r == -ENOENT ? QUEUE_GONE : e.result;
+        return r == -ENOENT ? 0 : r;
 }
 
 static int make_due(const Queue *q, const char *path, QueueResult *ret) {

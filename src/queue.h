@@ -55,6 +55,39 @@ int queue_is_at(const Queue *q, const char *directory);
  */
 void queue_path(const Queue *q, QueueName name, const char *id, char ret[static QUEUE_PATH_SIZE]);
 
+/* How often a file is looked for in all its places before it counts as gone. */
+#define QUEUE_PASSES 2
+
+/* Where a file may be that is not where the settings have it: hash_queue_names or hash_queue_depth
+ * changed, and postsuper(1) has not moved it yet; or the settings are older than the queue. */
+typedef struct QueuePlaces {
+        const Queue *queue;
+        QueueName name;
+        const char *id;
+        unsigned depth; /* of the next place */
+        char forest[QUEUEID_FOREST_SIZE];
+} QueuePlaces;
+
+/**
+ * queue_places() - begin with the places of a file in layouts other than that of the settings
+ * @id:   a valid name; it and @q are borrowed; one of one character has no other places
+ * @ret:  for queue_next_place()
+ */
+void queue_places(const Queue *q, QueueName name, const char *id, QueuePlaces *ret);
+
+/**
+ * queue_next_place() - the next place whose hash directories exist
+ * @ret:  receives its path
+ *
+ * It ends at the first hash directory that is not there, so that this costs one look in a queue
+ * that is not hashed.
+ *
+ * Return: 1, 0 (no more), or a negative errno: a directory could not be looked at, so that nobody
+ *         knows what is in it.
+ * Source: ours; spec 3.3.
+ */
+int queue_next_place(QueuePlaces *places, char ret[static QUEUE_PATH_SIZE]);
+
 /**
  * queue_open_dir() - open a directory of a queue, to be read
  * @fd:  of the queue directory, or of one in it that @path is below
@@ -75,15 +108,17 @@ int queue_make_dirs(const Queue *q, const char *path);
  * queue_find() - in which queue is a message?
  * @ret, @ret_st:  receive it, and its file's status
  *
- * Changes nothing. One that travels meanwhile is found, if it does so once.
+ * Where the settings have it is looked at first, then where any other layout would. Changes
+ * nothing. One that travels meanwhile is found, if it goes back but once.
  *
- * Return: 0, -ENOENT (in none of incoming, active, deferred, hold), or another negative errno.
+ * Return: 0, -ENOENT (in none of incoming, active, deferred, hold, in whatever layout), -ENOTDIR
+ *         (a queue is not there, so nobody knows), or another negative errno.
  */
 int queue_find(const Queue *q, const char *id, QueueName *ret, struct stat *ret_st);
 
 typedef enum QueueResult {
         QUEUE_MOVED,     /* it is in incoming, and due */
-        QUEUE_GONE,      /* in none of the queues: delivered, bounced or deleted */
+        QUEUE_GONE,      /* as -ENOENT of queue_find(): delivered, bounced or deleted */
         QUEUE_BUSY,      /* in active or on hold: left alone */
         QUEUE_NOT_READY, /* still being written (mode below 0700): left alone */
 } QueueResult;
@@ -92,11 +127,12 @@ typedef enum QueueResult {
  * queue_move() - move a message from deferred to incoming and make it due
  * @ret:  receives what became of it
  *
- * A message that is in incoming already is made due. Symbolic links are not followed. Its mode
+ * It is moved from wherever queue_find() finds it, to where the settings have it. A message that
+ * is in incoming already is made due. Symbolic links are not followed. Its mode
  * stays: this is for destinations that qmgr was told about by QMGR_FLUSH_DEAD.
  *
- * Return: 0, -ENOTDIR (there is no incoming queue), or another negative errno: it is there but
- *         could not be moved.
+ * Return: 0, -ENOTDIR (a queue is not there), or another negative errno: it is there but could not
+ *         be moved, or could not be looked for everywhere.
  * Source: spec 5.4, 9.2, 9.3.
  */
 int queue_move(const Queue *q, const char *id, QueueResult *ret);

@@ -118,6 +118,30 @@ START_TEST(a_new_hash_directory_is_watched) {
 }
 END_TEST
 
+/* postsuper(1), after a change of hash_queue_names or hash_queue_depth. */
+START_TEST(a_move_between_layouts_is_no_attempt) {
+        spool_put("deferred/A/A1", 0700, 0);
+        spool_put("deferred/A2", 0700, 0);
+        spool_put("active/A/A3", 0700, 0);
+        spool_put("incoming/A/A4", 0700, 0);
+        ck_assert_int_eq(mkdirat(spool_fd, "deferred/A/1", 0700), 0);
+        begin();
+        ck_assert_int_eq(follow_add(&follow, "A1"), 0);
+        ck_assert_int_eq(follow_add(&follow, "A2"), 0);
+        ck_assert_int_eq(follow_add(&follow, "A4"), 0);
+        expect(FOLLOW_MOVING, 1);
+        move("deferred/A/A1", "deferred/A/1/A1");
+        move("deferred/A2", "deferred/A/A2");
+        expect(FOLLOW_NOT_MOVED, 2);
+        move("deferred/A/1/A1", "incoming/A1");
+        expect(FOLLOW_MOVING, 2);
+        move("incoming/A/A4", "incoming/A4");
+        expect(FOLLOW_MOVING, 2);
+        move("incoming/A1", "deferred/A/A1");
+        expect(FOLLOW_DEFERRED, 1);
+}
+END_TEST
+
 START_TEST(a_look_finds_what_no_event_tells) {
         spool_put("incoming/A1", 0700, 0);
         spool_put("incoming/A2", 0700, 0);
@@ -183,6 +207,7 @@ int main(void) {
         tcase_add_test(tc, others_are_not_followed);
         tcase_add_test(tc, what_was_not_moved_is_no_part_of_it);
         tcase_add_test(tc, a_new_hash_directory_is_watched);
+        tcase_add_test(tc, a_move_between_layouts_is_no_attempt);
         tcase_add_test(tc, a_look_finds_what_no_event_tells);
         tcase_add_test(tc, lost_events_are_made_up_for);
         return run_case("follow", tc);

@@ -157,12 +157,158 @@ START_TEST(a_message_in_a_hashed_active_queue_is_busy) {
 }
 END_TEST
 
-START_TEST(a_message_outside_its_hash_directory_is_not_seen) {
-        spool_put("deferred/" SHORT_ID, 0700, HOUR);
+START_TEST(a_message_in_another_ones_hash_directory_is_not_seen) { /* no layout has it there */
         spool_put("deferred/B/" SHORT_ID, 0700, HOUR);
         expect_result(both[_i], SHORT_ID, 0, QUEUE_GONE);
-        ck_assert(spool_exists("deferred/" SHORT_ID));
         ck_assert(spool_exists("deferred/B/" SHORT_ID));
+}
+END_TEST
+
+/* Where other values of hash_queue_names and hash_queue_depth have a message. */
+static const char *const elsewhere[] = {
+        "/" SHORT_ID,       "/A/" SHORT_ID,       "/A/B/" SHORT_ID,
+        "/A/B/C/" SHORT_ID, "/A/B/C/1/" SHORT_ID, "/A/B/C/1/2/3/_/_/_/_/_/_/_/_/_/_/" SHORT_ID,
+};
+
+static const char *at_elsewhere(const char *queue, int i) {
+        static char path[QUEUE_PATH_SIZE];
+
+        (void) snprintf(path, sizeof path, "%s%s", queue, elsewhere[i]);
+        return path;
+}
+
+START_TEST(a_deferred_message_is_found_in_any_layout) {
+        for (unsigned depth = 0; depth < 4; depth++)
+                for (size_t k = 0; k < ARRAY_SIZE(both); k++) {
+                        const char *path = at_elsewhere("deferred", _i);
+
+                        spool_queue.hashed[QUEUE_DEFERRED] = depth > 0;
+                        spool_queue.hash_depth = depth > 0 ? depth : 1;
+                        spool_put(path, 0700, HOUR);
+                        expect_result(both[k], SHORT_ID, 0, QUEUE_MOVED);
+                        ck_assert(!spool_exists(path));
+                        spool_expect(INCOMING, "mail");
+                        expect_due(INCOMING);
+                        ck_assert_int_eq(unlinkat(spool_fd, INCOMING, 0), 0);
+                }
+}
+END_TEST
+
+START_TEST(an_incoming_message_in_any_layout_becomes_due_in_its_place) {
+        spool_put(at_elsewhere("incoming", _i), 0700, HOUR);
+        expect_result(queue_move, SHORT_ID, 0, QUEUE_MOVED);
+        expect_due(at_elsewhere("incoming", _i));
+}
+END_TEST
+
+START_TEST(a_message_is_busy_in_any_layout) {
+        static const char *const queues[] = {"active", "hold"};
+
+        for (size_t k = 0; k < ARRAY_SIZE(queues); k++) {
+                const char *path = at_elsewhere(queues[k], _i);
+
+                spool_put(path, 0700, HOUR);
+                expect_result(queue_move, SHORT_ID, 0, QUEUE_BUSY);
+                ck_assert_int_ge(spool_mtime(path), HOUR - 60);
+                ck_assert_int_eq(unlinkat(spool_fd, path, 0), 0);
+        }
+}
+END_TEST
+
+START_TEST(what_only_looks_finds_a_message_in_any_layout) {
+        QueueResult result;
+        QueueName name;
+        struct stat st;
+
+        spool_put(at_elsewhere("deferred", _i), 0700, HOUR);
+        ck_assert_int_eq(queue_find(&spool_queue, SHORT_ID, &name, &st), 0);
+        ck_assert_int_eq(name, QUEUE_DEFERRED);
+        ck_assert_uint_eq(st.st_ino, spool_stat(at_elsewhere("deferred", _i)).st_ino);
+        ck_assert_int_eq(queue_preview(&spool_queue, SHORT_ID, false, &result), 0);
+        ck_assert_int_eq(result, QUEUE_MOVED);
+}
+END_TEST
+
+START_TEST(a_long_id_is_found_in_any_layout) {
+        static const char *const paths[] = {"deferred/" LONG_ID, "deferred/5/6/" LONG_ID,
+                                            "deferred/5/6/3/0/1/_/" LONG_ID};
+
+        for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
+                spool_put(paths[i], 0700, HOUR);
+                expect_result(queue_move, LONG_ID, 0, QUEUE_MOVED);
+                ck_assert(spool_exists("incoming/" LONG_ID));
+        }
+}
+END_TEST
+
+START_TEST(the_places_of_a_file_end_at_the_first_directory_that_is_missing) {
+        char path[QUEUE_PATH_SIZE];
+        QueuePlaces places;
+
+        spool_put("deferred/A/B/C/1/" SHORT_ID, 0700, 0);
+        spool_write("hold/A", "a file, as flush(8) has them for sites of one letter");
+        queue_places(&spool_queue, QUEUE_DEFERRED, SHORT_ID, &places);
+        for (int i = 0; i < 5; i++) {
+                if (i == 1) /* where the settings have it */
+                        continue;
+                ck_assert_int_eq(queue_next_place(&places, path), 1);
+                ck_assert_str_eq(path, at_elsewhere("deferred", i));
+        }
+        ck_assert_int_eq(queue_next_place(&places, path), 0);
+        queue_places(&spool_queue, QUEUE_HOLD, SHORT_ID, &places);
+        ck_assert_int_eq(queue_next_place(&places, path), 0);
+}
+END_TEST
+
+START_TEST(a_hash_directory_is_no_message) {
+        ck_assert_int_eq(queue_make_dirs(&spool_queue, "deferred/A/B/"), 0);
+        expect_result(both[_i], "A", 0, QUEUE_GONE);
+        ck_assert(spool_exists("deferred/A/B"));
+}
+END_TEST
+
+START_TEST(a_message_is_not_gone_where_a_queue_is_not_there) {
+        static const char *const queues[] = {"deferred", "incoming", "active", "hold"};
+        QueueName name;
+        struct stat st;
+
+        for (size_t i = 0; i < ARRAY_SIZE(queues); i++) {
+                expect_result(both[_i], SHORT_ID, 0, QUEUE_GONE);
+                ck_assert_int_eq(renameat(spool_fd, queues[i], spool_fd, "aside"), 0);
+                expect_result(both[_i], SHORT_ID, -ENOTDIR, 0);
+                ck_assert_int_eq(queue_find(&spool_queue, SHORT_ID, &name, &st), -ENOTDIR);
+                ck_assert_int_eq(renameat(spool_fd, "aside", spool_fd, queues[i]), 0);
+        }
+}
+END_TEST
+
+START_TEST(a_message_is_not_gone_where_a_hash_directory_of_any_layout_cannot_be_searched) {
+        static const char *const paths[] = {"deferred/A/B/C/", "incoming/A/B/", "active/A/B/",
+                                            "hold/A/B/"};
+
+        for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
+                ck_assert_int_eq(queue_make_dirs(&spool_queue, paths[i]), 0);
+        ck_assert(spool_unprivileged());
+        for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
+                char above[32];
+
+                (void) snprintf(above, sizeof above, "%.*s", (int) strlen(paths[i]) - 3, paths[i]);
+                ck_assert_int_eq(fchmodat(spool_fd, above, 0, 0), 0);
+                expect_result(both[_i], SHORT_ID, -EACCES, 0);
+                ck_assert_int_eq(fchmodat(spool_fd, above, 0700, 0), 0);
+        }
+        expect_result(both[_i], SHORT_ID, 0, QUEUE_GONE);
+}
+END_TEST
+
+START_TEST(a_message_is_not_gone_where_a_hash_directory_is_a_link_to_nowhere) {
+        ck_assert_int_eq(symlinkat("/nonexistent/disk", spool_fd, "deferred/A"), 0);
+        spool_queue.hashed[QUEUE_DEFERRED] = false;
+        expect_result(both[_i], SHORT_ID, -ELOOP, 0);
+        ck_assert_int_eq(unlinkat(spool_fd, "deferred/A", 0), 0);
+        ck_assert_int_eq(symlinkat("../other", spool_fd, "deferred/A"), 0);
+        spool_put("other/" SHORT_ID, 0700, HOUR);
+        expect_result(both[_i], SHORT_ID, 0, QUEUE_MOVED);
 }
 END_TEST
 
@@ -355,7 +501,23 @@ int main(void) {
         tcase_add_loop_test(tc, a_message_moves_into_hash_directories_that_are_made, 0,
                             ARRAY_SIZE(forests));
         tcase_add_loop_test(tc, a_message_in_a_hashed_active_queue_is_busy, 0, ARRAY_SIZE(forests));
-        tcase_add_loop_test(tc, a_message_outside_its_hash_directory_is_not_seen, 0, 2);
+        tcase_add_loop_test(tc, a_message_in_another_ones_hash_directory_is_not_seen, 0, 2);
+        tcase_add_loop_test(tc, a_deferred_message_is_found_in_any_layout, 0,
+                            ARRAY_SIZE(elsewhere));
+        tcase_add_loop_test(tc, an_incoming_message_in_any_layout_becomes_due_in_its_place, 0,
+                            ARRAY_SIZE(elsewhere));
+        tcase_add_loop_test(tc, a_message_is_busy_in_any_layout, 0, ARRAY_SIZE(elsewhere));
+        tcase_add_loop_test(tc, what_only_looks_finds_a_message_in_any_layout, 0,
+                            ARRAY_SIZE(elsewhere));
+        tcase_add_test(tc, a_long_id_is_found_in_any_layout);
+        tcase_add_test(tc, the_places_of_a_file_end_at_the_first_directory_that_is_missing);
+        tcase_add_loop_test(tc, a_hash_directory_is_no_message, 0, 2);
+        tcase_add_loop_test(tc, a_message_is_not_gone_where_a_queue_is_not_there, 0, 2);
+        tcase_add_loop_test(
+                tc, a_message_is_not_gone_where_a_hash_directory_of_any_layout_cannot_be_searched,
+                0, 2);
+        tcase_add_loop_test(tc, a_message_is_not_gone_where_a_hash_directory_is_a_link_to_nowhere,
+                            0, 2);
         tcase_add_test(tc, a_move_keeps_every_mode);
         tcase_add_test(tc, an_unthrottled_message_keeps_its_other_bits);
         tcase_add_test(tc, a_message_being_written_is_not_unthrottled);
