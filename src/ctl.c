@@ -130,7 +130,7 @@ int ctl_worse(int a, int b) {
         return b > EX_NOINPUT ? b : a;
 }
 
-int ctl_settings(Ctl *ctl) {
+static int load_settings(Ctl *ctl) {
         int r;
 
         if (ctl->has_settings)
@@ -146,12 +146,26 @@ int ctl_settings(Ctl *ctl) {
         return EX_OK;
 }
 
+/* What postconf(1) said has just been printed. */
+static int refuse_to_guess(void) {
+        ctl_error("where the queue is and how it is laid out is not known, and not guessed");
+        return EX_CONFIG;
+}
+
+int ctl_settings(Ctl *ctl) {
+        int r = load_settings(ctl);
+
+        return r == EX_OK && ctl->settings.incomplete && !ctl->may_guess ? refuse_to_guess() : r;
+}
+
 int ctl_queue(Ctl *ctl) {
         int r;
 
         if (ctl->queue.fd >= 0)
                 return EX_OK;
-        r = ctl_settings(ctl);
+        r = load_settings(ctl);
+        if (r == EX_OK && ctl->settings.incomplete)
+                r = refuse_to_guess();
         if (r != EX_OK)
                 return r;
         r = queue_open(ctl->settings.queue_directory, ctl->settings.hash_queue_names,

@@ -45,8 +45,8 @@ typedef struct Ctl {
 
         /* Found out when first needed: ctl_settings(), ctl_queue(), ctl_socket(). */
         Settings settings;
-        bool has_settings;
-        Queue queue; /* its fd is negative before */
+        bool has_settings, may_guess; /* the latter: see ctl_settings() */
+        Queue queue;                  /* its fd is negative before */
         char *socket_path;
 } Ctl;
 
@@ -141,10 +141,16 @@ int ctl_no_memory(void);
 /** ctl_worse() - which of two exit statuses to end with: no trouble, a missing message, trouble */
 int ctl_worse(int a, int b);
 
-/** ctl_settings() - have @ctl->settings */
+/**
+ * ctl_settings() - have @ctl->settings
+ *
+ * If postconf(1) has not told what decides where the queue is and how it is laid out, this fails:
+ * by a guess records would be taken for those of messages that are gone, or another instance be
+ * acted on. With @ctl->may_guess it does not; that is for who only says so.
+ */
 int ctl_settings(Ctl *ctl);
 
-/** ctl_queue() - have @ctl->queue, and the settings */
+/** ctl_queue() - have @ctl->queue, and the settings; never by a guess */
 int ctl_queue(Ctl *ctl);
 
 /**
@@ -212,7 +218,7 @@ json_t *ctl_json_counts(const char *first, const char *value, RequestStatus stat
 
 typedef struct CtlSite {
         char *site;     /* as survey_site() has it */
-        char *path;     /* of its log, below the queue directory; NULL: there is none */
+        char *path;     /* of its log, or a part of it, below the queue directory; NULL: none */
         bool named;     /* @site is its name; else that of a log of flush(8) in parentheses */
         struct stat st; /* of the log */
 } CtlSite;
@@ -233,7 +239,7 @@ typedef struct CtlSites {
 int ctl_find_sites(Ctl *ctl, char *patterns[], bool all, CtlSites *ret);
 void ctl_free_sites(CtlSites *sites);
 
-/** ctl_read_site() - survey_read() with a message for trouble; survey_free() in any case */
+/** ctl_read_site() - survey_read_log() with a message for trouble; survey_free() in any case */
 int ctl_read_site(Ctl *ctl, const CtlSite *site, SurveyLog *ret);
 
 /** ctl_count_deferred() - how many messages of a log are in the deferred queue now */
