@@ -17,8 +17,7 @@
 
 typedef struct Export {
         Ctl *ctl;
-        char (*names)[QUEUEID_MAX + 1];
-        size_t n_names;
+        IdSet names; /* of logs; one may have parts in several places */
         unsigned long logs, records, one_letter;
 } Export;
 
@@ -37,9 +36,9 @@ static void fold(const char *site, char ret[static SITE_LOG_SIZE]) {
 static int keep_name(const SurveyEntry *e, void *userdata) {
         char site[SITE_SIZE], folded[SITE_LOG_SIZE];
         Export *x = userdata;
-        void *names;
+        int r;
 
-        if (!e->in_place || !S_ISREG(e->st.st_mode) || site_from_log(e->name, site) < 0)
+        if (!e->found || !S_ISREG(e->st.st_mode) || site_from_log(e->name, site) < 0)
                 return 0;
         fold(site, folded);
         if (streq(folded, e->name))
@@ -48,12 +47,8 @@ static int keep_name(const SurveyEntry *e, void *userdata) {
                 x->one_letter++;
                 return 0;
         }
-        names = reallocarray(x->names, x->n_names + 1, sizeof *x->names);
-        if (!names)
-                return -ENOMEM;
-        x->names = names;
-        (void) strcpy(x->names[x->n_names++], e->name);
-        return 0;
+        r = idset_add(&x->names, e->name);
+        return r < 0 ? r : 0;
 }
 
 /* All of a locked log, with a newline at its end. */
@@ -87,8 +82,7 @@ static unsigned long count_lines(const char *text, size_t n) {
 
 /* What is in @from goes behind what is in @to and is on the disk there before it goes from @from: a
  * crash in between leaves it in both, which does no harm. */
-static int merge(const Queue *q, const char *name, SiteLog *from, const char *folded, SiteLog *to,
-                 unsigned long *ret_records) {
+static int merge(const Queue *q, SiteLog *from, SiteLog *to, unsigned long *ret_records) {
         struct timespec times[2] = {from->st.st_atim, from->st.st_mtim};
         _cleanup_free_ char *text = NULL;
         bool is_new = to->st.st_size == 0;
@@ -97,14 +91,16 @@ static int merge(const Queue *q, const char *name, SiteLog *from, const char *fo
 
         r = read_all(from, &text, &n);
         if (r == 0 && n > 0)
-                r = sitelog_append(q, folded, to, text, n, true);
+                r = sitelog_append(q, to, text, n, true);
         if (r < 0)
                 return r;
         if (is_new) /* by these it is known when the log was last flushed */
                 (void) futimens(to->fd, times);
         *ret_records = count_lines(text, n);
         r = sitelog_replace_prefix(from, (size_t) from->st.st_size, NULL, 0, true);
-        return r < 0 ? r : sitelog_remove_if_empty(q, name, from);
+        if (r == 0)
+                r = sitelog_remove_if_empty(q, from);
+        return r == -EBUSY ? 0 : r; /* somebody has it open; it is empty, so it can stay */
 }
 
 static int try_export(const Queue *q, const char *name, const char *folded,
@@ -113,25 +109,27 @@ static int try_export(const Queue *q, const char *name, const char *folded,
         int r;
 
         *ret_records = 0;
-        r = sitelog_open(q, name, false, &from);
+        r = sitelog_gather(q, name, true);
+        if (r == 0) /* flush(8) looks where the settings have it, and nowhere else */
+                r = sitelog_gather(q, folded, true);
+        if (r == 0)
+                r = sitelog_open(q, name, false, &from);
         if (r == -ENOENT)
                 return 0; /* gone meanwhile, and what was in it was flushed */
         if (r == 0)
                 r = sitelog_open(q, folded, true, &to);
         if (r == 0)
-                r = merge(q, name, &from, folded, &to, ret_records);
+                r = merge(q, &from, &to, ret_records);
         sitelog_close(&to);
         sitelog_close(&from);
         return r;
 }
 
 static int preview(Ctl *ctl, const char *name, unsigned long *ret_records) {
-        char path[QUEUE_PATH_SIZE];
         SurveyLog log;
         int r;
 
-        queue_path(&ctl->queue, QUEUE_FLUSH, name, path);
-        r = survey_read(&ctl->queue, path, &log);
+        r = survey_read_log(&ctl->queue, name, &log);
         *ret_records = log.records;
         survey_free(&log);
         return r == -ENOENT ? 0 : r;
@@ -174,6 +172,7 @@ static int export_one(Export *x, const char *name) {
 }
 
 static int export_all(Export *x) {
+        const IdSetEntry *e = NULL;
         int r, worst = EX_OK;
 
         r = survey_walk(&x->ctl->queue, QUEUE_FLUSH, keep_name, x);
@@ -181,8 +180,8 @@ static int export_all(Export *x) {
                 ctl_error("cannot look at the logs: %s", strerror(-r));
                 return r == -EACCES ? EX_NOPERM : EX_IOERR;
         }
-        for (size_t i = 0; i < x->n_names; i++)
-                worst = ctl_worse(worst, export_one(x, x->names[i]));
+        while ((e = idset_next(&x->names, e)))
+                worst = ctl_worse(worst, export_one(x, idset_entry_id(e)));
         return worst;
 }
 
@@ -195,7 +194,7 @@ int ctl_export_logs(Ctl *ctl) {
                 r = ctl_become_owner(ctl);
         if (r == EX_OK)
                 r = export_all(&x);
-        free(x.names);
+        idset_clear(&x.names);
         if (x.one_letter > 0)
                 ctl_error("%lu logs of one-letter sites stay: Postfix does not start with such a "
                           "name; a refresh flushes them",
@@ -212,6 +211,12 @@ int ctl_export(Ctl *ctl, char *args[]) {
         if (r != EX_OK)
                 return r;
         asked = ctl_postconf(ctl, "flush_service_name");
+        if (!asked && ctl->settings.postfix_config_directory[0]) {
+                ctl_error(
+                        "postconf does not say whether Postfix asks fflushd, which would not find "
+                        "these logs any more");
+                return EX_CONFIG;
+        }
         if (!asked || !streq(asked, CTL_SERVICE))
                 return ctl_export_logs(ctl);
         ctl_error("Postfix asks fflushd, which would not find these logs any more: fflushctl "

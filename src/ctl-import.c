@@ -61,12 +61,11 @@ static Pair *new_pair(const char *site, const char *id) {
 
 /* A log that cannot be read has, for us, nothing in it: the service knows better. */
 static void read_recorded(Import *im, Recorded *r) {
-        char name[SITE_LOG_SIZE], path[QUEUE_PATH_SIZE];
+        char name[SITE_LOG_SIZE];
         SurveyLog log;
 
         site_to_log(r->site, name);
-        queue_path(&im->ctl->queue, QUEUE_FLUSH, name, path);
-        if (survey_read(&im->ctl->queue, path, &log) == 0) {
+        if (survey_read_log(&im->ctl->queue, name, &log) == 0) {
                 r->ids = log.ids;
                 log.ids = (IdSet){0};
         }

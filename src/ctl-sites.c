@@ -46,7 +46,7 @@ static int visit(const SurveyEntry *e, void *userdata) {
         Search *s = userdata;
         bool named, wanted = s->n_patterns == 0;
 
-        if (!e->in_place)
+        if (!e->found)
                 return 0;
         named = survey_site(e->name, site);
         for (size_t i = 0; i < s->n_patterns; i++)
@@ -85,6 +85,31 @@ static int compare_sites(const void *a, const void *b) {
         return strcmp(((const CtlSite *) a)->site, ((const CtlSite *) b)->site);
 }
 
+static void free_site(CtlSite *site) {
+        free(site->site);
+        free(site->path);
+}
+
+/* A log that lies in two places, since hash_queue_names changed, is one log. */
+static void join_places(CtlSites *found) {
+        size_t n = 0;
+
+        for (size_t i = 0; i < found->n; i++) {
+                CtlSite *site = &found->items[i], *last = n > 0 ? &found->items[n - 1] : NULL;
+
+                if (!last || !streq(last->site, site->site)) {
+                        found->items[n++] = *site;
+                        continue;
+                }
+                if (site->st.st_atim.tv_sec < last->st.st_atim.tv_sec)
+                        last->st.st_atim = site->st.st_atim;
+                if (site->st.st_mtim.tv_sec > last->st.st_mtim.tv_sec)
+                        last->st.st_mtim = site->st.st_mtim;
+                free_site(site);
+        }
+        found->n = n;
+}
+
 static int search(Search *s, char *args[]) {
         int r, status = EX_OK;
 
@@ -99,6 +124,7 @@ static int search(Search *s, char *args[]) {
                         status = ctl_worse(status, unused(s, args[i], &s->patterns[i]));
         if (s->found->n > 1)
                 qsort(s->found->items, s->found->n, sizeof *s->found->items, compare_sites);
+        join_places(s->found);
         return status;
 }
 
@@ -121,10 +147,8 @@ int ctl_find_sites(Ctl *ctl, char *args[], bool all, CtlSites *ret) {
 }
 
 void ctl_free_sites(CtlSites *sites) {
-        for (size_t i = 0; i < sites->n; i++) {
-                free(sites->items[i].site);
-                free(sites->items[i].path);
-        }
+        for (size_t i = 0; i < sites->n; i++)
+                free_site(&sites->items[i]);
         free(sites->items);
         *sites = (CtlSites){0};
 }
@@ -133,7 +157,7 @@ int ctl_read_site(Ctl *ctl, const CtlSite *site, SurveyLog *ret) {
         int r;
 
         *ret = (SurveyLog){0};
-        r = site->path ? survey_read(&ctl->queue, site->path, ret) : 0;
+        r = site->path ? survey_read_log(&ctl->queue, strrchr(site->path, '/') + 1, ret) : 0;
         if (r == 0 || r == -ENOENT) /* just now removed: as empty */
                 return EX_OK;
         ctl_error("%s: %s", site->path, strerror(-r));

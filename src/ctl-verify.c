@@ -13,6 +13,10 @@
 
 #define MODE_LOG 0600
 
+/* A lock is held for moments; by a flush of flush(8) longer. */
+#define LOCK_TRIES      100
+#define LOCK_PAUSE_USEC 20000
+
 typedef struct Verify {
         Ctl *ctl;
         uid_t owner; /* of the logs' directory, and so of all there */
@@ -54,15 +58,11 @@ static void report(Verify *v, const char *path, const Finding *f, int repair) {
 
 /* ---------------------------------------------------------------------------------- repairs */
 
-/* Looked for twice: a message that travels through the queues may be missed once. */
 static bool is_stale(const Queue *q, const char *id) {
         QueueName name;
         struct stat st;
-        int r = -ENOENT;
 
-        for (int i = 0; i < 2 && r == -ENOENT; i++)
-                r = queue_find(q, id, &name, &st);
-        return r == -ENOENT;
+        return queue_find(q, id, &name, &st) == -ENOENT;
 }
 
 typedef struct Text {
@@ -91,10 +91,12 @@ static int collect_lines(const Queue *q, const SurveyLog *log, Text *ret) {
 }
 
 /* The records of a locked log that are worth keeping, a line each. */
-static int kept_lines(const Queue *q, const SurveyEntry *e, Text *ret) {
+static int kept_lines(const Queue *q, const SiteLog *log, Text *ret) {
         SurveyLog content;
-        int r = survey_read(q, e->path, &content);
+        int r = survey_read(q, log->path, &content);
 
+        if (r == 0 && (content.st.st_dev != log->st.st_dev || content.st.st_ino != log->st.st_ino))
+                r = -EBUSY; /* postsuper(1) heeds no lock */
         if (r == 0)
                 r = collect_lines(q, &content, ret);
         survey_free(&content);
@@ -104,13 +106,20 @@ static int kept_lines(const Queue *q, const SurveyEntry *e, Text *ret) {
 static int lock_log(const Queue *q, const char *name, bool create, SiteLog *ret) {
         int r;
 
-        for (int i = 0; i < 100; i++) { /* a lock is held for moments; a flush of flush(8) longer */
+        for (int i = 0; i < LOCK_TRIES; i++) {
                 r = sitelog_open(q, name, create, ret);
                 if (r != -EAGAIN)
                         return r;
-                (void) usleep(20000);
+                (void) usleep(LOCK_PAUSE_USEC);
         }
         return -EBUSY;
+}
+
+/* The file that was found, not another part of the same log. */
+static int lock_found(const Queue *q, const SurveyEntry *e, SiteLog *ret) {
+        int r = lock_log(q, e->name, false, ret);
+
+        return r < 0 || streq(ret->path, e->path) ? r : -EBUSY;
 }
 
 /* Removes lines that are no records, duplicates, and records of messages that are gone. */
@@ -120,12 +129,12 @@ static int repair_lines(const Verify *v, const SurveyEntry *e) {
         const Queue *q = &v->ctl->queue;
         int r;
 
-        r = lock_log(q, e->name, false, &log);
+        r = lock_found(q, e, &log);
         if (r == 0) /* ends a torn last line */
-                r = sitelog_append(q, e->name, &log, "", 0, false);
+                r = sitelog_append(q, &log, "", 0, false);
         if (r < 0)
                 return r;
-        r = kept_lines(q, e, &keep);
+        r = kept_lines(q, &log, &keep);
         if (r == 0)
                 r = sitelog_replace_prefix(&log, (size_t) log.st.st_size, keep.data, keep.n, true);
         return r;
@@ -142,34 +151,64 @@ static int repair_name(const Verify *v, const SurveyEntry *e) {
         if (q->hashed[QUEUE_FLUSH] || site_normalize(e->name, site) < 0 || !streq(site, e->name))
                 return -EOPNOTSUPP;
         site_to_log(site, name);
-        r = lock_log(q, e->name, false, &from);
+        r = lock_found(q, e, &from);
         if (r == 0)
                 r = lock_log(q, name, true, &to);
         if (r < 0)
                 return r;
-        r = kept_lines(q, e, &keep);
+        r = kept_lines(q, &from, &keep);
         if (r == 0)
-                r = sitelog_append(q, name, &to, keep.data, keep.n, true);
+                r = sitelog_append(q, &to, keep.data, keep.n, true);
         if (r == 0)
                 r = sitelog_replace_prefix(&from, (size_t) from.st.st_size, "", 0, false);
-        return r == 0 ? sitelog_remove_if_empty(q, e->name, &from) : r;
+        return r == 0 ? sitelog_remove_if_empty(q, &from) : r;
 }
 
 static int repair_mode(const Verify *v, const SurveyEntry *e) {
         _cleanup_(sitelog_close) SiteLog log = SITELOG_INIT;
-        int r = lock_log(&v->ctl->queue, e->name, false, &log);
+        int r = lock_found(&v->ctl->queue, e, &log);
 
         return r < 0 ? r : RET_NERRNO(fchmod(log.fd, MODE_LOG));
 }
 
 /* ----------------------------------------------------------------------------------- checks */
 
+/* Not where flush(8) looks for it. fflushd finds it, but where no layout has it only in a refresh.
+ */
+static void report_place(Verify *v, const SurveyEntry *e, int repair) {
+        const Finding f = {"place",
+                           "not where it belongs since hash_queue_names or hash_queue_depth "
+                           "changed; \"postfix reload\", a flush or a refresh moves it",
+                           .note = e->found};
+
+        report(v, e->path, &f, repair);
+}
+
+static bool is_out_of_place(const SurveyEntry *e) {
+        return S_ISREG(e->st.st_mode) && queueid_valid(e->name, strlen(e->name)) &&
+               e->name[1] != '\0' && !e->in_place;
+}
+
+/* Before anything is counted, so that nothing is counted where it was and where it went. */
+static int visit_misplaced(const SurveyEntry *e, void *userdata) {
+        Verify *v = userdata;
+        int r = -EAGAIN;
+
+        if (!is_out_of_place(e))
+                return 0;
+        for (int i = 0; i < LOCK_TRIES && r == -EAGAIN; i++) {
+                if (i > 0)
+                        (void) usleep(LOCK_PAUSE_USEC);
+                r = sitelog_gather_from(&v->ctl->queue, e->name, e->path, true);
+        }
+        report_place(v, e, r);
+        return 0;
+}
+
 static const Finding *check_file(const Verify *v, const SurveyEntry *e) {
         static const Finding findings[] = {
                 {"name", "not the name of a log"},
                 {"short_name", "a name of one character: Postfix does not start with it there"},
-                {"place", "not where it is looked for since hash_queue_names or hash_queue_depth "
-                          "changed; \"postfix reload\" moves it"},
                 {"type", "not a plain file"},
                 {"links", "has other hard links"},
                 {"owner", "not owned by the owner of the queue"},
@@ -179,14 +218,12 @@ static const Finding *check_file(const Verify *v, const SurveyEntry *e) {
         if (!queueid_valid(e->name, strlen(e->name)))
                 return &findings[0];
         if (!S_ISREG(st->st_mode))
-                return &findings[3];
+                return &findings[2];
         if (e->name[1] == '\0')
                 return &findings[1];
-        if (!e->in_place)
-                return &findings[2];
         if (st->st_nlink > 1)
-                return &findings[4];
-        return st->st_uid != v->owner ? &findings[5] : NULL;
+                return &findings[3];
+        return st->st_uid != v->owner ? &findings[4] : NULL;
 }
 
 static int remember(Verify *v, const SurveyLog *log, unsigned long *ret_stale) {
@@ -254,6 +291,8 @@ static int visit_log(const SurveyEntry *e, void *userdata) {
                                                                       : -EOPNOTSUPP);
                 return 0;
         }
+        if (!e->in_place && !v->ctl->repair)
+                report_place(v, e, -EOPNOTSUPP);
         if ((e->st.st_mode & 07777) != MODE_LOG)
                 report(v, e->path,
                        &(Finding){"mode", "others may read or write it, or its owner may not"},
@@ -271,8 +310,8 @@ static int visit_log(const SurveyEntry *e, void *userdata) {
 static int visit_deferred(const SurveyEntry *e, void *userdata) {
         Verify *v = userdata;
 
-        v->unrecorded +=
-                e->in_place && S_ISREG(e->st.st_mode) && !idset_contains(&v->recorded, e->name);
+        v->unrecorded += queueid_valid(e->name, strlen(e->name)) && S_ISREG(e->st.st_mode) &&
+                         !idset_contains(&v->recorded, e->name);
         return 0;
 }
 
@@ -286,11 +325,15 @@ static void summarize(const Verify *v) {
                                   "duplicate", (json_int_t) v->duplicate, "unrecorded",
                                   (json_int_t) v->unrecorded, "problems", (json_int_t) v->problems,
                                   "repaired", (json_int_t) v->repaired));
-        else
+        else {
                 ctl_print("%lu logs, %lu records: %lu of messages that are gone, %lu twice; %lu "
                           "deferred messages are recorded nowhere; %lu problems, %lu repaired\n",
                           v->logs, v->records, v->stale, v->duplicate, v->unrecorded, v->problems,
                           v->repaired);
+                if (v->unrecorded > 0)
+                        ctl_print("\"fflushctl import\" records deferred messages of eligible "
+                                  "sites\n");
+        }
 }
 
 /* The directory of the logs is a finding like any other; all that is in it goes by the queue. */
@@ -301,8 +344,10 @@ static void check_directory(Verify *v, const struct stat *st) {
 }
 
 static int walk(Verify *v) {
-        int r = survey_walk(&v->ctl->queue, QUEUE_FLUSH, visit_log, v);
+        int r = v->ctl->repair ? survey_walk(&v->ctl->queue, QUEUE_FLUSH, visit_misplaced, v) : 0;
 
+        if (r == 0)
+                r = survey_walk(&v->ctl->queue, QUEUE_FLUSH, visit_log, v);
         if (r == 0)
                 r = survey_walk(&v->ctl->queue, QUEUE_DEFERRED, visit_deferred, v);
         idset_clear(&v->recorded);

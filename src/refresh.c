@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <stddef.h>
+#include <stdio.h>
 
 #include "util.h"
 
@@ -13,6 +14,9 @@
 /* A log below this size is not worth a look: reading and rewriting would cost more than a few
  * hundred duplicates do. */
 #define COMPACT_SIZE_MIN 4096
+
+/* Times that lie further ahead than this are wrong; less is the clock of a file server. */
+#define AHEAD_SEC 60
 
 struct Refresh {
         Job job;
@@ -23,15 +27,21 @@ struct Refresh {
         const Site *waiting_for; /* its send has to end first */
         unsigned depth;          /* open directories; the last one is being read */
         DIR *dirs[QUEUEID_FOREST_MAX + 1];
+        char hash[QUEUEID_FOREST_SIZE]; /* names of these but the first, each with a slash */
+        IdSet gathered;                 /* logs that were out of place and have been dealt with */
         RefreshResult result;
 };
+
+static void log_path(const char *path, int error, const char *what) {
+        log_event(LOG_WARNING, &(LogEvent){.message_id = LOG_ID_FILE, .file = path, .error = error},
+                  "%s: %s: %s", path, what, strerror(-error));
+}
 
 static void log_file(const Refresh *r, const char *name, int error, const char *what) {
         char path[QUEUE_PATH_SIZE];
 
         queue_path(r->context->sites->queue, QUEUE_FLUSH, name, path);
-        log_event(LOG_WARNING, &(LogEvent){.message_id = LOG_ID_FILE, .file = path, .error = error},
-                  "%s: %s: %s", path, what, strerror(-error));
+        log_path(path, error, what);
 }
 
 static int open_dir(Refresh *r, int parent_fd, const char *name) {
@@ -40,14 +50,27 @@ static int open_dir(Refresh *r, int parent_fd, const char *name) {
         if (r->depth == ARRAY_SIZE(r->dirs))
                 return -ELOOP;
         k = queue_open_dir(parent_fd, name, &r->dirs[r->depth]);
-        if (k == 0)
-                r->depth++;
-        return k;
+        if (k < 0)
+                return k;
+        if (r->depth > 0)
+                (void) strcpy(stpcpy(r->hash + strlen(r->hash), name), "/");
+        r->depth++;
+        return 0;
 }
 
-/* Older than so many microseconds? As in flush(8), whole seconds count, and "as old" is not. */
+static void close_dir(Refresh *r) {
+        (void) closedir(r->dirs[--r->depth]);
+        if (r->depth > 0)
+                r->hash[2 * (r->depth - 1)] = '\0';
+}
+
+/* Older than so many microseconds? As in flush(8), whole seconds count, and "as old" is not. What
+ * lies in the future was stamped by a clock that was wrong: it would stay young until that time
+ * comes, so it counts as old. */
 static bool is_older(time_t then, uint64_t usec) {
-        return then + (time_t) (usec / USEC_PER_SEC) < time(NULL);
+        time_t now = time(NULL);
+
+        return then > now + AHEAD_SEC || then + (time_t) (usec / USEC_PER_SEC) < now;
 }
 
 static void remove_empty(Refresh *r, const char *name) {
@@ -55,12 +78,12 @@ static void remove_empty(Refresh *r, const char *name) {
         int k = sitelog_open(r->context->sites->queue, name, false, &log);
 
         if (k == 0 && is_older(log.st.st_mtime, r->max_empty_age))
-                k = sitelog_remove_if_empty(r->context->sites->queue, name, &log);
+                k = sitelog_remove_if_empty(r->context->sites->queue, &log);
         else if (k == 0)
                 return;
         if (k == 0)
                 r->result.removed++;
-        else if (k != -EAGAIN && k != -ENOENT && k != -ENOTEMPTY) /* in use is no trouble */
+        else if (k != -EAGAIN && k != -EBUSY && k != -ENOENT && k != -ENOTEMPTY) /* in use */
                 log_file(r, name, k, "cannot remove");
 }
 
@@ -85,8 +108,6 @@ static JobResult work_log(Refresh *r, const char *name) {
         char path[QUEUE_PATH_SIZE];
         struct stat st;
 
-        /* Where the log belongs, not where it was found: after a change of hash_queue_names it
-         * stays out of sight until postsuper(1) has moved it. */
         queue_path(r->context->sites->queue, QUEUE_FLUSH, name, path);
         if (fstatat(r->context->sites->queue->fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0) {
                 if (errno != ENOENT)
@@ -106,13 +127,42 @@ static JobResult work_log(Refresh *r, const char *name) {
         return JOB_MORE;
 }
 
+/* Where it belongs, so that it is treated like any other. Return: false if that cannot be now. */
+static bool bring_into_place(Refresh *r, const char *name, const char *path) {
+        const Sites *sites = r->context->sites;
+        const Site *site = sites_get(r->context->sites, name);
+        int k;
+
+        if (site && site->send) /* that works on it */
+                return false;
+        k = sitelog_gather_from(sites->queue, name, path, sites->sync);
+        if (k < 0 && k != -EAGAIN) {
+                r->result.failed++;
+                log_path(path, k, "cannot be brought into its place");
+        }
+        if (k ==
+            0) /* the walk may yet come to where it is now; out of memory, it is looked at twice */
+                (void) idset_add(&r->gathered, name);
+        return k == 0;
+}
+
+static JobResult work_found(Refresh *r, const char *name) {
+        char path[QUEUE_PATH_SIZE], found[QUEUE_PATH_SIZE];
+
+        queue_path(r->context->sites->queue, QUEUE_FLUSH, name, path);
+        (void) snprintf(found, sizeof found, "%s/%s%s", queue_name(QUEUE_FLUSH), r->hash, name);
+        if (streq(path, found))
+                return idset_contains(&r->gathered, name) ? JOB_MORE : work_log(r, name);
+        return bring_into_place(r, name, found) ? work_log(r, name) : JOB_MORE;
+}
+
 static JobResult work_entry(Refresh *r, const char *name) {
         int k;
 
         if (name[0] == '.' || !queueid_valid(name, strlen(name)))
                 return JOB_MORE;
         if (name[1] != '\0')
-                return work_log(r, name);
+                return work_found(r, name);
         k = open_dir(r, dirfd(r->dirs[r->depth - 1]), name);
         if (k < 0)
                 log_file(r, name, k, "not a hash directory, passed over");
@@ -129,7 +179,7 @@ static JobResult step(Job *job, uint64_t until_usec) {
                 if (e)
                         result = work_entry(r, e->d_name);
                 else
-                        (void) closedir(r->dirs[--r->depth]);
+                        close_dir(r);
                 if (result != JOB_MORE || (i % CLOCK_EVERY == 0 && now_usec() >= until_usec))
                         return result;
         }
@@ -142,7 +192,8 @@ static void done(Job *job, bool cancelled) {
         if (cancelled)
                 r->result.error = -ECANCELED;
         while (r->depth > 0)
-                (void) closedir(r->dirs[--r->depth]);
+                close_dir(r);
+        idset_clear(&r->gathered);
         r->done(&r->result, r->userdata);
         free(r);
 }

@@ -219,13 +219,28 @@ static JobResult wait_for_lock(Send *s) {
         return JOB_DONE;
 }
 
+/* With all that is recorded of the site, wherever a change of hash_queue_names has left it. */
+static int open_log(Send *s) {
+        const Sites *sites = s->context->sites;
+        LogEvent event = {.message_id = LOG_ID_FILE, .site = s->site->name};
+        int r = sitelog_gather(sites->queue, s->site->log, sites->sync);
+
+        if (r == -EAGAIN)
+                return r;
+        event.error = r;
+        if (r < 0) /* it stays where it is, for the next time */
+                log_event(LOG_WARNING, &event, "log of %s: a part of it is out of place: %s",
+                          s->site->name, strerror(-r));
+        return sitelog_open(sites->queue, s->site->log, false, &s->log);
+}
+
 static JobResult step_open(Send *s) {
         Site *site = s->site;
         int r;
 
         if (s->context->n_open >= SENDS_MAX)
                 return JOB_PAUSE;
-        r = sitelog_open(s->context->sites->queue, site->log, false, &s->log);
+        r = open_log(s);
         if (r == -EAGAIN)
                 return wait_for_lock(s);
         if (r < 0) {
@@ -319,7 +334,7 @@ static void remove_prefix(Send *s) {
 }
 
 static JobResult step_close(Send *s) {
-        int r = sitelog_relock(s->context->sites->queue, s->site->log, &s->log);
+        int r = sitelog_relock(s->context->sites->queue, &s->log);
 
         if (r == -EAGAIN)
                 return wait_for_lock(s);

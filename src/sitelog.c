@@ -4,6 +4,8 @@
 
 #include <assert.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
 #include <sys/file.h>
 
 #include "util.h"
@@ -13,6 +15,8 @@
 /* How often a name may turn out to be another file's just after the lock was got. Each time
  * somebody else must have removed or replaced the log in between. */
 #define OPEN_TRIES 10
+
+#define COPY_SIZE  16384u
 
 static int check_file(const struct stat *st) {
         if (S_ISDIR(st->st_mode))
@@ -26,40 +30,75 @@ static int check_file(const struct stat *st) {
         return 0;
 }
 
-static int open_file(const Queue *q, const char *path, bool create, SiteLog *log) {
+/* Opens what is at log->path. */
+static int open_file(const Queue *q, int more_flags, SiteLog *log) {
         /* O_NONBLOCK: a FIFO in place of the log must not stop us. O_NOATIME: a reader who is
          * not a flush must not put off the refresh, which goes by atime. */
-        int flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_NOATIME | O_CLOEXEC;
-        int fd = openat(q->fd, path, flags);
+        int flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | more_flags;
 
-        if (fd < 0 && errno == ENOENT && create) {
-                int r;
-
-                fd = openat(q->fd, path, flags | O_CREAT | O_EXCL, MODE_LOG);
-                if (fd < 0 && errno == ENOENT) {
-                        r = queue_make_dirs(q, path);
-                        if (r < 0)
-                                return r;
-                        fd = openat(q->fd, path, flags | O_CREAT | O_EXCL, MODE_LOG);
-                }
-                if (fd < 0 && errno == EEXIST) /* somebody else was faster */
-                        return -ESTALE;
-        }
-        if (fd < 0)
+        log->fd = openat(q->fd, log->path, flags | O_NOATIME, MODE_LOG);
+        log->undo_atime = log->fd < 0 && errno == EPERM;
+        if (log->undo_atime) /* as in containers with mapped IDs; check_file() asks for the owner */
+                log->fd = openat(q->fd, log->path, flags, MODE_LOG);
+        if (log->fd < 0)
                 return -errno;
-        log->fd = fd;
-        return RET_NERRNO(fstat(fd, &log->st));
+        if (fstat(log->fd, &log->st) < 0)
+                return -errno;
+        log->atime = log->st.st_atim;
+        return 0;
 }
 
-/* Has @path been removed or replaced while we had it open and unlocked? The link count of the open
- * file alone does not tell: a file with another name has one left when @path, a hard link to it,
- * has gone. So all that is known of the file from here on is of one look at what has the name.
- * (While rename(2) replaces such a link, the count is one and the name still there for some
+static int create_file(const Queue *q, SiteLog *log) {
+        int r = open_file(q, O_CREAT | O_EXCL, log);
+
+        if (r == -ENOENT) {
+                r = queue_make_dirs(q, log->path);
+                if (r == 0)
+                        r = open_file(q, O_CREAT | O_EXCL, log);
+        }
+        return r == -EEXIST ? -ESTALE : r; /* somebody else was faster */
+}
+
+/* Where the settings have it, else where any other layout has it. */
+static int open_existing(const Queue *q, const char *name, SiteLog *log) {
+        QueuePlaces places;
+        int r;
+
+        queue_path(q, QUEUE_FLUSH, name, log->path);
+        r = open_file(q, 0, log);
+        if (r != -ENOENT)
+                return r;
+        queue_places(q, QUEUE_FLUSH, name, &places);
+        while ((r = queue_next_place(&places, log->path)) > 0) {
+                r = open_file(q, 0, log);
+                if (r != -ENOENT)
+                        return r;
+        }
+        return r < 0 ? r : -ENOENT;
+}
+
+/* None is made while there is one in another layout: postsuper(1) would later put that one over it,
+ * and what had been recorded in it would be lost. */
+static int find_or_create(const Queue *q, const char *name, bool create, SiteLog *log) {
+        int r = -ENOENT;
+
+        for (int pass = 0; pass < QUEUE_PASSES && r == -ENOENT; pass++)
+                r = open_existing(q, name, log);
+        if (r != -ENOENT || !create)
+                return r;
+        queue_path(q, QUEUE_FLUSH, name, log->path);
+        return create_file(q, log);
+}
+
+/* Has the path been removed or replaced while we had it open and unlocked? The link count of the
+ * open file alone does not tell: a file with another name has one left when the path, a hard link
+ * to it, has gone. So all that is known of the file from here on is of one look at what has the
+ * name. (While rename(2) replaces such a link, the count is one and the name still there for some
  * microseconds. Only the owner of both can have that happen, and the owner is postfix.) */
-static int check_name(const Queue *q, const char *path, SiteLog *log) {
+static int check_name(const Queue *q, SiteLog *log) {
         struct stat named;
 
-        if (fstatat(q->fd, path, &named, AT_SYMLINK_NOFOLLOW) < 0)
+        if (fstatat(q->fd, log->path, &named, AT_SYMLINK_NOFOLLOW) < 0)
                 return errno == ENOENT ? -ESTALE : -errno;
         if (named.st_dev != log->st.st_dev || named.st_ino != log->st.st_ino)
                 return -ESTALE;
@@ -67,29 +106,38 @@ static int check_name(const Queue *q, const char *path, SiteLog *log) {
         return check_file(&named);
 }
 
-static int lock_file(const Queue *q, const char *path, SiteLog *log) {
+static int lock_file(const Queue *q, SiteLog *log) {
         if (flock(log->fd, LOCK_EX | LOCK_NB) < 0)
                 return errno == EWOULDBLOCK ? -EAGAIN : -errno;
         log->ends_line = false;
-        return check_name(q, path, log);
+        return check_name(q, log);
 }
 
 int sitelog_open(const Queue *q, const char *name, bool create, SiteLog *log) {
-        char path[QUEUE_PATH_SIZE];
         int r = -ESTALE;
 
-        queue_path(q, QUEUE_FLUSH, name, path);
         for (int i = 0; i < OPEN_TRIES && r == -ESTALE; i++) {
-                r = open_file(q, path, create, log);
+                r = find_or_create(q, name, create, log);
                 if (r == 0)
-                        r = lock_file(q, path, log);
+                        r = lock_file(q, log);
                 if (r < 0)
                         sitelog_close(log);
         }
         return r == -ESTALE ? -EAGAIN : r;
 }
 
+/* What was read without O_NOATIME was not a flush: the refresh must not be put off by it. */
+static void restore_atime(const SiteLog *log) {
+        const struct timespec times[2] = {log->atime, {.tv_nsec = UTIME_OMIT}};
+        struct stat st;
+
+        if (log->fd >= 0 && log->undo_atime && fstat(log->fd, &st) == 0 &&
+            (st.st_atim.tv_sec != log->atime.tv_sec || st.st_atim.tv_nsec != log->atime.tv_nsec))
+                (void) futimens(log->fd, times); /* then the refresh comes late; no harm */
+}
+
 void sitelog_close(SiteLog *log) {
+        restore_atime(log);
         closep(&log->fd);
         log->fd = -EBADF;
 }
@@ -98,11 +146,8 @@ void sitelog_unlock(SiteLog *log) {
         (void) flock(log->fd, LOCK_UN); /* cannot fail on an open file */
 }
 
-int sitelog_relock(const Queue *q, const char *name, SiteLog *log) {
-        char path[QUEUE_PATH_SIZE];
-
-        queue_path(q, QUEUE_FLUSH, name, path);
-        return lock_file(q, path, log);
+int sitelog_relock(const Queue *q, SiteLog *log) {
+        return lock_file(q, log);
 }
 
 SiteLogStamp sitelog_stamp(const SiteLog *log) {
@@ -126,6 +171,7 @@ bool sitelog_unchanged(SiteLog *log, const SiteLogStamp *stamp) {
 
 /* Nothing useful can be done when this fails; the next sitelog_open() looks anyway. */
 static void restat(SiteLog *log) {
+        restore_atime(log);
         (void) fstat(log->fd, &log->st);
 }
 
@@ -174,11 +220,11 @@ static int end_last_line(SiteLog *log) {
 }
 
 /* A new file is on the disk only when its name is; and an empty one may be new. */
-static int sync_name(const Queue *q, const char *name) {
+static int sync_name(const Queue *q, const SiteLog *log) {
         _cleanup_close_ int dir_fd = -EBADF;
         char path[QUEUE_PATH_SIZE];
 
-        queue_path(q, QUEUE_FLUSH, name, path);
+        (void) strcpy(path, log->path);
         for (char *slash; (slash = strrchr(path, '/'));) {
                 *slash = '\0';
                 closep(&dir_fd);
@@ -189,8 +235,7 @@ static int sync_name(const Queue *q, const char *name) {
         return 0;
 }
 
-int sitelog_append(const Queue *q, const char *name, SiteLog *log, const char *lines, size_t n,
-                   bool sync) {
+int sitelog_append(const Queue *q, SiteLog *log, const char *lines, size_t n, bool sync) {
         off_t old_size;
         int r;
 
@@ -202,7 +247,7 @@ int sitelog_append(const Queue *q, const char *name, SiteLog *log, const char *l
         if (r == 0 && sync) {
                 r = RET_NERRNO(fdatasync(log->fd));
                 if (r == 0 && old_size == 0)
-                        r = sync_name(q, name);
+                        r = sync_name(q, log);
                 if (r < 0) /* on the disk or not, who knows; it will be answered FAIL */
                         (void) ftruncate(log->fd, old_size);
         }
@@ -279,15 +324,170 @@ int sitelog_replace_prefix(SiteLog *log, size_t n_prefix, const char *keep, size
 }
 
 void sitelog_touch(SiteLog *log) {
+        log->undo_atime = false;
         (void) futimens(log->fd, NULL); /* the refresh comes early or late; no harm */
         restat(log);
 }
 
-int sitelog_remove_if_empty(const Queue *q, const char *name, SiteLog *log) {
-        char path[QUEUE_PATH_SIZE];
+static bool has_name_of(const Queue *q, const SiteLog *log, const char *path) {
+        struct stat st;
+
+        return fstatat(q->fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_dev == log->st.st_dev &&
+               st.st_ino == log->st.st_ino;
+}
+
+/* Not while somebody else has it open: flush(8) opens a log and then waits for its lock, or has not
+ * asked for it yet, and what it writes in the end would be lost with the file. A lease is given
+ * only to who has the only descriptor. While it lasts, whoever opens the file is made to wait, so
+ * it ends at once; and its signal must be one that does nothing. */
+static int unlink_unused(const Queue *q, SiteLog *log, bool *ret_no_leases) {
+        int r;
+
+        *ret_no_leases = false;
+        if (!has_name_of(q, log, log->path)) /* postsuper(1) heeds no lock */
+                return -ENOENT;
+        if (fcntl(log->fd, F_SETSIG, SIGURG) < 0 || fcntl(log->fd, F_SETLEASE, F_WRLCK) < 0) {
+                *ret_no_leases = errno != EAGAIN;
+                return -EBUSY;
+        }
+        r = RET_NERRNO(unlinkat(q->fd, log->path, 0));
+        (void) fcntl(log->fd, F_SETLEASE, F_UNLCK); /* cannot fail for the holder */
+        return r;
+}
+
+int sitelog_remove_if_empty(const Queue *q, SiteLog *log) {
+        bool no_leases;
 
         if (log->st.st_size > 0)
                 return -ENOTEMPTY;
-        queue_path(q, QUEUE_FLUSH, name, path);
-        return RET_NERRNO(unlinkat(q->fd, path, 0));
+        return unlink_unused(q, log, &no_leases);
+}
+
+/* ------------------------------------------------------------------------------ gathering */
+
+/* What @path has, and nothing else: not what another layout has. */
+static int open_at(const Queue *q, const char *path, bool create, SiteLog *log) {
+        int r;
+
+        (void) strcpy(log->path, path);
+        r = open_file(q, 0, log);
+        if (r == -ENOENT && create)
+                r = create_file(q, log);
+        if (r == 0)
+                r = lock_file(q, log);
+        if (r < 0)
+                sitelog_close(log);
+        return r;
+}
+
+/* In portions: a log may be of any size. */
+static int copy_text(const SiteLog *from, SiteLog *to) {
+        char buf[COPY_SIZE];
+        ssize_t n;
+
+        for (off_t offset = 0; (n = sitelog_read(from, buf, sizeof buf, offset)) > 0; offset += n) {
+                int r = write_fully(to, buf, (size_t) n, to->st.st_size);
+
+                if (r < 0)
+                        return r;
+                to->st.st_size += n;
+                to->ends_line = buf[n - 1] == '\n';
+        }
+        return n < 0 ? (int) n : end_last_line(to);
+}
+
+/* All or nothing, as sitelog_append(). */
+static int copy_lines(const Queue *q, const SiteLog *from, SiteLog *to, bool sync) {
+        off_t old_size = to->st.st_size;
+        int r;
+
+        r = end_last_line(to);
+        if (r == 0)
+                r = copy_text(from, to);
+        if (r == 0 && sync)
+                r = RET_NERRNO(fdatasync(to->fd));
+        if (r == 0 && sync && old_size == 0)
+                r = sync_name(q, to);
+        if (r < 0)
+                (void) ftruncate(to->fd, old_size);
+        restat(to);
+        return r;
+}
+
+/* The log as a whole was last flushed when the part of it was that waits longest. */
+static void keep_older_atime(const SiteLog *from, bool is_new, SiteLog *to) {
+        const struct timespec times[2] = {from->st.st_atim, {.tv_nsec = UTIME_OMIT}};
+
+        if (!is_new && from->st.st_atim.tv_sec >= to->st.st_atim.tv_sec)
+                return;
+        (void) futimens(to->fd, times); /* then the refresh comes late; no harm */
+        to->atime = from->st.st_atim;
+}
+
+/*
+ * The lines are in both logs before one goes, and that one keeps them to its end: emptied first, it
+ * might be put over the other by postsuper(1), which renames whatever is out of place. If just that
+ * happens to it in full, the other one's lines follow into it. One that somebody has open stays,
+ * and is copied once more next time.
+ */
+static int merge(const Queue *q, const char *place, SiteLog *from, bool sync) {
+        _cleanup_(sitelog_close) SiteLog to = SITELOG_INIT;
+        bool is_new, no_leases;
+        int r;
+
+        r = open_at(q, place, true, &to);
+        if (r < 0)
+                return r == -ESTALE ? -EAGAIN : r;
+        is_new = to.st.st_size == 0;
+        r = copy_lines(q, from, &to, sync);
+        if (r < 0)
+                return r;
+        keep_older_atime(from, is_new, &to);
+        r = unlink_unused(q, from, &no_leases);
+        if (r == -EBUSY && no_leases) /* else it would be copied for ever */
+                r = RET_NERRNO(unlinkat(q->fd, from->path, 0));
+        if (r < 0 && has_name_of(q, from, place))
+                return copy_lines(q, &to, from, sync);
+        return r == -EBUSY ? 0 : r;
+}
+
+/* A file system may not know RENAME_NOREPLACE; what merge() does then is as good. */
+static int move_into_place(const Queue *q, const char *place, SiteLog *from, bool sync) {
+        int r = RET_NERRNO(renameat2(q->fd, from->path, q->fd, place, RENAME_NOREPLACE));
+
+        if (r == -ENOENT) {
+                r = queue_make_dirs(q, place);
+                if (r == 0)
+                        r = RET_NERRNO(
+                                renameat2(q->fd, from->path, q->fd, place, RENAME_NOREPLACE));
+        }
+        return r == -EEXIST || r == -EINVAL ? merge(q, place, from, sync) : r;
+}
+
+int sitelog_gather_from(const Queue *q, const char *name, const char *path, bool sync) {
+        _cleanup_(sitelog_close) SiteLog from = SITELOG_INIT;
+        char place[QUEUE_PATH_SIZE];
+        int r;
+
+        r = open_at(q, path, false, &from);
+        if (r == 0) {
+                queue_path(q, QUEUE_FLUSH, name, place);
+                r = move_into_place(q, place, &from, sync);
+        }
+        /* Moved or removed meanwhile: it is no longer there. */
+        return r == -ESTALE || r == -ENOENT ? 0 : r;
+}
+
+int sitelog_gather(const Queue *q, const char *name, bool sync) {
+        char path[QUEUE_PATH_SIZE];
+        QueuePlaces places;
+        int r;
+
+        queue_places(q, QUEUE_FLUSH, name, &places);
+        while ((r = queue_next_place(&places, path)) > 0) {
+                r = sitelog_gather_from(q, name, path, sync);
+                if (r < 0)
+                        return r;
+        }
+        return r;
 }

@@ -15,7 +15,10 @@
 typedef struct SiteLog {
         int fd;
         struct stat st;
-        bool ends_line; /* known to be empty or to end with a newline */
+        bool ends_line;             /* known to be empty or to end with a newline */
+        bool undo_atime;            /* O_NOATIME was refused: */
+        struct timespec atime;      /* is put back after reading */
+        char path[QUEUE_PATH_SIZE]; /* where it was found, which need not be where it belongs */
 } SiteLog;
 
 #define SITELOG_INIT                                                                               \
@@ -35,11 +38,12 @@ typedef struct SiteLogStamp {
 /**
  * sitelog_open() - open a log and lock it, without waiting
  * @name:    of the log, from site_to_log() or a directory listing
- * @create:  make it, and missing hash directories, if it is not there
+ * @create:  make it, and missing hash directories, if it is nowhere
  * @log:     receives it; sitelog_close() it
  *
- * The lock is flock(2)'s, as in flush(8). Symbolic links are not followed, and what is not a
- * plain file of ours with one name is refused.
+ * It is used where it is: where the settings have it, else where any other layout does. The lock is
+ * flock(2)'s, as in flush(8). Symbolic links are not followed, and what is not a plain file of ours
+ * with one name is refused.
  *
  * Return: 0, -EAGAIN (somebody else has the lock: try again later), -ENOENT, -ELOOP (symbolic
  *         link), -EISDIR, -EPROTOTYPE (not a plain file), -EMLINK (other hard links), -EPERM
@@ -58,7 +62,7 @@ void sitelog_unlock(SiteLog *log);
  * sitelog_relock() - lock again, without waiting
  * Return: 0, -EAGAIN, -ESTALE (the name is another file's now, or nobody's).
  */
-int sitelog_relock(const Queue *q, const char *name, SiteLog *log);
+int sitelog_relock(const Queue *q, SiteLog *log);
 
 /** sitelog_stamp() - of the log as it was last looked at: opened, locked, written */
 SiteLogStamp sitelog_stamp(const SiteLog *log);
@@ -81,8 +85,7 @@ bool sitelog_unchanged(SiteLog *log, const SiteLogStamp *stamp);
  * Return: 0, -ENOSPC, -EDQUOT, -EFBIG, -EIO, or another negative errno.
  * Source: spec 5.1, 9.4.
  */
-int sitelog_append(const Queue *q, const char *name, SiteLog *log, const char *lines, size_t n,
-                   bool sync);
+int sitelog_append(const Queue *q, SiteLog *log, const char *lines, size_t n, bool sync);
 
 /**
  * sitelog_read() - read from an open log, locked or not
@@ -112,7 +115,28 @@ int sitelog_replace_prefix(SiteLog *log, size_t n_prefix, const char *keep, size
 void sitelog_touch(SiteLog *log);
 
 /**
- * sitelog_remove_if_empty() - remove a locked log, if it is empty
- * Return: 0, -ENOTEMPTY, or another negative errno.
+ * sitelog_remove_if_empty() - remove a locked log, if it is empty and nobody else has it open
+ *
+ * flush(8) may have opened it and not locked it yet. A lease (fcntl(2)) tells; where the file
+ * system has none, the log stays.
+ *
+ * Return: 0, -ENOTEMPTY, -EBUSY (it is open, or nobody can tell), or another negative errno.
+ * Source: ours; spec 9.5.
  */
-int sitelog_remove_if_empty(const Queue *q, const char *name, SiteLog *log);
+int sitelog_remove_if_empty(const Queue *q, SiteLog *log);
+
+/**
+ * sitelog_gather() - bring a log into its place from wherever other layouts have it, or parts of it
+ * @sync:  have what is copied on the disk before it goes from where it was
+ *
+ * Where there is nothing in its place it is renamed; else its lines go to the end of what is there.
+ * A crash may repeat lines and loses none. The access time is that of the part that has waited
+ * longest.
+ *
+ * Return: 0, -EAGAIN (somebody else has the lock: try again later), or another negative errno, as
+ * of sitelog_open(); what could not be brought stays where it is. Source: ours; spec 3.3.
+ */
+int sitelog_gather(const Queue *q, const char *name, bool sync);
+
+/** sitelog_gather_from() - the same for what was found at @path */
+int sitelog_gather_from(const Queue *q, const char *name, const char *path, bool sync);

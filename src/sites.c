@@ -176,7 +176,7 @@ static int append_adds(Sites *sites, Site *site, SiteLog *log) {
 
         r = collect_lines(sites, site, &lines, &n);
         if (r == 0 && n > 0) {
-                r = sitelog_append(sites->queue, site->log, log, lines, n, sites->sync);
+                r = sitelog_append(sites->queue, log, lines, n, sites->sync);
                 sites_wrote(site, log, r);
         }
         if (r < 0)

@@ -22,14 +22,18 @@ typedef struct Walk {
 
 static int walk(Walk *w);
 
-static bool is_in_place(const Walk *w) {
-        const SurveyEntry *e = &w->entry;
-        char path[QUEUE_PATH_SIZE];
+static void find_place(const Walk *w, SurveyEntry *e) {
+        size_t n_queue = strlen(queue_name(w->name)) + 1;
+        size_t n_hash = strlen(e->path) - n_queue - strlen(e->name);
+        char path[QUEUE_PATH_SIZE], forest[QUEUEID_FOREST_SIZE];
 
+        e->in_place = e->found = false;
         if (e->name[0] == '\0' || e->name[1] == '\0' || !queueid_valid(e->name, strlen(e->name)))
-                return false;
+                return;
         queue_path(w->queue, w->name, e->name, path);
-        return streq(path, e->path);
+        queueid_forest(e->name, QUEUEID_FOREST_MAX, forest);
+        e->in_place = streq(path, e->path);
+        e->found = n_hash < sizeof forest && memcmp(e->path + n_queue, forest, n_hash) == 0;
 }
 
 static int walk_entry(Walk *w, const char *name) {
@@ -47,7 +51,7 @@ static int walk_entry(Walk *w, const char *name) {
                 w->depth--;
         } else {
                 e->name = e->path + n + 1;
-                e->in_place = is_in_place(w);
+                find_place(w, e);
                 r = w->visit(e, w->userdata);
         }
         e->path[n] = '\0';
@@ -77,15 +81,18 @@ int survey_walk(const Queue *q, QueueName queue, survey_visit_t visit, void *use
         return walk(&w);
 }
 
-static int open_log(const Queue *q, const char *path, struct stat *ret) {
+/* @ret_undo_atime:  reading it changes its access time */
+static int open_log(const Queue *q, const char *path, struct stat *ret, bool *ret_undo_atime) {
         int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
         int fd = openat(q->fd, path, flags | O_NOATIME);
 
-        /* Another one's file, which no refresh will work on either. */
-        if (fd < 0 && errno == EPERM)
+        /* Another one's file, which no refresh will work on either; or a container with mapped IDs
+         * refuses it to the owner, too. */
+        *ret_undo_atime = fd < 0 && errno == EPERM;
+        if (*ret_undo_atime)
                 fd = openat(q->fd, path, flags);
-        if (fd < 0)
-                return -errno;
+        if (fd < 0) /* there is a lease: it is being removed, so it is empty */
+                return errno == EWOULDBLOCK ? -ENOENT : -errno;
         if (fstat(fd, ret) < 0 || !S_ISREG(ret->st_mode)) {
                 closep(&fd);
                 return -EPROTOTYPE;
@@ -156,20 +163,107 @@ static bool has_changed(const Queue *q, const char *path, const struct stat *st)
                 now.st_ctim.tv_nsec != st->st_ctim.tv_nsec);
 }
 
+/* Only its owner can. */
+static void restore_atime(int fd, const struct stat *st) {
+        const struct timespec times[2] = {st->st_atim, {.tv_nsec = UTIME_OMIT}};
+
+        if (fd >= 0)
+                (void) futimens(fd, times);
+}
+
+/* Return: 0, -ESTALE (has changed meanwhile), or another negative errno. */
+static int read_once(const Queue *q, const char *path, SurveyLog *ret) {
+        _cleanup_close_ int spare_fd = -EBADF;
+        bool undo_atime;
+        int fd, r;
+
+        fd = open_log(q, path, &ret->st, &undo_atime);
+        if (fd < 0)
+                return fd;
+        if (undo_atime)
+                spare_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        r = read_lines(fd, ret);
+        if (r == 0 && has_changed(q, path, &ret->st))
+                r = -ESTALE;
+        restore_atime(spare_fd, &ret->st);
+        return r;
+}
+
 int survey_read(const Queue *q, const char *path, SurveyLog *ret) {
-        int fd, r = 0;
+        int r = -ESTALE;
 
         *ret = (SurveyLog){0};
-        for (int i = 0; i < READ_TRIES; i++) {
+        for (int i = 0; i < READ_TRIES && r == -ESTALE; i++) {
                 survey_free(ret);
-                fd = open_log(q, path, &ret->st);
-                if (fd < 0)
-                        return fd;
-                r = read_lines(fd, ret);
-                if (r < 0 || !has_changed(q, path, &ret->st))
-                        break;
+                r = read_once(q, path, ret);
+        }
+        return r == -ESTALE ? 0 : r;
+}
+
+static int merge(SurveyLog *into, const SurveyLog *part) {
+        const IdSetEntry *e = NULL;
+        int r;
+
+        while ((e = idset_next(&part->ids, e))) {
+                r = idset_add(&into->ids, idset_entry_id(e));
+                if (r < 0)
+                        return r;
+        }
+        r = part->n_text > 0 ? keep_text(into, part->text, part->n_text) : 0;
+        into->records += part->records;
+        into->invalid += part->invalid;
+        into->lost_tail += part->lost_tail;
+        if (part->st.st_atim.tv_sec < into->st.st_atim.tv_sec)
+                into->st.st_atim = part->st.st_atim;
+        if (part->st.st_mtim.tv_sec > into->st.st_mtim.tv_sec)
+                into->st.st_mtim = part->st.st_mtim;
+        return r;
+}
+
+/* @found: something has been read before. */
+static int read_part(const Queue *q, const char *path, SurveyLog *ret, bool *found) {
+        SurveyLog part;
+        int r;
+
+        if (!*found) {
+                r = survey_read(q, path, ret);
+                *found = r == 0;
+                return r == -ENOENT ? 0 : r;
+        }
+        r = survey_read(q, path, &part);
+        if (r == 0)
+                r = merge(ret, &part);
+        survey_free(&part);
+        return r == -ENOENT ? 0 : r;
+}
+
+static int read_parts(const Queue *q, const char *name, SurveyLog *ret, bool *found) {
+        char path[QUEUE_PATH_SIZE];
+        QueuePlaces places;
+        int r;
+
+        queue_path(q, QUEUE_FLUSH, name, path);
+        r = read_part(q, path, ret, found);
+        if (r < 0)
+                return r;
+        queue_places(q, QUEUE_FLUSH, name, &places);
+        while ((r = queue_next_place(&places, path)) > 0) {
+                r = read_part(q, path, ret, found);
+                if (r < 0)
+                        return r;
         }
         return r;
+}
+
+/* Twice: it may be moved while this looks. */
+int survey_read_log(const Queue *q, const char *name, SurveyLog *ret) {
+        bool found = false;
+        int r = 0;
+
+        *ret = (SurveyLog){0};
+        for (int pass = 0; pass < QUEUE_PASSES && r == 0 && !found; pass++)
+                r = read_parts(q, name, ret, &found);
+        return r == 0 && !found ? -ENOENT : r;
 }
 
 void survey_free(SurveyLog *log) {

@@ -15,7 +15,8 @@ typedef struct SurveyEntry {
         char path[QUEUE_PATH_SIZE]; /* below the queue directory */
         const char *name;           /* last part of @path */
         struct stat st;
-        bool in_place; /* a valid name of at least two characters, where it is looked for */
+        bool in_place; /* a valid name of at least two characters, where the settings have it */
+        bool found;    /* the same, where the settings or any other layout has it */
 } SurveyEntry;
 
 /** survey_visit_t - Return: 0 (go on), or anything else to end the walk with it. */
@@ -53,6 +54,15 @@ typedef struct SurveyLog {
  */
 int survey_read(const Queue *q, const char *path, SurveyLog *ret);
 void survey_free(SurveyLog *log);
+
+/**
+ * survey_read_log() - survey_read() all of a log, wherever any layout has it or parts of it
+ * @name:  a valid name
+ *
+ * Return: as survey_read(); @ret->st is of what is in its place, else of another part, with the
+ *         oldest access and the newest modification time of all.
+ */
+int survey_read_log(const Queue *q, const char *name, SurveyLog *ret);
 
 /**
  * survey_site() - for whom a log is

@@ -175,6 +175,46 @@ START_TEST(an_empty_log_that_is_in_use_is_not_removed) {
 }
 END_TEST
 
+/* As flush(8), which opens a log, then waits for its lock, or is yet to ask for it. */
+START_TEST(an_empty_log_that_somebody_has_open_is_not_removed) {
+        int flags = _i ? O_RDONLY : O_WRONLY | O_APPEND, fd;
+
+        put_log(PATH, "", 0, -8 * DAY);
+        fd = openat(spool_fd, PATH, flags | O_CLOEXEC);
+        ck_assert_int_ge(fd, 0);
+        run_refresh();
+        ck_assert_uint_eq(result.removed, 0);
+        ck_assert_uint_eq(result.failed, 0);
+        if (!_i) {
+                ck_assert_int_eq(write(fd, "ABC123\n", 7), 7);
+                spool_expect(PATH, "ABC123\n");
+                put_log(PATH, "", 0, -8 * DAY);
+        }
+        closep(&fd);
+        run_refresh();
+        ck_assert_uint_eq(result.removed, 1);
+        ck_assert(!spool_exists(PATH));
+}
+END_TEST
+
+START_TEST(times_in_the_future_count_as_old) {
+        put_message("ABC123");
+        put_log("flush/a_b", "ABC123\n", 400 * DAY, 0);
+        put_log("flush/a_c", "", 0, 400 * DAY);
+        put_log("flush/a_d", "ABC123\n", 30, 0); /* the clock of a file server */
+        put_log("flush/a_e", "", 0, 30);
+        run_refresh();
+        ck_assert_uint_eq(result.flushed, 1);
+        ck_assert_uint_eq(result.removed, 1);
+        ck_assert(spool_exists("incoming/ABC123"));
+        spool_expect("flush/a_b", "");
+        ck_assert_int_le(spool_atime("flush/a_b"), MINUTE);
+        ck_assert(!spool_exists("flush/a_c"));
+        spool_expect("flush/a_d", "ABC123\n");
+        spool_expect("flush/a_e", "");
+}
+END_TEST
+
 START_TEST(a_purge_flushes_all_but_what_was_flushed_just_now) { /* 99 */
         put_message("ABC123");
         put_message("DEF456");
@@ -243,15 +283,51 @@ START_TEST(in_a_hashed_directory_logs_are_where_they_belong) { /* 103 */
         spool_queue.hash_depth = 2;
         put_log("flush/e/x/" NAME, "ABC123\n", -DAY, 0);
         put_log("flush/4/3/a_very_long_bcdfz_example", "ABC123\n", -DAY, 0);
-        put_log("flush/e/y/a_b", "ABC123\n", -DAY, 0); /* misplaced */
-        put_log("flush/a_c", "ABC123\n", -DAY, 0);     /* misplaced */
         run_purge();
         ck_assert_uint_eq(result.logs, 2);
         ck_assert_uint_eq(result.flushed, 2);
         spool_expect("flush/e/x/" NAME, "");
         spool_expect("flush/4/3/a_very_long_bcdfz_example", "");
-        spool_expect("flush/e/y/a_b", "ABC123\n");
-        spool_expect("flush/a_c", "ABC123\n");
+}
+END_TEST
+
+START_TEST(logs_that_are_out_of_place_are_brought_into_it_and_flushed) {
+        static const char *const ids[] = {"A1", "A2", "A3", "A4", "A5"};
+
+        spool_queue.hashed[QUEUE_FLUSH] = true;
+        spool_queue.hash_depth = 2;
+        for (size_t i = 0; i < ARRAY_SIZE(ids); i++)
+                put_message(ids[i]);
+        put_log("flush/e/y/a_b", "A1\n", -DAY, 0); /* where no layout has it */
+        put_log("flush/a_c", "A2\n", -DAY, 0);
+        put_log("flush/a/_/d/a_d", "A3\n", -DAY, 0);
+        put_log("flush/" NAME, "A4\n", -DAY, 0);
+        put_log("flush/e/x/" NAME, "A5\n", -MINUTE, 0);
+        run_refresh();
+        ck_assert_uint_eq(result.flushed, 4);
+        ck_assert_uint_eq(result.counts.moved, 5);
+        ck_assert_uint_eq(result.failed, 0);
+        ck_assert(!spool_exists("flush/e/y/a_b"));
+        ck_assert(!spool_exists("flush/a_c"));
+        ck_assert(!spool_exists("flush/a/_/d/a_d"));
+        ck_assert(!spool_exists("flush/" NAME));
+        spool_expect("flush/a/_/a_b", "");
+        spool_expect("flush/a/_/a_c", "");
+        spool_expect("flush/a/_/a_d", "");
+        spool_expect("flush/e/x/" NAME, "");
+}
+END_TEST
+
+START_TEST(a_log_that_cannot_be_brought_into_place_stays_and_counts_as_failed) {
+        spool_queue.hashed[QUEUE_FLUSH] = true;
+        put_log("flush/a_b", "A1\n", -DAY, 0);
+        ck_assert_int_eq(linkat(spool_fd, "flush/a_b", spool_fd, "other", 0), 0);
+        put_log("flush/a_c", "A1\n", -DAY, 0);
+        run_purge();
+        ck_assert_uint_eq(result.failed, 1);
+        ck_assert_uint_eq(result.flushed, 1);
+        spool_expect("flush/a_b", "A1\n");
+        spool_expect("flush/a/a_c", "");
 }
 END_TEST
 
@@ -485,6 +561,8 @@ static TCase *ages(void) {
         tcase_add_test(tc, a_log_as_old_as_that_is_not_older);
         tcase_add_test(tc, a_log_that_has_been_empty_for_long_is_removed);
         tcase_add_test(tc, an_empty_log_that_is_in_use_is_not_removed);
+        tcase_add_loop_test(tc, an_empty_log_that_somebody_has_open_is_not_removed, 0, 2);
+        tcase_add_test(tc, times_in_the_future_count_as_old);
         tcase_add_test(tc, a_purge_flushes_all_but_what_was_flushed_just_now);
         tcase_add_test(tc, all_that_was_flushed_is_summed_up);
         tcase_add_test(tc, many_logs_are_all_flushed);
@@ -497,6 +575,8 @@ static TCase *names(void) {
         tcase_add_checked_fixture(tc, setup, teardown);
         tcase_add_test(tc, what_has_no_log_s_name_is_passed_over);
         tcase_add_test(tc, in_a_hashed_directory_logs_are_where_they_belong);
+        tcase_add_test(tc, logs_that_are_out_of_place_are_brought_into_it_and_flushed);
+        tcase_add_test(tc, a_log_that_cannot_be_brought_into_place_stays_and_counts_as_failed);
         tcase_add_test(tc, a_name_of_one_character_that_is_no_directory_is_passed_over);
         tcase_add_test(tc, directories_may_not_be_nested_without_end);
         tcase_add_test(tc, a_log_that_is_refused_keeps_no_other_from_being_flushed);

@@ -913,6 +913,114 @@ static TCase *lines(void) {
         return tc;
 }
 
+/* ------------------------------------------------------------------- after a change of layout */
+
+START_TEST(messages_are_moved_from_any_layout) {
+        spool_put("deferred/A1", 0700, HOUR);
+        spool_put("deferred/A/A2", 0700, HOUR);
+        spool_put("deferred/A/3/A3", 0700, HOUR);
+        spool_put("active/A/A4", 0700, 0);
+        spool_write(PATH, "A1\nA2\nA3\nA4\nA5\n");
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.found = 5, .moved = 3, .busy = 1, .gone = 1});
+        spool_expect(PATH, "A4\n");
+        ck_assert(spool_exists("incoming/A1") && spool_exists("incoming/A2") &&
+                  spool_exists("incoming/A3"));
+}
+END_TEST
+
+START_TEST(nothing_is_gone_while_a_queue_is_not_there) {
+        spool_write(PATH, "A1\nA2\n");
+        ck_assert_int_eq(unlinkat(spool_fd, "hold", AT_REMOVEDIR), 0);
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.found = 2, .failed = 2});
+        spool_expect(PATH, "A1\nA2\n");
+}
+END_TEST
+
+START_TEST(a_send_sees_the_records_of_all_places) {
+        put_message("A1");
+        put_message("B1");
+        put_message("C1");
+        if (_i > 0)
+                spool_write(PATH, "A1\n");
+        spool_write("flush/e/" NAME, "B1\n");
+        if (_i > 1)
+                spool_write("flush/e/x/" NAME, "C1\nB1\n");
+        run(SEND_SITE);
+        ck_assert_uint_eq(result.counts.moved, (unsigned) _i + 1);
+        spool_expect(PATH, "");
+        ck_assert(!spool_exists("flush/e/" NAME) && !spool_exists("flush/e/x/" NAME));
+}
+END_TEST
+
+START_TEST(a_send_waits_for_the_lock_of_each_place) {
+        int fd;
+
+        put_message("B1");
+        spool_write(PATH, "A1\n");
+        spool_write("flush/e/" NAME, "B1\n");
+        fd = spool_lock("flush/e/" NAME);
+        start(SEND_SITE);
+        for (int i = 0; i < 3; i++)
+                turn();
+        ck_assert_ptr_nonnull(site->send);
+        closep(&fd);
+        finish();
+        ck_assert_uint_eq(result.counts.moved, 1);
+        spool_expect(PATH, "");
+}
+END_TEST
+
+START_TEST(what_is_no_log_elsewhere_does_not_stop_a_send) {
+        put_message("A1");
+        spool_write(PATH, "A1\n");
+        spool_write("other", "B1\n");
+        ck_assert_int_eq(queue_make_dirs(&spool_queue, "flush/e/" NAME), 0);
+        ck_assert_int_eq(symlinkat("../../other", spool_fd, "flush/e/" NAME), 0);
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.found = 1, .moved = 1});
+        spool_expect(PATH, "");
+        spool_expect("other", "B1\n");
+}
+END_TEST
+
+START_TEST(adds_go_to_where_the_log_is) {
+        spool_write("flush/e/x/" NAME, "A1\n");
+        add("A2");
+        ck_assert(!spool_exists(PATH));
+        spool_expect("flush/e/x/" NAME, "A1\nA2\n");
+}
+END_TEST
+
+/* As postsuper(1) may do while messages are moved. */
+START_TEST(a_log_that_is_moved_during_a_send_keeps_its_records) {
+        start_long_send(SEND_SITE);
+        ck_assert_int_eq(queue_make_dirs(&spool_queue, "flush/e/" NAME), 0);
+        ck_assert_int_eq(renameat(spool_fd, PATH, spool_fd, "flush/e/" NAME), 0);
+        add("A1");
+        finish();
+        ck_assert(spool_stat("flush/e/" NAME).st_size > 0);
+        run(SEND_SITE);
+        spool_expect(PATH, "");
+        ck_assert(!spool_exists("flush/e/" NAME));
+}
+END_TEST
+
+static TCase *layouts(void) {
+        TCase *tc = tcase_create("layouts");
+
+        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_test(tc, messages_are_moved_from_any_layout);
+        tcase_add_test(tc, nothing_is_gone_while_a_queue_is_not_there);
+        tcase_add_loop_test(tc, a_send_sees_the_records_of_all_places, 0, 3);
+        tcase_add_test(tc, a_send_waits_for_the_lock_of_each_place);
+        tcase_add_test(tc, what_is_no_log_elsewhere_does_not_stop_a_send);
+        tcase_add_test(tc, adds_go_to_where_the_log_is);
+        tcase_add_test(tc, a_log_that_is_moved_during_a_send_keeps_its_records);
+        return tc;
+}
+
 static TCase *compaction(void) {
         TCase *tc = tcase_create("compaction");
 
@@ -928,7 +1036,7 @@ static TCase *compaction(void) {
 }
 
 int main(void) {
-        TCase *tcs[] = {moving(), keeping(), others(), lines(), compaction()};
+        TCase *tcs[] = {moving(), keeping(), others(), lines(), compaction(), layouts()};
 
         return run_cases("send", tcs, ARRAY_SIZE(tcs));
 }

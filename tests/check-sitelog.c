@@ -16,8 +16,18 @@
 
 static SiteLog site_log;
 
+/* What happens just before something is synced; takes the place of the C library's. */
+static void (*before_sync)(void);
+
+int fdatasync(int fd) {
+        if (before_sync)
+                before_sync();
+        return fsync(fd);
+}
+
 static void setup(void) {
         spool_setup();
+        before_sync = NULL;
         site_log = (SiteLog) SITELOG_INIT;
 }
 
@@ -31,7 +41,7 @@ static int open_log(bool create) {
 }
 
 static int append(const char *lines) {
-        return sitelog_append(&spool_queue, NAME, &site_log, lines, strlen(lines), false);
+        return sitelog_append(&spool_queue, &site_log, lines, strlen(lines), false);
 }
 
 static bool is_locked(const char *path) {
@@ -100,8 +110,8 @@ END_TEST
 START_TEST(a_record_can_be_on_the_disk_before_the_answer) {
         spool_queue.hashed[QUEUE_FLUSH] = true;
         ck_assert_int_eq(open_log(true), 0);
-        ck_assert_int_eq(sitelog_append(&spool_queue, NAME, &site_log, "A1\n", 3, true), 0);
-        ck_assert_int_eq(sitelog_append(&spool_queue, NAME, &site_log, "B1\n", 3, true), 0);
+        ck_assert_int_eq(sitelog_append(&spool_queue, &site_log, "A1\n", 3, true), 0);
+        ck_assert_int_eq(sitelog_append(&spool_queue, &site_log, "B1\n", 3, true), 0);
         spool_expect("flush/e/" NAME, "A1\nB1\n");
 }
 END_TEST
@@ -165,7 +175,7 @@ START_TEST(an_open_log_is_locked_until_it_is_unlocked_or_closed) {
         ck_assert(is_locked(PATH));
         sitelog_unlock(&site_log);
         ck_assert(!is_locked(PATH));
-        ck_assert_int_eq(sitelog_relock(&spool_queue, NAME, &site_log), 0);
+        ck_assert_int_eq(sitelog_relock(&spool_queue, &site_log), 0);
         ck_assert(is_locked(PATH));
         sitelog_close(&site_log);
         ck_assert(!is_locked(PATH));
@@ -184,9 +194,9 @@ START_TEST(somebody_else_s_lock_is_not_waited_for) { /* 60 */
         ck_assert_int_eq(open_log(true), 0);
         sitelog_unlock(&site_log);
         fd = spool_lock(PATH);
-        ck_assert_int_eq(sitelog_relock(&spool_queue, NAME, &site_log), -EAGAIN);
+        ck_assert_int_eq(sitelog_relock(&spool_queue, &site_log), -EAGAIN);
         closep(&fd);
-        ck_assert_int_eq(sitelog_relock(&spool_queue, NAME, &site_log), 0);
+        ck_assert_int_eq(sitelog_relock(&spool_queue, &site_log), 0);
 }
 END_TEST
 
@@ -194,7 +204,7 @@ START_TEST(a_log_that_was_removed_while_unlocked_is_stale) { /* 61 */
         ck_assert_int_eq(open_log(true), 0);
         sitelog_unlock(&site_log);
         ck_assert_int_eq(unlinkat(spool_fd, PATH, 0), 0);
-        ck_assert_int_eq(sitelog_relock(&spool_queue, NAME, &site_log), -ESTALE);
+        ck_assert_int_eq(sitelog_relock(&spool_queue, &site_log), -ESTALE);
 }
 END_TEST
 
@@ -203,9 +213,9 @@ START_TEST(a_log_that_was_replaced_while_unlocked_is_stale) {
         sitelog_unlock(&site_log);
         spool_write("other", "ABC123\n");
         ck_assert_int_eq(renameat(spool_fd, PATH, spool_fd, "old"), 0);
-        ck_assert_int_eq(sitelog_relock(&spool_queue, NAME, &site_log), -ESTALE);
+        ck_assert_int_eq(sitelog_relock(&spool_queue, &site_log), -ESTALE);
         ck_assert_int_eq(renameat(spool_fd, "other", spool_fd, PATH), 0);
-        ck_assert_int_eq(sitelog_relock(&spool_queue, NAME, &site_log), -ESTALE);
+        ck_assert_int_eq(sitelog_relock(&spool_queue, &site_log), -ESTALE);
         /* Opened anew it is the one that bears the name. */
         sitelog_close(&site_log);
         ck_assert_int_eq(open_log(false), 0);
@@ -217,7 +227,7 @@ START_TEST(a_log_that_got_another_name_while_unlocked_is_refused) {
         ck_assert_int_eq(open_log(true), 0);
         sitelog_unlock(&site_log);
         ck_assert_int_eq(linkat(spool_fd, PATH, spool_fd, "other", 0), 0);
-        ck_assert_int_eq(sitelog_relock(&spool_queue, NAME, &site_log), -EMLINK);
+        ck_assert_int_eq(sitelog_relock(&spool_queue, &site_log), -EMLINK);
 }
 END_TEST
 
@@ -226,7 +236,7 @@ START_TEST(a_relock_sees_what_was_written_meanwhile) {
         ck_assert_int_eq(append("ABC123\n"), 0);
         sitelog_unlock(&site_log);
         spool_append(PATH, "DEF456\n");
-        ck_assert_int_eq(sitelog_relock(&spool_queue, NAME, &site_log), 0);
+        ck_assert_int_eq(sitelog_relock(&spool_queue, &site_log), 0);
         ck_assert_int_eq(site_log.st.st_size, 14);
         ck_assert_int_eq(append("GHI789\n"), 0);
         spool_expect(PATH, "ABC123\nDEF456\nGHI789\n");
@@ -383,17 +393,17 @@ END_TEST
 START_TEST(only_an_empty_log_is_removed) {
         spool_write(PATH, "A\n");
         ck_assert_int_eq(open_log(true), 0);
-        ck_assert_int_eq(sitelog_remove_if_empty(&spool_queue, NAME, &site_log), -ENOTEMPTY);
+        ck_assert_int_eq(sitelog_remove_if_empty(&spool_queue, &site_log), -ENOTEMPTY);
         spool_expect(PATH, "A\n");
         ck_assert_int_eq(sitelog_replace_prefix(&site_log, 2, NULL, 0, false), 0);
-        ck_assert_int_eq(sitelog_remove_if_empty(&spool_queue, NAME, &site_log), 0);
+        ck_assert_int_eq(sitelog_remove_if_empty(&spool_queue, &site_log), 0);
         ck_assert(!spool_exists(PATH));
 }
 END_TEST
 
 START_TEST(a_log_removed_by_us_is_made_anew_by_the_next_add) {
         ck_assert_int_eq(open_log(true), 0);
-        ck_assert_int_eq(sitelog_remove_if_empty(&spool_queue, NAME, &site_log), 0);
+        ck_assert_int_eq(sitelog_remove_if_empty(&spool_queue, &site_log), 0);
         sitelog_close(&site_log);
         ck_assert_int_eq(open_log(true), 0);
         ck_assert_int_eq(append("A\n"), 0);
@@ -472,6 +482,260 @@ START_TEST(the_stamp_tells_of_another_file) {
 }
 END_TEST
 
+/* ------------------------------------------------------------------------- any layout */
+
+/* Where other values of hash_queue_names and hash_queue_depth have it. */
+static const char *const elsewhere[] = {
+        "flush/" NAME,
+        "flush/e/" NAME,
+        "flush/e/x/" NAME,
+        "flush/e/x/a/m/p/l/e/_/c/o/m/_/_/_/_/_/" NAME,
+};
+
+static void set_depth(unsigned depth) {
+        spool_queue.hashed[QUEUE_FLUSH] = depth > 0;
+        spool_queue.hash_depth = depth > 0 ? depth : 1;
+}
+
+START_TEST(a_log_is_used_where_another_layout_has_it) {
+        for (unsigned depth = 0; depth < 4; depth++) {
+                set_depth(depth);
+                spool_write(elsewhere[_i], "A1\n");
+                ck_assert_int_eq(open_log(depth % 2), 0);
+                ck_assert(is_locked(elsewhere[_i]));
+                ck_assert_int_eq(append("B1\n"), 0);
+                sitelog_unlock(&site_log);
+                ck_assert_int_eq(sitelog_relock(&spool_queue, &site_log), 0);
+                spool_expect(elsewhere[_i], "A1\nB1\n");
+                ck_assert_int_eq(sitelog_replace_prefix(&site_log, 6, NULL, 0, false), 0);
+                ck_assert_int_eq(sitelog_remove_if_empty(&spool_queue, &site_log), 0);
+                ck_assert(!spool_exists(elsewhere[_i]));
+                sitelog_close(&site_log);
+                ck_assert_int_eq(open_log(false), -ENOENT);
+        }
+}
+END_TEST
+
+START_TEST(no_log_is_made_where_nobody_knows_whether_there_is_one) {
+        spool_write("flush/e/x/" NAME, "A1\n");
+        ck_assert(spool_unprivileged());
+        ck_assert_int_eq(fchmodat(spool_fd, "flush/e", 0, 0), 0);
+        ck_assert_int_eq(open_log(true), -EACCES);
+        ck_assert_int_eq(fchmodat(spool_fd, "flush/e", 0700, 0), 0);
+        ck_assert(!spool_exists(PATH));
+}
+END_TEST
+
+START_TEST(a_log_of_a_one_letter_site_of_flush8_is_no_hash_directory) {
+        spool_write("flush/e", "A1\n");
+        ck_assert_int_eq(open_log(true), 0);
+        ck_assert_int_eq(sitelog_gather(&spool_queue, NAME, false), 0);
+        spool_expect("flush/e", "A1\n");
+}
+END_TEST
+
+/* ------------------------------------------------------------------------- gathering */
+
+static int gather(bool sync) {
+        return sitelog_gather(&spool_queue, NAME, sync);
+}
+
+START_TEST(a_log_is_brought_into_an_empty_place) {
+        struct stat before;
+
+        for (unsigned depth = 0; depth < 3; depth++) {
+                char path[QUEUE_PATH_SIZE];
+
+                set_depth(depth);
+                queue_path(&spool_queue, QUEUE_FLUSH, NAME, path);
+                spool_write(elsewhere[_i], "A1\nB1");
+                spool_set_times(elsewhere[_i], -DAY, -DAY);
+                before = spool_stat(elsewhere[_i]);
+                ck_assert_int_eq(gather(depth == 1), 0);
+                spool_expect(path, "A1\nB1");
+                ck_assert_uint_eq(spool_stat(path).st_ino, before.st_ino);
+                ck_assert_int_le(spool_atime(path), -DAY + 60);
+                ck_assert(streq(path, elsewhere[_i]) || !spool_exists(elsewhere[_i]));
+                ck_assert_int_eq(unlinkat(spool_fd, path, 0), 0);
+        }
+}
+END_TEST
+
+START_TEST(what_is_elsewhere_goes_behind_what_is_in_place) {
+        static const long atimes[][2] = {{-DAY, -60}, {-60, -DAY}};
+
+        set_depth(1);
+        spool_write("flush/e/" NAME, "A1\nA2");
+        spool_write("flush/" NAME, "B1\nB2");
+        spool_write("flush/e/x/" NAME, "C1\n");
+        spool_set_times("flush/e/" NAME, atimes[_i][0], -60);
+        spool_set_times("flush/" NAME, atimes[_i][1], -60);
+        ck_assert_int_eq(gather(_i), 0);
+        spool_expect("flush/e/" NAME, "A1\nA2\nB1\nB2\nC1\n");
+        ck_assert_int_le(spool_atime("flush/e/" NAME), -DAY + 60);
+        ck_assert(!spool_exists("flush/" NAME));
+        ck_assert(!spool_exists("flush/e/x/" NAME));
+        ck_assert_int_eq(open_log(false), 0);
+        ck_assert_int_eq(append("D1\n"), 0);
+        spool_expect("flush/e/" NAME, "A1\nA2\nB1\nB2\nC1\nD1\n");
+}
+END_TEST
+
+START_TEST(a_log_of_any_size_is_brought) {
+        _cleanup_free_ char *text = calloc(70001, 6), *both = NULL;
+        char *p = text;
+
+        ck_assert_ptr_nonnull(text);
+        for (int i = 0; i < 70000; i++)
+                p += sprintf(p, "%05X\n", (unsigned) i);
+        spool_write("flush/e/" NAME, text);
+        spool_write(PATH, "A1\n");
+        ck_assert_int_eq(gather(false), 0);
+        ck_assert_int_ge(asprintf(&both, "A1\n%s", text), 0);
+        spool_expect(PATH, both);
+        ck_assert(!spool_exists("flush/e/" NAME));
+}
+END_TEST
+
+START_TEST(a_locked_log_is_brought_later) {
+        static const char *const paths[] = {"flush/e/" NAME, PATH};
+        int fd;
+
+        spool_write("flush/e/" NAME, "A1\n");
+        spool_write(PATH, "B1\n");
+        fd = spool_lock(paths[_i]);
+        ck_assert_int_eq(gather(false), -EAGAIN);
+        spool_expect("flush/e/" NAME, "A1\n");
+        spool_expect(PATH, "B1\n");
+        closep(&fd);
+        ck_assert_int_eq(gather(false), 0);
+        spool_expect(PATH, "B1\nA1\n");
+}
+END_TEST
+
+START_TEST(a_log_that_somebody_has_open_stays_and_is_brought_again) {
+        int fd;
+
+        spool_write("flush/e/" NAME, "A1\n");
+        spool_write(PATH, "B1\n");
+        fd = openat(spool_fd, "flush/e/" NAME, O_WRONLY | O_APPEND | O_CLOEXEC);
+        ck_assert_int_eq(gather(false), 0);
+        spool_expect(PATH, "B1\nA1\n");
+        ck_assert_int_eq(write(fd, "A2\n", 3), 3);
+        closep(&fd);
+        ck_assert_int_eq(gather(false), 0);
+        spool_expect(PATH, "B1\nA1\nA1\nA2\n");
+        ck_assert(!spool_exists("flush/e/" NAME));
+}
+END_TEST
+
+START_TEST(what_cannot_be_copied_stays_where_it_was) {
+        spool_write("flush/e/" NAME, "A1\nA2\n");
+        spool_write(PATH, "B1\n");
+        spool_limit(5);
+        ck_assert_int_eq(gather(false), -EFBIG);
+        spool_unlimit();
+        spool_expect("flush/e/" NAME, "A1\nA2\n");
+        spool_expect(PATH, "B1\n");
+}
+END_TEST
+
+START_TEST(what_is_no_log_is_not_brought) {
+        spool_write("other", "A1\n");
+        ck_assert_int_eq(queue_make_dirs(&spool_queue, "flush/e/" NAME), 0);
+        ck_assert_int_eq(symlinkat("../../other", spool_fd, "flush/e/" NAME), 0);
+        ck_assert_int_eq(gather(false), -ELOOP);
+        ck_assert_int_eq(unlinkat(spool_fd, "flush/e/" NAME, 0), 0);
+        ck_assert_int_eq(linkat(spool_fd, "other", spool_fd, "flush/e/" NAME, 0), 0);
+        ck_assert_int_eq(gather(false), -EMLINK);
+        spool_expect("other", "A1\n");
+        ck_assert(!spool_exists(PATH));
+}
+END_TEST
+
+/* postsuper(1) moves what is out of place without a lock, over what is in place. */
+static void as_postsuper(void) {
+        (void) renameat(spool_fd, "flush/e/" NAME, spool_fd, PATH);
+}
+
+START_TEST(postsuper_in_between_costs_no_record) {
+        spool_write("flush/e/" NAME, "A1\n");
+        spool_write(PATH, "B1\n");
+        before_sync = as_postsuper;
+        ck_assert_int_eq(gather(true), 0);
+        spool_expect(PATH, "A1\nB1\nA1\n");
+        ck_assert(!spool_exists("flush/e/" NAME));
+}
+END_TEST
+
+/* Somebody makes a new log where postsuper(1) has just moved one away. */
+static void as_postsuper_and_flush8(void) {
+        as_postsuper();
+        before_sync = NULL;
+        spool_write("flush/e/" NAME, "C1\n");
+}
+
+START_TEST(a_new_log_in_the_old_place_is_not_removed) {
+        spool_write("flush/e/" NAME, "A1\n");
+        spool_write(PATH, "B1\n");
+        before_sync = as_postsuper_and_flush8;
+        ck_assert_int_eq(gather(true), 0);
+        spool_expect(PATH, "A1\nB1\nA1\n");
+        spool_expect("flush/e/" NAME, "C1\n");
+}
+END_TEST
+
+/* ------------------------------------------------------------------------- O_NOATIME refused */
+
+START_TEST(without_noatime_the_access_time_is_put_back) {
+        char buf[8];
+
+        spool_write(PATH, "A1\nB1");
+        spool_set_times(PATH, -2 * DAY, -DAY); /* relatime would set this one */
+        spool_refuse_noatime();
+        ck_assert_int_eq(open_log(false), 0);
+        ck_assert_int_eq(sitelog_read(&site_log, buf, sizeof buf, 0), 5);
+        if (spool_atime(PATH) < -60)
+                return; /* the file system is mounted with noatime */
+        sitelog_close(&site_log);
+        ck_assert_int_le(spool_atime(PATH), -2 * DAY + 60);
+}
+END_TEST
+
+START_TEST(without_noatime_an_add_keeps_the_time_of_the_last_flush) {
+        SiteLogStamp before;
+
+        spool_write(PATH, "A1\nB1");
+        spool_set_times(PATH, -2 * DAY, -DAY);
+        spool_refuse_noatime();
+        ck_assert_int_eq(open_log(true), 0);
+        ck_assert_int_eq(append("C1\n"), 0);
+        before = sitelog_stamp(&site_log);
+        sitelog_close(&site_log);
+        spool_expect(PATH, "A1\nB1\nC1\n");
+        ck_assert_int_le(spool_atime(PATH), -2 * DAY + 60);
+        spool_tick();
+        ck_assert(unchanged_since(&before)); /* what is known of it stays known */
+}
+END_TEST
+
+START_TEST(without_noatime_a_flush_is_a_flush_and_a_new_log_is_made) {
+        char buf[8];
+
+        spool_refuse_noatime();
+        ck_assert_int_eq(open_log(true), 0);
+        ck_assert_int_eq(append("A1\n"), 0);
+        sitelog_close(&site_log);
+        spool_set_times(PATH, -2 * DAY, -DAY);
+        ck_assert_int_eq(open_log(false), 0);
+        ck_assert_int_eq(sitelog_read(&site_log, buf, sizeof buf, 0), 3);
+        ck_assert_int_eq(sitelog_replace_prefix(&site_log, 3, NULL, 0, false), 0);
+        sitelog_touch(&site_log);
+        sitelog_close(&site_log);
+        ck_assert_int_ge(spool_atime(PATH), -60);
+}
+END_TEST
+
 int main(void) {
         TCase *tc = tcase_create("sitelog");
 
@@ -514,5 +778,21 @@ int main(void) {
         tcase_add_test(tc, the_stamp_tells_of_somebody_else_s_record);
         tcase_add_test(tc, the_stamp_tells_of_other_records_of_the_same_length);
         tcase_add_test(tc, the_stamp_tells_of_another_file);
+        tcase_add_loop_test(tc, a_log_is_used_where_another_layout_has_it, 0,
+                            ARRAY_SIZE(elsewhere));
+        tcase_add_test(tc, no_log_is_made_where_nobody_knows_whether_there_is_one);
+        tcase_add_test(tc, a_log_of_a_one_letter_site_of_flush8_is_no_hash_directory);
+        tcase_add_loop_test(tc, a_log_is_brought_into_an_empty_place, 0, ARRAY_SIZE(elsewhere));
+        tcase_add_loop_test(tc, what_is_elsewhere_goes_behind_what_is_in_place, 0, 2);
+        tcase_add_test(tc, a_log_of_any_size_is_brought);
+        tcase_add_loop_test(tc, a_locked_log_is_brought_later, 0, 2);
+        tcase_add_test(tc, a_log_that_somebody_has_open_stays_and_is_brought_again);
+        tcase_add_test(tc, what_cannot_be_copied_stays_where_it_was);
+        tcase_add_test(tc, what_is_no_log_is_not_brought);
+        tcase_add_test(tc, postsuper_in_between_costs_no_record);
+        tcase_add_test(tc, a_new_log_in_the_old_place_is_not_removed);
+        tcase_add_test(tc, without_noatime_the_access_time_is_put_back);
+        tcase_add_test(tc, without_noatime_an_add_keeps_the_time_of_the_last_flush);
+        tcase_add_test(tc, without_noatime_a_flush_is_a_flush_and_a_new_log_is_made);
         return run_case("sitelog", tc);
 }

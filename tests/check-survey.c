@@ -81,6 +81,45 @@ START_TEST(what_is_no_log_is_refused) {
 }
 END_TEST
 
+START_TEST(without_noatime_the_access_time_is_put_back) {
+        spool_write("flush/example_com", "A1\n");
+        spool_set_times("flush/example_com", -2 * 86400, -86400);
+        spool_refuse_noatime();
+        ck_assert_int_eq(read_log("flush/example_com"), 0);
+        ck_assert_uint_eq(log_.records, 1);
+        ck_assert_int_le(spool_atime("flush/example_com"), -2 * 86400 + 60);
+}
+END_TEST
+
+START_TEST(all_parts_of_a_log_are_read) {
+        ck_assert_int_eq(survey_read_log(&spool_queue, "example_com", &log_), -ENOENT);
+        spool_write("flush/e/x/example_com", "A1\nA2\n!!\n");
+        spool_set_times("flush/e/x/example_com", -86400, -3600);
+        ck_assert_int_eq(survey_read_log(&spool_queue, "example_com", &log_), 0);
+        ck_assert_uint_eq(log_.records, 2);
+        survey_free(&log_);
+        spool_write("flush/example_com", "A1\nB1\nB");
+        ck_assert_int_eq(survey_read_log(&spool_queue, "example_com", &log_), 0);
+        ck_assert_uint_eq(log_.records, 5);
+        ck_assert_uint_eq(idset_size(&log_.ids), 4);
+        ck_assert_uint_eq(log_.invalid, 1);
+        ck_assert_uint_eq(log_.lost_tail, 1);
+        ck_assert_mem_eq(log_.text, "A1\0B1\0B\0A1\0A2", 14);
+        ck_assert_int_le(log_.st.st_atime, time(NULL) - 86400 + 60);
+        ck_assert_int_ge(log_.st.st_mtime, time(NULL) - 60);
+}
+END_TEST
+
+START_TEST(a_part_that_cannot_be_looked_at_is_an_error) {
+        spool_write("flush/e/x/example_com", "A1\n");
+        spool_write("flush/example_com", "B1\n");
+        ck_assert(spool_unprivileged());
+        ck_assert_int_eq(fchmodat(spool_fd, "flush/e", 0, 0), 0);
+        ck_assert_int_eq(survey_read_log(&spool_queue, "example_com", &log_), -EACCES);
+        ck_assert_int_eq(fchmodat(spool_fd, "flush/e", 0700, 0), 0);
+}
+END_TEST
+
 START_TEST(a_line_may_be_of_any_length) {
         static char line[300001];
 
@@ -106,7 +145,9 @@ static int see(const SurveyEntry *e, void *userdata) {
         size_t n = strlen(seen->text);
 
         (void) snprintf(seen->text + n, sizeof seen->text - n, "%s%s ", e->path,
-                        e->in_place ? "" : "!");
+                        e->in_place ? ""
+                        : e->found  ? "?"
+                                    : "!");
         return seen->end_with;
 }
 
@@ -126,7 +167,9 @@ START_TEST(the_walk_tells_what_belongs_where_it_is) {
         spool_write("flush/x", "");
         spool_write("flush/.hidden", "");
         spool_write("flush/no-name", "");
-        spool_write("flush/e/x/hashed_test", "");
+        spool_write("flush/h/a/hashed_test", "");
+        spool_write("flush/h/x/hashed_test", "");
+        spool_write("flush/a/hashed_test", "");
         ck_assert_int_eq(mkdirat(spool_fd, "flush/directory", 0700), 0);
         ck_assert_int_eq(survey_walk(&spool_queue, QUEUE_FLUSH, see, &seen), 0);
         ck_assert(has_seen(&seen, "flush/example_com"));
@@ -134,8 +177,10 @@ START_TEST(the_walk_tells_what_belongs_where_it_is) {
         ck_assert(has_seen(&seen, "flush/.hidden!"));
         ck_assert(has_seen(&seen, "flush/no-name!"));
         ck_assert(has_seen(&seen, "flush/directory"));
-        ck_assert(has_seen(&seen, "flush/e/x/hashed_test!"));
-        ck_assert(!has_seen(&seen, "flush/e"));
+        ck_assert(has_seen(&seen, "flush/h/a/hashed_test?")); /* where another layout has it */
+        ck_assert(has_seen(&seen, "flush/h/x/hashed_test!"));
+        ck_assert(has_seen(&seen, "flush/a/hashed_test!"));
+        ck_assert(!has_seen(&seen, "flush/h"));
 }
 END_TEST
 
@@ -150,8 +195,8 @@ START_TEST(the_walk_goes_through_hash_directories) {
         spool_write("flush/example_org", "A1\n");
         ck_assert_int_eq(survey_walk(&q, QUEUE_FLUSH, see, &seen), 0);
         ck_assert(has_seen(&seen, "flush/e/x/example_com"));
-        ck_assert(has_seen(&seen, "flush/e/example_net!"));
-        ck_assert(has_seen(&seen, "flush/example_org!"));
+        ck_assert(has_seen(&seen, "flush/e/example_net?"));
+        ck_assert(has_seen(&seen, "flush/example_org?"));
 }
 END_TEST
 
@@ -207,6 +252,9 @@ int main(void) {
         tcase_add_test(tc, reading_leaves_the_times_alone);
         tcase_add_test(tc, another_ones_log_is_read_as_well);
         tcase_add_test(tc, what_is_no_log_is_refused);
+        tcase_add_test(tc, without_noatime_the_access_time_is_put_back);
+        tcase_add_test(tc, all_parts_of_a_log_are_read);
+        tcase_add_test(tc, a_part_that_cannot_be_looked_at_is_an_error);
         tcase_add_test(tc, a_line_may_be_of_any_length);
         tcase_add_test(tc, the_walk_tells_what_belongs_where_it_is);
         tcase_add_test(tc, the_walk_goes_through_hash_directories);

@@ -131,6 +131,12 @@ def compactions(t):
 
 
 @test
+def other_layouts(t):
+    """Logs and messages where other values of hash_queue_names and hash_queue_depth had them."""
+    crash_all(t, "layout", {}, SYNC, HASHED)
+
+
+@test
 def torn_writes(t):
     for scene in SCENES:
         if scene.name not in ("send", "sends of several clients, and a message", "purge"):

@@ -179,6 +179,14 @@ def refreshes(t):
     inject_all(t, "compaction", {})
 
 
+@test
+def other_layouts(t):
+    """Logs and messages where other values of hash_queue_names and hash_queue_depth had them."""
+    inject_all(t, "layout", {})
+    inject(t, SCENES[-3], SYNC)
+    inject(t, SCENES[-3], HASHED)
+
+
 # ------------------------------------------------------------------------------------- start
 
 def begin(stage, scene):

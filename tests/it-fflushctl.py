@@ -19,7 +19,7 @@ from harness import eq, test, wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
-OK, DATAERR, USAGE, NOINPUT, UNAVAILABLE, TEMPFAIL, NOPERM = 0, 65, 64, 66, 69, 75, 77
+OK, DATAERR, USAGE, NOINPUT, UNAVAILABLE, TEMPFAIL, NOPERM, CONFIG = 0, 65, 64, 66, 69, 75, 77, 78
 
 
 def objects(completed):
@@ -145,9 +145,105 @@ def hashed_directories_are_walked_through(case):
     spool, daemon = case.make(hash_queue_names="deferred, flush", hash_queue_depth="2")
     spool.put("deferred/A/1/A1")
     spool.log("e/x/example_com", b"A1\n")
-    spool.log("lost_test", b"A1\n")  # where nobody looks for it since flush is hashed
+    spool.log("a/b/wrong_test", b"A1\n")  # where no layout has it
     eq([row["log"] for row in objects(daemon.ctl("list", "--json"))], ["example_com"])
     eq(objects(daemon.ctl("show", "example.com", "--json"))[0]["queue"], "deferred")
+
+
+@test
+def what_another_layout_has_is_found_and_counted_once(case):
+    """hash_queue_names or hash_queue_depth changed, and postsuper(1) has not run, or had run before
+    flush(8) or a daemon with the old settings wrote once more."""
+    spool, daemon = case.make(hash_queue_names="deferred, flush", hash_queue_depth="2")
+    for path in ("deferred/A1", "deferred/A/A2", "deferred/A/3/A3", "deferred/A/4/_/_/A4"):
+        spool.put(path)
+    spool.log("e/x/example_com", b"A1\nA2\n", mtime=-50)
+    spool.log("example_com", b"A3\n", mtime=-20)
+    spool.log("e/example_com", b"A3\nA4\n", mtime=-90)
+    spool.log("lost_test", b"A4\n")
+    before = snapshot(spool)
+    rows = {row["log"]: row for row in objects(daemon.ctl("list", "--json"))}
+    eq({n: (r["records"], r["messages"], r["deferred"]) for n, r in rows.items()},
+       {"example_com": (5, 4, 4), "lost_test": (1, 1, 1)})
+    eq(sorted(row["queue_id"] for row in objects(daemon.ctl("show", "example.com", "--json"))),
+       ["A1", "A2", "A3", "A4"])
+    eq(daemon.ctl("flush", "-n", "example.com").stdout,
+       "example.com: 5 found, 4 would be moved, 1 recorded twice\n")
+    metrics = daemon.ctl("metrics").stdout
+    eq("fflushd_logs 2\n" in metrics and "fflushd_records 6\n" in metrics, True, metrics)
+    *found, total = objects(daemon.ctl("verify", "--json"))
+    eq({(f["path"], f["finding"], f["problem"]) for f in found},
+       {("flush/example_com", "place", False), ("flush/e/example_com", "place", False),
+        ("flush/lost_test", "place", False)})
+    eq((total["logs"], total["records"], total["unrecorded"], total["problems"]), (4, 6, 0, 0))
+    eq(snapshot(spool), before, "who only looks has changed something")
+    eq(daemon.ctl("flush", "*").stdout,
+       "example.com: 5 found, 4 moved, 1 recorded twice\nlost.test: 1 found, 1 moved\n")
+    eq(sorted(spool.files("flush")), ["flush/e/x/example_com", "flush/l/o/lost_test"])
+
+
+@test
+def repair_brings_logs_into_their_places(case):
+    spool, daemon = case.make(hash_queue_names="deferred, flush", hash_queue_depth="1")
+    for path in ("deferred/A1", "deferred/A/A2", "deferred/A/3/A3"):
+        spool.put(path)
+    spool.log("example_com", b"A1\nZ1\nA2")
+    spool.log("e/example_com", b"A3\nno id\n")
+    spool.log("z/wrong_test", b"A1\n")
+    spool.log("l/o/lost_test", b"A2\n")
+    *found, total = objects(daemon.ctl("verify", "--repair", "--json"))
+    eq((total["logs"], total["records"], total["unrecorded"]), (3, 6, 0))
+    eq(sorted((f["path"], f["repaired"]) for f in found if f["finding"] == "place"),
+       [("flush/example_com", True), ("flush/l/o/lost_test", True), ("flush/z/wrong_test", True)])
+    eq({p: spool.read(p) for p in spool.files("flush")},
+       {"flush/e/example_com": b"A3\nA1\nA2\n", "flush/l/lost_test": b"A2\n",
+        "flush/w/wrong_test": b"A1\n"})
+
+
+@test
+def export_finds_logs_in_any_layout(case):
+    spool, daemon = case.make(hash_queue_names="deferred, flush", hash_queue_depth="1")
+    spool.log("aDb_test", b"A1\n")
+    spool.log("a/aDb_test", b"A2\n")
+    spool.log("a_b_test", b"A3\n")  # where flush(8) does not look
+    eq(daemon.ctl("export", "-n").stdout,
+       "a-b.test: 2 records: flush/aDb_test -> flush/a_b_test\n")
+    eq(daemon.ctl("export").stdout, "a-b.test: 2 records: flush/aDb_test -> flush/a_b_test\n")
+    eq(spool.files("flush"), ["flush/a/a_b_test"])
+    eq(sorted(spool.read("flush/a/a_b_test").split()), [b"A1", b"A2", b"A3"])
+
+
+@test
+def nothing_is_done_by_a_guess(case):
+    """main.cf says hash_queue_depth = 2 and then has an error, or the instance is not there."""
+    spool, daemon = case.make()
+    conf = os.path.join(case.base, "conf-guess")
+    os.mkdir(conf, 0o755)
+    with open(os.path.join(conf, "main.cf"), "w") as f:
+        f.write("queue_directory = %s\nhash_queue_depth = 2\n}broken {\n" % spool.path)
+    os.utime(f.name, (1, 1))  # postconf waits until it has been quiet for two seconds
+    config = os.path.join(case.base, "guess.conf")
+    with open(config, "w") as f:
+        f.write("postfix_config_directory = '%s'\nqueue_directory = '%s'\n" % (conf, spool.path))
+    spool.put("deferred/A/1/A1")
+    spool.log("example_com", b"A1\nZ1\n")
+    spool.log("aDb_test", b"A1\n")
+    before = snapshot(spool)
+    verbs = (["verify", "--repair"], ["verify"], ["export"], ["import"], ["list"], ["show", "*"],
+             ["metrics"], ["purge"], ["refresh"], ["flush", "example.com"], ["flush", "*"],
+             ["flush", "-n", "example.com"], ["deliver", "A1"], ["add", "example.com", "A2"])
+    commands = [[os.path.join(daemon.bin, "fflushctl"), *options, *verb]
+                for verb in verbs for options in (["-c", config], ["-i", "nosuch"])]
+    running = [subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                **harness.as_user()) for c in commands]
+    for command, process in zip(commands, running):
+        out, err = process.communicate(timeout=harness.TIMEOUT)
+        eq((process.returncode, out), (CONFIG, ""), (command, err))
+        eq("postconf -c " in err and "not guessed" in err, True, err)
+    eq(snapshot(spool), before)
+    r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-i", "nosuch", "status"],
+                       capture_output=True, text=True, **harness.as_user())
+    eq(r.returncode != 0 and r.stdout.startswith("Listens"), True, r.stdout + r.stderr)
 
 
 @test
@@ -737,7 +833,8 @@ def verify_finds_what_is_wrong(case):
     spool.log("fine_test", b"A1\nA3\n")
     eq(daemon.ctl("verify").stdout,
        "1 logs, 2 records: 0 of messages that are gone, 0 twice; 1 deferred messages are recorded "
-       "nowhere; 0 problems, 0 repaired\n")
+       "nowhere; 0 problems, 0 repaired\n"
+       "\"fflushctl import\" records deferred messages of eligible sites\n")
     spool.log("stale_test", b"Z1\nA1\nA1\n")
     spool.log("torn_test", b"A1\n\nno id\n\xff\nA2")
     spool.log("x", b"A1\nA2\n")

@@ -286,7 +286,7 @@ def sends(t):
 @test
 def refreshes(t):
     for scene in SCENES:
-        if not scene.name.startswith(("add", "send")):
+        if not scene.name.startswith(("add", "send", "layout")):
             lose_power(t, scene, {})
 
 

@@ -1142,12 +1142,17 @@ def logs_are_found_and_made_where_hashing_wants_them(t):
                 with failures:
                     service.run(V(number, request, OK, after, before=before, trig=trig), at_once,
                                 "%s, depth %d of %r" % (site, depth, names))
-        if "flush" in hashed:
-            misplaced = {"flush/example_com": File(b"ABC123\n", 0o600, -HOUR)} | M
-            for request in (PURGE, SEND):
+        if "flush" in hashed:  # ours: flush(8) does not see a log that is not in its place
+            path = place("flush", "e/x/a", "example_com", hashed, depth)
+            deferred = place("deferred", "A/B/C", "ABC123", hashed, depth)
+            incoming = place("incoming", "A/B/C", "ABC123", hashed, depth)
+            misplaced = {"flush/example_com": File(b"ABC123\n", 0o600, -HOUR), deferred: File()}
+            flushed = {"flush/example_com": None, path: File(b"", 0o600, 0), deferred: None,
+                       incoming: File(mtime=0)} | parents(incoming) | parents(path)
+            for request, trig in ((PURGE, b"I"), (SEND, b"FI")):
                 with failures:
-                    service.run(V("103b", request, OK, before=misplaced), at_once,
-                                "misplaced log, depth %d of %r" % (depth, names))
+                    service.run(V("103b", request, OK, flushed, before=misplaced, trig=trig),
+                                at_once, "misplaced log, depth %d of %r" % (depth, names))
     failures.end()
 
 

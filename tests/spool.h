@@ -55,6 +55,9 @@ const char *spool_triggers(void);
 /** spool_unprivileged() - have permissions count, for root too; false if that is impossible */
 bool spool_unprivileged(void);
 
+/** spool_refuse_noatime() - have open(2) with O_NOATIME fail, as in containers with mapped IDs */
+void spool_refuse_noatime(void);
+
 /** spool_limit() - no file may grow beyond @size bytes; writes fail as on a full disk */
 void spool_limit(off_t size);
 void spool_unlimit(void);

@@ -234,9 +234,19 @@ class Queue:
         parts = [queue] + ([name[0]] if queue in self.hashed else []) + [name]
         return self.spool.join(*parts)
 
+    def elsewhere(self, queue, name, depth):
+        """Where another hash_queue_depth has it; 0: not hashed."""
+        return self.spool.join(*[queue] + list(name[:depth]) + [name])
+
+    def places(self, queue, name):
+        return {self.path(queue, name)} | {self.elsewhere(queue, name, d) for d in (0, 1, 2)}
+
     def put(self, path, data, times=None, mode=0o600):
-        directory = os.path.dirname(path)
-        if not os.path.isdir(directory):
+        missing, directory = [], os.path.dirname(path)
+        while not os.path.isdir(directory):
+            missing.append(directory)
+            directory = os.path.dirname(directory)
+        for directory in reversed(missing):
             os.mkdir(directory, 0o700)
             os.chown(directory, *self.owner)
         fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
@@ -246,9 +256,10 @@ class Queue:
         if times:
             os.utime(path, times)
 
-    def message(self, queue_id, queue="deferred"):
+    def message(self, queue_id, queue="deferred", depth=None):
         later = time.time() + 3600
-        self.put(self.path(queue, queue_id), MESSAGE + queue_id.encode(), (later, later), 0o700)
+        path = self.path(queue, queue_id) if depth is None else self.elsewhere(queue, queue_id, depth)
+        self.put(path, MESSAGE + queue_id.encode(), (later, later), 0o700)
         if queue != "deferred":
             self.stuck.add(queue_id)
         return queue_id
@@ -264,25 +275,29 @@ class Queue:
         self.stuck.add(queue_id)
         return queue_id
 
-    def log(self, site, lines, end=True, age=0):
+    def log(self, site, lines, end=True, age=0, depth=None):
         """A log with these lines, promised."""
         then = time.time() - age
         data = "\n".join(lines) + ("\n" if end and lines else "")
-        self.put(self.log_path(site), data.encode(), (then, then))
+        path = self.log_path(site) if depth is None else self.elsewhere(
+            "flush", site.replace(".", "_"), depth)
+        self.put(path, data.encode(), (then, then))
         self.promised |= {(site, line) for line in lines}
         if not end:
             self.torn.add(site)
 
     def lines(self, site):
-        try:
-            with open(self.log_path(site)) as f:
-                return f.read().split("\n")
-        except FileNotFoundError:
-            return [""]
+        """Of all parts of its log."""
+        found = []
+        for path in self.places("flush", site.replace(".", "_")):
+            if os.path.isfile(path):
+                with open(path) as f:
+                    found += f.read().split("\n")
+        return found or [""]
 
     def find(self, queue_id):
         return [q for q in ("incoming", "active", "deferred", "hold")
-                if os.path.isfile(self.path(q, queue_id))]
+                if any(map(os.path.isfile, self.places(q, queue_id)))]
 
     def check_promises(self):
         logs = {site: set(self.lines(site)) for site, _ in self.promised}
@@ -483,6 +498,33 @@ def purge_all(q):
     return [Ask(PURGE)]
 
 
+def of_another_layout(q, age=0):
+    """What is left where other values of hash_queue_names and hash_queue_depth had it: of one log
+    all, of another one a part."""
+    flush, deferred = 0 if "flush" in q.hashed else 1, 0 if "deferred" in q.hashed else 1
+    q.log(q.site("moved"), [q.message(ids("A", 1)[0]), q.message(ids("B", 1)[0], depth=deferred),
+                            q.message("F3", depth=2)], age=age, depth=flush)
+    q.log(q.site("parts"), [q.message("C1"), q.message("D2", depth=deferred)])
+    q.log(q.site("parts"), [q.message("E3"), q.message("D4", depth=2)], end=False, age=age,
+          depth=flush)
+    q.log(q.site("parts"), [q.message("E5", "active"), "D4"], age=age, depth=2)
+
+
+def layout_send(q):
+    of_another_layout(q)
+    return [Ask(send_site(q.site("moved"))), Ask(send_site(q.site("parts")))]
+
+
+def layout_add(q):
+    of_another_layout(q)
+    return [ask_add(q, q.site("moved"), "F1"), ask_add(q, q.site("parts"), "F2")]
+
+
+def layout_refresh(q):
+    of_another_layout(q, age=86400)
+    return [Ask(REFRESH)]
+
+
 HASHED = {"hash_queue_names": "deferred, flush, incoming"}
 SYNC = {"sync": "yes"}
 SCENES = [
@@ -500,6 +542,9 @@ SCENES = [
     Scene("compaction with adds meanwhile", compact, mark="pread64 1", more=compact_adds,
           appends_only=False),
     Scene("purge", purge_all, appends_only=False),
+    Scene("layout: send", layout_send, appends_only=False),
+    Scene("layout: add", layout_add, appends_only=False),
+    Scene("layout: refresh", layout_refresh, appends_only=False),
 ]
 
 
