@@ -7,6 +7,7 @@ commands. More cases are in the modules that are imported here; all share one gu
 from booted import *
 import booted_hosts  # noqa: F401
 import booted_health  # noqa: F401
+import booted_layout  # noqa: F401
 import booted_names  # noqa: F401
 import booted_reload  # noqa: F401
 
