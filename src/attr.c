@@ -8,23 +8,29 @@
 
 #include "util.h"
 
+/* A heap that is doubled ends at the limit. */
+static_assert((ATTR_LIST_MAX & (ATTR_LIST_MAX - 1)) == 0 &&
+                      (ATTR_INLINE_SIZE & (ATTR_INLINE_SIZE - 1)) == 0,
+              "powers of two");
+
 static char *reader_data(const AttrReader *r) {
         return r->heap ? r->heap : (char *) (uintptr_t) r->fixed;
 }
 
 int attr_reader_space(AttrReader *r, char **ret, size_t *ret_n) {
-        size_t size = r->heap ? ATTR_LIST_MAX : ATTR_INLINE_SIZE;
+        size_t size = r->heap ? r->size : ATTR_INLINE_SIZE;
 
         if (r->n == ATTR_LIST_MAX)
                 return -EMSGSIZE;
         if (r->n == size) {
-                char *heap = malloc(ATTR_LIST_MAX);
+                char *heap = realloc(r->heap, 2 * size);
 
                 if (!heap)
                         return -ENOMEM;
-                memcpy(heap, r->fixed, r->n);
+                if (!r->heap)
+                        memcpy(heap, r->fixed, r->n);
                 r->heap = heap;
-                size = ATTR_LIST_MAX;
+                r->size = size = 2 * size;
         }
         *ret = reader_data(r) + r->n;
         *ret_n = size - r->n;
@@ -33,7 +39,7 @@ int attr_reader_space(AttrReader *r, char **ret, size_t *ret_n) {
 
 void attr_reader_commit(AttrReader *r, size_t n) {
         r->n += n;
-        assert(r->n <= (r->heap ? ATTR_LIST_MAX : ATTR_INLINE_SIZE));
+        assert(r->n <= (r->heap ? r->size : ATTR_INLINE_SIZE));
 }
 
 int attr_reader_next(AttrReader *r, size_t *ret_offset) {
@@ -59,9 +65,37 @@ const char *attr_reader_rest(const AttrReader *r, size_t *ret_n) {
         return reader_data(r) + r->cursor;
 }
 
+void attr_reader_keep(AttrReader *r, size_t offsets[], const size_t max[], size_t n) {
+        size_t total = 0;
+        char *kept;
+
+        if (!r->heap)
+                return;
+        for (size_t i = 0; i < n; i++)
+                total += strnlen(attr_reader_string(r, offsets[i]), max[i]) + 1;
+        kept = total <= ATTR_INLINE_SIZE ? r->fixed : malloc(total);
+        if (!kept)
+                return;
+        r->n = 0;
+        for (size_t i = 0; i < n; i++) {
+                const char *text = attr_reader_string(r, offsets[i]);
+                size_t length = strnlen(text, max[i]);
+
+                memcpy(kept + r->n, text, length);
+                kept[r->n + length] = '\0';
+                offsets[i] = r->n;
+                r->n += length + 1;
+        }
+        r->cursor = r->searched = r->n;
+        free(r->heap);
+        r->heap = kept == r->fixed ? NULL : kept;
+        r->size = r->heap ? total : 0;
+}
+
 void attr_reader_free(AttrReader *r) {
         free(r->heap);
         r->heap = NULL;
+        r->size = 0;
 }
 
 static void put_string(AttrWriter *w, const char *s) {

@@ -11,7 +11,8 @@
 
 /* Zero-initialise; attr_reader_free() when done. Not to be copied while in use. */
 typedef struct AttrReader {
-        char *heap; /* NULL as long as all fits into @fixed */
+        char *heap;  /* NULL as long as all fits into @fixed */
+        size_t size; /* of @heap */
         size_t n, cursor, searched;
         char fixed[ATTR_INLINE_SIZE];
 } AttrReader;
@@ -37,6 +38,16 @@ int attr_reader_next(AttrReader *r, size_t *ret_offset);
 
 /** attr_reader_string() - a string that was taken; valid until the next attr_reader_space() */
 const char *attr_reader_string(const AttrReader *r, size_t offset);
+
+/**
+ * attr_reader_keep() - forget all but a few strings that were taken; nothing can be read any more
+ * @offsets:  of @n strings; receive their new places
+ * @max:      how many bytes of each are kept; what is longer is cut
+ *
+ * For a list that was long and has to wait: what it needed is given back. If there is no memory to
+ * do this in, all stays as it is.
+ */
+void attr_reader_keep(AttrReader *r, size_t offsets[], const size_t max[], size_t n);
 
 /** attr_reader_rest() - the bytes behind the last string that was taken */
 const char *attr_reader_rest(const AttrReader *r, size_t *ret_n);

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -13,13 +14,14 @@
 
 #define STATUS_SIGNALLED    128
 #define STATUS_NOT_EXECUTED 127
-#define OUTPUT_MAX          ((off_t) 64 * 1024 * 1024)
+#define LATE_USEC           (1 * USEC_PER_SEC)
 
 /* Standard input, output and error are files in memory: no pipe can fill up, so nothing has to
  * be fed or drained while the command runs, and its end is the only event. */
 struct Child {
         int fds[3];
         pid_t pid;
+        uint64_t timeout_usec;
         sd_event_source *ended, *timeout;
         child_done_t done;
         void *userdata;
@@ -32,7 +34,7 @@ static int read_all(int fd, char **ret) {
 
         if (fstat(fd, &st) < 0)
                 return -errno;
-        if (st.st_size > OUTPUT_MAX)
+        if (st.st_size >= CHILD_OUTPUT_MAX) /* where RLIMIT_FSIZE has cut it off */
                 return -EFBIG;
         text = malloc((size_t) st.st_size + 1);
         if (!text)
@@ -45,34 +47,63 @@ static int read_all(int fd, char **ret) {
         return 0;
 }
 
+static void read_output(const Child *child, ChildResult *result) {
+        result->error = read_all(child->fds[1], &result->output);
+        if (result->error == 0)
+                result->error = read_all(child->fds[2], &result->errors);
+        if (result->error < 0)
+                result->status = STATUS_NOT_EXECUTED;
+}
+
 static int on_ended(sd_event_source *source, const siginfo_t *si, void *userdata) {
         Child *child = userdata;
-        _cleanup_free_ char *output = NULL, *errors = NULL;
         ChildResult result = {.status = si->si_code == CLD_EXITED
                                                 ? si->si_status
                                                 : STATUS_SIGNALLED + si->si_status};
 
         (void) source;
         child->pid = 0; /* sd-event reaps it after this call */
-        if (read_all(child->fds[1], &output) < 0 || read_all(child->fds[2], &errors) < 0)
-                result.status = STATUS_NOT_EXECUTED;
-        result.output = output;
-        result.errors = errors;
+        read_output(child, &result);
         child->done(child, &result, child->userdata);
+        free(result.output);
+        free(result.errors);
         return 0;
 }
 
+/* If it comes late, we were frozen, and the command with us: it has its time anew. */
 static int on_timeout(sd_event_source *source, uint64_t usec, void *userdata) {
         Child *child = userdata;
 
-        (void) source;
-        (void) usec;
+        if (now_usec() > usec + LATE_USEC) {
+                (void) sd_event_source_set_time_relative(source, child->timeout_usec);
+                return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+        }
         (void) kill(child->pid, SIGKILL); /* not reaped yet, so it cannot be somebody else */
         return 0;
 }
 
-static int spawn(Child *child, const char *const argv[]) {
+/* The command inherits the limit, which so counts from its first byte on; here it is for a moment
+ * in which nothing is written. */
+static int spawn_limited(Child *child, const char *const argv[],
+                         const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attr) {
         static char *const environment[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", NULL};
+        struct rlimit old, limited;
+        int r;
+
+        if (getrlimit(RLIMIT_FSIZE, &old) < 0)
+                return -errno;
+        limited = old;
+        if (limited.rlim_cur > CHILD_OUTPUT_MAX)
+                limited.rlim_cur = CHILD_OUTPUT_MAX;
+        if (setrlimit(RLIMIT_FSIZE, &limited) < 0)
+                return -errno;
+        r = posix_spawn(&child->pid, argv[0], actions, attr, (char *const *) (uintptr_t) argv,
+                        environment);
+        (void) setrlimit(RLIMIT_FSIZE, &old); /* was allowed a moment ago */
+        return -r;
+}
+
+static int spawn(Child *child, const char *const argv[]) {
         posix_spawn_file_actions_t actions;
         posix_spawnattr_t attr;
         sigset_t none, ignored;
@@ -95,12 +126,10 @@ static int spawn(Child *child, const char *const argv[]) {
                 r = posix_spawnattr_setsigdefault(&attr, &ignored);
         for (int i = 0; r == 0 && i < 3; i++)
                 r = posix_spawn_file_actions_adddup2(&actions, child->fds[i], i);
-        if (r == 0)
-                r = posix_spawn(&child->pid, argv[0], &actions, &attr,
-                                (char *const *) (uintptr_t) argv, environment);
+        r = r == 0 ? spawn_limited(child, argv, &actions, &attr) : -r;
         (void) posix_spawn_file_actions_destroy(&actions);
         (void) posix_spawnattr_destroy(&attr);
-        return -r;
+        return r;
 }
 
 int child_start(sd_event *event, const char *const argv[], const char *input, size_t n_input,
@@ -111,6 +140,7 @@ int child_start(sd_event *event, const char *const argv[], const char *input, si
         child = calloc(1, sizeof *child);
         if (!child)
                 return -ENOMEM;
+        child->timeout_usec = timeout_usec;
         child->done = done;
         child->userdata = userdata;
         for (int i = 0; i < 3; i++)
@@ -161,7 +191,7 @@ static void on_run_done(Child *child, const ChildResult *result, void *userdata)
         ChildResult *copy = userdata;
 
         (void) child;
-        copy->status = result->status;
+        *copy = *result;
         copy->output = result->output ? strdup(result->output) : NULL;
         copy->errors = result->errors ? strdup(result->errors) : NULL;
 }
@@ -189,7 +219,7 @@ int child_run(const char *const argv[], uint64_t timeout_usec, ChildResult *ret)
         if (!result.output || !result.errors) {
                 free(result.output);
                 free(result.errors);
-                return -ENOMEM;
+                return result.error < 0 ? result.error : -ENOMEM;
         }
         *ret = result;
         return 0;

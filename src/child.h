@@ -7,12 +7,20 @@
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
+/* Standard output and standard error, each. A command that prints more is ended (SIGXFSZ). The same
+ * limit holds for files that it writes; those that are run here write none, or small ones. */
+#define CHILD_OUTPUT_MAX_MIB 8
+#define CHILD_OUTPUT_MAX     (CHILD_OUTPUT_MAX_MIB * 1024 * 1024)
+
+#define CHILD_FDS            4u /* that each has open: three files, and its end to be waited for */
+
 typedef struct Child Child;
 
 typedef struct ChildResult {
         int status;   /* exit status, 128 + signal number, or 127: its output cannot be had */
         char *output; /* standard output, ends in NUL, or NULL; belongs to the Child */
         char *errors; /* standard error, likewise */
+        int error;    /* why its output cannot be had: -EFBIG (too long), ...; 0 if it can */
 } ChildResult;
 
 /**
@@ -43,5 +51,7 @@ Child *child_free(Child *child);
 /**
  * child_run() - run a command and wait for it; only for use before the daemon serves
  * @ret:  receives the result; free its output and errors
+ *
+ * Return: 0, -EFBIG (its output is longer than CHILD_OUTPUT_MAX), or as child_start().
  */
 int child_run(const char *const argv[], uint64_t timeout_usec, ChildResult *ret);

@@ -291,8 +291,8 @@ bool domains_can_match(const Domains *d) {
         return false;
 }
 
-size_t domains_n_tables(const Domains *d) {
-        size_t n = 0;
+unsigned domains_n_tables(const Domains *d) {
+        unsigned n = 0;
 
         for (size_t i = 0; i < d->n_items; i++)
                 n += d->items[i].kind == ITEM_TABLE;

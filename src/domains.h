@@ -49,8 +49,12 @@ DomainsAnswer domains_match(Domains *d, const char *site, const char **ret_why);
 /** domains_can_match() - is there a site that the list has? Not if it is empty, or only excludes */
 bool domains_can_match(const Domains *d);
 
-/** domains_n_tables() - how many tables the list has, those after its first error not counted */
-size_t domains_n_tables(const Domains *d);
+/**
+ * domains_n_tables() - how many tables the list has, those after its first error not counted
+ *
+ * So many may be asked at a time.
+ */
+unsigned domains_n_tables(const Domains *d);
 
 /**
  * domains_ask_table() - look a site up in one of them, whatever the list has before it

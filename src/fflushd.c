@@ -148,11 +148,13 @@ static int serve(const Settings *settings, const int *fds, unsigned n_fds) {
         if (sigprocmask(SIG_BLOCK, &mask, NULL) < 0)
                 return -errno;
         r = sd_event_default(&event);
+        log_attach(event);
         if (r >= 0)
                 r = server_new(event, settings, fds, n_fds, &server);
         if (r >= 0)
                 r = server_run(server);
         server_free(server);
+        log_attach(NULL);
         return r;
 }
 
@@ -164,6 +166,7 @@ int main(int argc, char *argv[]) {
         if (r >= 0)
                 return r;
         log_open();
+        (void) atexit(log_close);
         (void) umask(077);
         (void) signal(SIGPIPE, SIG_IGN);
         (void) signal(SIGXFSZ, SIG_IGN); /* a file too large is an error like others */
@@ -179,6 +182,7 @@ int main(int argc, char *argv[]) {
                 settings_free(&settings);
                 return r;
         }
+        log_set_names(settings.syslog_name, settings.instance);
         n_fds = take_listen_fds(fds);
         if (n_fds <= 0) {
                 log_message(LOG_ERR,

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 
-/* The journal: one structured entry for each decision an operator may ask about. */
+/* The journal: one structured entry for each decision an operator may ask about. To write one never
+ * waits: what nobody takes is lost, and counted, and the number is told when somebody does. */
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 #include <syslog.h>
+#include <systemd/sd-event.h>
 
 #include "request.h"
 
@@ -20,9 +22,9 @@
 #define LOG_ID_TABLE   "2751156ae50b4770a7086d6ccf689c35" /* an eligibility table failed */
 #define LOG_ID_TRIGGER "69ef0bdb94e24005b7d8754ba25febbe" /* qmgr was not woken */
 #define LOG_ID_CONFIG  "08f737cf37cd45e1bee4a1c68aaf7a27" /* configuration trouble */
-#define LOG_ID_HEALTH                                                                              \
-        "b6f1c1f0c2a14b8a9d5f0c9d7c3e4a61" /* the self-test: something is broken, or mended */
-#define LOG_ID_ADDED "5087cdea05314de0bd6ca476bd35f780" /* a record (debug level) */
+#define LOG_ID_ADDED   "5087cdea05314de0bd6ca476bd35f780" /* a record (debug level) */
+#define LOG_ID_LOST    "59acb62c2e074899b1e850026142309d" /* entries that nobody took */
+#define LOG_ID_HEALTH  "b6f1c1f0c2a14b8a9d5f0c9d7c3e4a61" /* self-test: broken, or mended */
 
 /* Who sent a request, by SO_PEERCRED. */
 typedef struct LogCaller {
@@ -52,6 +54,24 @@ typedef struct LogEvent {
  */
 void log_open(void);
 
+/**
+ * log_attach() - have what the journal does not take at once sent from this loop
+ * @event:  borrowed until the next call, with another one or NULL
+ */
+void log_attach(sd_event *event);
+
+/** log_close() - have the journal take what waits, for JOURNAL_CLOSE_MSEC at most */
+void log_close(void);
+
+/**
+ * log_set_names() - tell instances apart
+ * @syslog_name:    Postfix's parameter: SYSLOG_IDENTIFIER becomes "postfix-b/fflushd"
+ * @instance_name:  FFLUSHD_INSTANCE, or NULL for "postfix"
+ *
+ * Until this is called, both are those of the first instance.
+ */
+void log_set_names(const char *syslog_name, const char *instance_name);
+
 /** log_wanted() - are messages of this level shown? Ask before costly preparations. */
 bool log_wanted(int level);
 
@@ -69,5 +89,5 @@ void log_event(int level, const LogEvent *event, const char *format, ...)
 #define log_message(level, ...) log_event((level), NULL, __VA_ARGS__)
 
 /* How much is shown of what comes from outside, with escape_bytes(). */
-#define LOG_TEXT_MAX   30u  /* bytes of a client's or file's text (spec 5.3) */
-#define LOG_REASON_MAX 200u /* bytes of a client's reason */
+#define LOG_TEXT_MAX   30u /* bytes of a client's or file's text (spec 5.3) */
+#define LOG_REASON_MAX REQUEST_REASON_MAX

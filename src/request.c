@@ -139,12 +139,21 @@ static int decode_first(RequestDecoder *d, const char *s) {
         return decode_early_name(d, s);
 }
 
-static int decode_kind(RequestDecoder *d, const char *s) {
+/* The byte of the wake-up is also a name, as in flush(8). */
+static RequestKind find_kind(const char *s) {
         RequestKind kind;
 
+        if (streq(s, WAKE_UP))
+                return REQUEST_REFRESH;
         for (kind = 0; kind < _REQUEST_KIND_MAX; kind++)
                 if (streq(s, kinds[kind].wire))
                         break;
+        return kind;
+}
+
+static int decode_kind(RequestDecoder *d, const char *s) {
+        RequestKind kind = find_kind(s);
+
         if (kind == _REQUEST_KIND_MAX)
                 return malformed(d, "unknown request");
         d->kind = kind;
@@ -227,7 +236,30 @@ static int decode_eof(RequestDecoder *d) {
         return malformed(d, "closed in the middle of a request");
 }
 
+/* A request may wait for long, and of a long one little is needed. */
+static void keep_needed(RequestDecoder *d, bool has_reason) {
+        size_t offsets[3], max[3], n = 0;
+        size_t *from[3];
+
+        if (kinds[d->kind].has_site)
+                from[n++] = &d->site;
+        if (kinds[d->kind].has_id)
+                from[n++] = &d->queue_id;
+        for (size_t i = 0; i < n; i++)
+                max[i] = ATTR_LIST_MAX;
+        if (has_reason) {
+                max[n] = REQUEST_REASON_MAX + 1; /* so that it shows that there was more */
+                from[n++] = &d->reason;
+        }
+        for (size_t i = 0; i < n; i++)
+                offsets[i] = *from[i];
+        attr_reader_keep(&d->in, offsets, max, n);
+        for (size_t i = 0; i < n; i++)
+                *from[i] = offsets[i];
+}
+
 int request_decode(RequestDecoder *d, bool eof, Request *ret) {
+        bool has_reason;
         size_t offset;
         int r = 0;
 
@@ -240,10 +272,12 @@ int request_decode(RequestDecoder *d, bool eof, Request *ret) {
 
         if (d->limit > 0 && d->kind != REQUEST_SEND_SITE)
                 return malformed(d, "limit is for send_site only");
+        has_reason = d->reason > 0;
+        keep_needed(d, has_reason);
         *ret = (Request){.kind = d->kind,
                          .detail = d->detail,
                          .limit = d->limit,
-                         .reason = d->reason > 0 ? attr_reader_string(&d->in, d->reason) : NULL,
+                         .reason = has_reason ? attr_reader_string(&d->in, d->reason) : NULL,
                          .n_unknown = d->n_unknown};
         if (kinds[d->kind].has_site)
                 ret->site = attr_reader_string(&d->in, d->site);

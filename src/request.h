@@ -31,6 +31,8 @@ typedef enum RequestStatus {
         REQUEST_DENY = 4,  /* destination not eligible */
 } RequestStatus;
 
+#define REQUEST_REASON_MAX 200u /* bytes of a reason that are of use; of more, one more is had */
+
 typedef struct Request {
         RequestKind kind;
         const char *site;     /* add, send_site; as sent */

@@ -238,7 +238,7 @@ static JobResult step_open(Send *s) {
         Site *site = s->site;
         int r;
 
-        if (s->context->n_open >= SENDS_MAX)
+        if (s->context->n_open + s->context->n_kept >= SENDS_MAX)
                 return JOB_PAUSE;
         r = open_log(s);
         if (r == -EAGAIN)

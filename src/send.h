@@ -31,6 +31,7 @@ typedef struct SendContext {
         Jobs *jobs;
         Trigger *trigger;
         unsigned n_open;  /* sends that have their log open */
+        unsigned n_kept;  /* of SENDS_MAX, how many may not: descriptors are few */
         send_done_t done; /* called once for each send; @site->send is NULL by then */
         void *userdata;
 } SendContext;

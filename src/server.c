@@ -3,6 +3,8 @@
 #include "server.h"
 
 #include <assert.h>
+#include <limits.h>
+#include <malloc.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -11,9 +13,9 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <systemd/sd-daemon.h>
 #include <utlist.h>
 
+#include "notify.h"
 #include "reload.h"
 #include "send.h"
 #include "service.h"
@@ -22,8 +24,12 @@
 #define EVENTS_MAX        256 /* taken from the kernel at a time */
 #define ACCEPTS_MAX       64  /* connections in a row before what has arrived is worked on */
 #define CONNECTIONS_MAX   16384
-#define FDS_RESERVED      (SENDS_MAX + 64) /* for logs, children, the journal, triggers */
-#define FRESH_TRIES       3                /* to read from a new connection before it is watched */
+#define REQUESTS_MAX_MIB  16 /* of requests beyond ATTR_INLINE_SIZE, all connections together */
+#define REQUESTS_MAX      ((size_t) REQUESTS_MAX_MIB * 1024 * 1024)
+#define TRIM_MIN          (4u * 1024 * 1024) /* memory in use that is worth giving back at once */
+#define SENDS_SHARE       4u /* of descriptors that are left: one for a send, the others for clients */
+#define INHERITED_FDS_MAX 1024u /* how many are looked at, to find those that are open */
+#define FRESH_TRIES       3     /* to read from a new connection before it is watched */
 #define SPIN_USEC         20u   /* how long to look again before sleeping: a wake-up costs more */
 #define TURN_USEC         5000u /* then signals, timers and jobs have their turn */
 #define ACCEPT_PAUSE_USEC (100 * USEC_PER_MSEC) /* when accept(2) fails */
@@ -35,7 +41,10 @@
 #define LINGER_USEC       (1 * USEC_PER_SEC)
 #define DRAIN_USEC        (200 * USEC_PER_MSEC) /* without accepting, to find a moment to leave */
 #define DRAIN_AGAIN_USEC  (2 * USEC_PER_SEC)    /* then clients have their turn */
-#define LINGER_MAX        (4u * 1024 * 1024)    /* bytes read off a client that was refused */
+#define LATE_USEC         (1 * USEC_PER_SEC)    /* a timer that comes so late: we did not run */
+#define HALF_LINES_MAX    10u                   /* about half requests, in HALF_LINES_USEC */
+#define HALF_LINES_USEC   (10 * USEC_PER_SEC)
+#define LINGER_MAX        (4u * 1024 * 1024) /* bytes read off a client that was refused */
 
 typedef enum ConnectionState {
         CONNECTION_READING,
@@ -56,11 +65,14 @@ typedef struct Connection {
         size_t lingered;
         struct Connection *prev_open, *next_open;
         struct Connection *next_fresh;
+        struct Connection *prev_long, *next_long; /* if @n_held is not 0 */
+        size_t n_held;                            /* bytes allocated for its request */
         RequestDecoder decoder;
 } Connection;
 
 struct Server {
         sd_event *event;
+        Notify notify;
         const Settings *settings; /* in use; those after the first are the Reload's */
         Service *service;
         Reload *reload;
@@ -70,10 +82,16 @@ struct Server {
         unsigned n_listen_fds;
         bool listening;
         int epoll_fd;
-        sd_event_source *turn, *idle, *deadlines, *accept_again, *status, *drain, *stop;
+        sd_event_source *turn, *idle, *deadlines, *accept_again, *status, *drain, *stop,
+                *half_lines;
         Connection *connections, *spare;
         Connection *fresh, *last_fresh; /* accepted in this turn, not watched yet */
+        Connection *longs;              /* with a long request or a part of one, the oldest first */
+        size_t n_held;                  /* of all of them */
+        size_t peak;                    /* of memory for connections, since it was given back */
+        unsigned n_half_lines;          /* wanted about half requests, in this HALF_LINES_USEC */
         unsigned n_connections, connections_max;
+        unsigned fds_limit, fds_open; /* LimitNOFILE=, and what is open all the time */
         uint64_t n_requests;
         uint64_t active_usec; /* when something last happened */
         uint64_t max_idle;
@@ -104,6 +122,34 @@ static Connection *connection_of(Call *call) {
         return (Connection *) (void *) call;
 }
 
+/* For the next flood it is had anew; until then others may use it. */
+static void return_memory(Server *server) {
+        size_t used = server->n_held + server->n_connections * sizeof(Connection);
+
+        if (used > server->peak)
+                server->peak = used;
+        else if (server->peak > TRIM_MIN && used < server->peak / 4) {
+                (void) malloc_trim(0);
+                server->peak = used;
+        }
+}
+
+/* After anything that may change how much memory the request takes. */
+static void account(Connection *c) {
+        Server *server = c->server;
+        size_t n = c->decoder.in.size;
+
+        if (n == c->n_held)
+                return;
+        if (c->n_held == 0)
+                DL_APPEND2(server->longs, c, prev_long, next_long);
+        else if (n == 0)
+                DL_DELETE2(server->longs, c, prev_long, next_long);
+        server->n_held = server->n_held - c->n_held + n;
+        c->n_held = n;
+        return_memory(server);
+}
+
 /* One spare is kept: a client that comes again and again costs no allocation. */
 static void connection_close(Connection *c) {
         Server *server = c->server;
@@ -112,6 +158,8 @@ static void connection_close(Connection *c) {
         server->n_connections--;
         closep(&c->fd); /* takes it out of the epoll set as well */
         request_decoder_free(&c->decoder);
+        account(c);
+        return_memory(server);
         if (server->spare)
                 free(c);
         else
@@ -189,6 +237,8 @@ static void on_reply(Call *call) {
 /* Closing while the client still sends would destroy the reply it has not read yet. */
 static void linger(Connection *c) {
         c->state = CONNECTION_LINGERING;
+        request_decoder_free(&c->decoder);
+        account(c);
         c->linger_until_usec = now_usec() + LINGER_USEC;
         arm_deadlines(c->server, c->linger_until_usec);
         (void) shutdown(c->fd, SHUT_WR);
@@ -243,6 +293,7 @@ static int read_some(Connection *c) {
         int r;
 
         r = attr_reader_space(&c->decoder.in, &space, &n_space);
+        account(c);
         if (r < 0)
                 return r;
         n = recv(c->fd, space, n_space, MSG_DONTWAIT);
@@ -256,6 +307,7 @@ static int read_some(Connection *c) {
 static void decode(Connection *c, bool eof) {
         int r = request_decode(&c->decoder, eof, &c->call.request);
 
+        account(c);
         if (r > 0) {
                 c->state = CONNECTION_WORKING;
                 service_submit(c->server->service, &c->call);
@@ -321,20 +373,68 @@ static uint64_t deadline_of(const Connection *c) {
         return whole;
 }
 
+/* Thousands may end in one moment: a line for each would make journald suppress all that follows.
+ */
+static void log_half(Connection *c, const char *why) {
+        LogCaller *caller = &c->call.caller;
+        Server *server = c->server;
+
+        if (server->n_half_lines == 0) {
+                (void) sd_event_source_set_time_relative(server->half_lines, HALF_LINES_USEC);
+                (void) sd_event_source_set_enabled(server->half_lines, SD_EVENT_ONESHOT);
+        }
+        if (++server->n_half_lines > HALF_LINES_MAX)
+                return;
+        on_identify(&c->call);
+        log_event(LOG_WARNING, &(LogEvent){.message_id = LOG_ID_REFUSED, .caller = caller},
+                  "half a request%s: closed (uid %u, pid %d)", why, (unsigned) caller->uid,
+                  (int) caller->pid);
+}
+
+static void log_other_halves(Server *server) {
+        if (server->n_half_lines > HALF_LINES_MAX)
+                log_event(LOG_WARNING, &(LogEvent){.message_id = LOG_ID_REFUSED},
+                          "%u more half requests were closed",
+                          server->n_half_lines - HALF_LINES_MAX);
+        server->n_half_lines = 0;
+}
+
+static int on_half_lines(sd_event_source *source, uint64_t usec, void *userdata) {
+        (void) source;
+        (void) usec;
+        log_other_halves(userdata);
+        return 0;
+}
+
+/*
+ * Who began first has had the most time to go on. Not to be called while events of connections are
+ * gone through, as others than the one at hand are closed. Complete requests stay: they have been
+ * cut to what they need.
+ */
+static void make_room(Server *server) {
+        Connection *c, *tmp;
+
+        if (server->n_held <= REQUESTS_MAX)
+                return;
+        DL_FOREACH_SAFE2(server->longs, c, tmp, next_long) {
+                if (server->n_held <= REQUESTS_MAX)
+                        break;
+                if (c->state != CONNECTION_READING)
+                        continue;
+                log_half(c, ", and the memory for all of them is used up");
+                connection_close(c);
+        }
+}
+
 /* As flush(8): BAD for a client that never said anything, and nothing for half a request. */
 static void expire(Connection *c) {
-        if (c->state == CONNECTION_READING && c->decoder.in.n == 0)
+        if (c->state == CONNECTION_READING && c->decoder.in.n == 0) {
                 refuse(c, REQUEST_BAD, "nothing was sent in time");
-        else if (c->state == CONNECTION_READING) {
-                LogCaller *caller = &c->call.caller;
-
-                on_identify(&c->call);
-                log_event(LOG_WARNING, &(LogEvent){.message_id = LOG_ID_REFUSED, .caller = caller},
-                          "half a request and then nothing for too long: closed (uid %u, pid %d)",
-                          (unsigned) caller->uid, (int) caller->pid);
-                connection_close(c);
-        } else
-                connection_close(c);
+                return;
+        }
+        if (c->state == CONNECTION_READING)
+                log_half(c, " and then nothing for too long");
+        connection_close(c);
 }
 
 static void arm_deadlines(Server *server, uint64_t when) {
@@ -346,15 +446,19 @@ static void arm_deadlines(Server *server, uint64_t when) {
 }
 
 /* Looks at all connections, but no more often than the shortest time-out allows: the time of
- * the next look is never later than the first deadline then. */
+ * the next look is never later than the first deadline then. If this one is late itself, the
+ * process was frozen, or a disk was: what clients have sent meanwhile must be read first. */
 static int on_deadlines(sd_event_source *source, uint64_t usec, void *userdata) {
         Server *server = userdata;
         uint64_t now = now_usec(), next = USEC_INFINITY;
         Connection *c, *tmp;
 
         (void) source;
-        (void) usec;
         server->deadlines_usec = USEC_INFINITY;
+        if (now > usec + LATE_USEC) {
+                arm_deadlines(server, now + LATE_USEC);
+                return 0;
+        }
         DL_FOREACH_SAFE2(server->connections, c, tmp, next_open) {
                 uint64_t deadline = deadline_of(c);
 
@@ -577,6 +681,7 @@ static int look(Server *server, int fd) {
                 else
                         on_connection_event(ptr);
         }
+        make_room(server);
         return n > 0 ? accepted : -1;
 }
 
@@ -604,6 +709,7 @@ static bool try_fresh(Server *server) {
                 else
                         on_read(c, r);
         }
+        make_room(server);
         return found;
 }
 
@@ -674,14 +780,13 @@ static bool backlog_empty(const Server *server) {
 }
 
 static void notify_status(const Server *server) {
-        (void) sd_notifyf(0, "STATUS=%s%s%llu requests, %u open connections%s",
-                          server->settings->problems || server->troubled
-                                  ? "CONFIGURATION PROBLEM, see the journal. "
-                                  : "",
-                          service_findings(server->service) > 0 ? "BROKEN, see fflushctl status. "
-                                                                : "",
-                          (unsigned long long) server->n_requests, server->n_connections,
-                          server->stopping ? ", stopping" : "");
+        notify_send(&server->notify, "STATUS=%s%s%llu requests, %u open connections%s",
+                    server->settings->problems || server->troubled
+                            ? "CONFIGURATION PROBLEM, see the journal. "
+                            : "",
+                    service_findings(server->service) > 0 ? "BROKEN, see fflushctl status. " : "",
+                    (unsigned long long) server->n_requests, server->n_connections,
+                    server->stopping ? ", stopping" : "");
 }
 
 static int on_status(sd_event_source *source, uint64_t usec, void *userdata) {
@@ -735,6 +840,60 @@ static void announce_late(Server *server) {
                 (void) announce(c);
 }
 
+/* systemd sets a low soft limit for programs that use select(2). */
+static unsigned raise_fd_limit(void) {
+        struct rlimit limit;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+                return 0;
+        limit.rlim_cur = limit.rlim_max;
+        (void) setrlimit(RLIMIT_NOFILE, &limit); /* or what is allowed already has to do */
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+                return 0;
+        return limit.rlim_cur < UINT_MAX ? (unsigned) limit.rlim_cur : UINT_MAX;
+}
+
+static unsigned count_open_fds(unsigned limit) {
+        unsigned n = limit < INHERITED_FDS_MAX ? limit : INHERITED_FDS_MAX, n_open = 0;
+        struct pollfd fds[INHERITED_FDS_MAX];
+
+        for (unsigned i = 0; i < n; i++)
+                fds[i] = (struct pollfd){.fd = (int) i};
+        if (poll(fds, n, 0) < 0)
+                return n;
+        for (unsigned i = 0; i < n; i++)
+                n_open += !(fds[i].revents & POLLNVAL);
+        return n_open;
+}
+
+/* When all is open that stays open: how many more may be. */
+static void count_fds(Server *server) {
+        server->fds_limit = raise_fd_limit();
+        server->fds_open = count_open_fds(server->fds_limit);
+}
+
+/*
+ * What the work needs is kept back, whatever the limit: a client that was accepted is served, and
+ * who is not accepted yet waits in the backlog.
+ */
+static int share_fds(Server *server) {
+        unsigned needed = server->fds_open + service_fds(server->service), left, n_sends;
+
+        if (server->fds_limit < needed + 2) { /* one send, one client */
+                log_event(LOG_ERR, &(LogEvent){.message_id = LOG_ID_FAILED, .error = -EMFILE},
+                          "%u descriptors are allowed (LimitNOFILE=), at least %u are needed",
+                          server->fds_limit, needed + 2);
+                return -EMFILE;
+        }
+        left = server->fds_limit - needed;
+        n_sends = left / SENDS_SHARE;
+        n_sends = n_sends < 1 ? 1 : n_sends > SENDS_MAX ? SENDS_MAX : n_sends;
+        service_limit_sends(server->service, n_sends);
+        server->connections_max =
+                left - n_sends < CONNECTIONS_MAX ? left - n_sends : CONNECTIONS_MAX;
+        return 0;
+}
+
 static void set_max_idle(Server *server) {
         server->max_idle = server->settings->max_idle;
         if (server->under_systemd && server->max_idle < IDLE_USEC_MIN)
@@ -765,6 +924,9 @@ static int on_take(const Settings *settings, void *userdata) {
         free(TAKE_PTR(server->trouble));
         server->troubled = false;
         server->settings = settings;
+        log_set_names(settings->syslog_name, settings->instance);
+        (void) share_fds(
+                server); /* too few for more tables: it has been said, and clients may get FAIL */
         set_max_idle(server);
         if (settings->announce)
                 announce_late(server);
@@ -852,7 +1014,7 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si,
         if (server->stopping)
                 return 0;
         server->stopping = true;
-        (void) sd_notify(0, "STOPPING=1");
+        notify_send(&server->notify, "STOPPING=1");
         notify_status(server);
         update_listening(server);
         (void) sd_event_source_set_time_relative(server->stop, STOP_USEC);
@@ -870,21 +1032,6 @@ static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si,
 }
 
 /* ------------------------------------------------------------------------------------ set-up */
-
-/* systemd sets a low soft limit for programs that use select(2). */
-static unsigned raise_fd_limit(void) {
-        struct rlimit limit;
-
-        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-                return CONNECTIONS_MAX;
-        limit.rlim_cur = limit.rlim_max;
-        (void) setrlimit(RLIMIT_NOFILE, &limit);
-        if (limit.rlim_cur <= 2 * FDS_RESERVED)
-                return FDS_RESERVED / 2;
-        return limit.rlim_cur - FDS_RESERVED < CONNECTIONS_MAX
-                       ? (unsigned) limit.rlim_cur - FDS_RESERVED
-                       : CONNECTIONS_MAX;
-}
 
 static int add_timer(Server *server, sd_event_time_handler_t handler, sd_event_source **ret) {
         int r = sd_event_add_time(server->event, ret, CLOCK_MONOTONIC, 0, 10 * USEC_PER_MSEC,
@@ -911,13 +1058,15 @@ static int add_sources(Server *server) {
         if (r >= 0)
                 r = add_timer(server, on_stop_timeout, &server->stop);
         if (r >= 0)
+                r = add_timer(server, on_half_lines, &server->half_lines);
+        if (r >= 0)
                 r = sd_event_add_signal(server->event, NULL, SIGTERM, on_signal, server);
         if (r >= 0)
                 r = sd_event_add_signal(server->event, NULL, SIGINT, on_signal, server);
         if (r >= 0)
                 r = sd_event_add_signal(server->event, NULL, SIGHUP, on_hangup, server);
         if (r >= 0)
-                r = sd_event_set_watchdog(server->event, true);
+                r = notify_init(&server->notify, server->event);
         return r < 0 ? r : 0;
 }
 
@@ -929,10 +1078,10 @@ int server_new(sd_event *event, const Settings *settings, const int *listen_fds,
         if (!server)
                 return -ENOMEM;
         server->event = event;
+        server->notify.fd = -EBADF;
         server->settings = settings;
         server->listen_fds = listen_fds;
         server->n_listen_fds = n_fds;
-        server->connections_max = raise_fd_limit();
         server->deadlines_usec = USEC_INFINITY;
         server->under_systemd = getenv("NOTIFY_SOCKET");
         server->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -943,6 +1092,10 @@ int server_new(sd_event *event, const Settings *settings, const int *listen_fds,
                 r = service_new(event, settings, &callbacks, &server->service);
         if (r >= 0)
                 r = reload_new(event, settings, &reload_callbacks, server, &server->reload);
+        if (r >= 0) {
+                count_fds(server);
+                r = share_fds(server);
+        }
         if (r < 0) {
                 server_free(server);
                 return r;
@@ -958,7 +1111,7 @@ int server_run(Server *server) {
         if (server->settings->incomplete || server->settings->outdated)
                 reload_start(server->reload);
         update_listening(server);
-        (void) sd_notify(0, "READY=1");
+        notify_ready(&server->notify);
         notify_status(server);
         return sd_event_loop(server->event);
 }
@@ -970,6 +1123,7 @@ Server *server_free(Server *server) {
                 return NULL;
         DL_FOREACH_SAFE2(server->connections, c, tmp, next_open)
         connection_close(c);
+        log_other_halves(server);
         free(server->spare);
         service_free(server->service);
         reload_free(server->reload);
@@ -981,6 +1135,8 @@ Server *server_free(Server *server) {
         sd_event_source_disable_unref(server->status);
         sd_event_source_disable_unref(server->drain);
         sd_event_source_disable_unref(server->stop);
+        sd_event_source_disable_unref(server->half_lines);
+        notify_free(&server->notify);
         closep(&server->epoll_fd);
         free(server);
         return NULL;

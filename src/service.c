@@ -2,9 +2,11 @@
 
 #include "service.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <utlist.h>
 
+#include "child.h"
 #include "domains.h"
 #include "escape.h"
 #include "metrics.h"
@@ -13,6 +15,10 @@
 #include "selftest.h"
 #include "site.h"
 #include "util.h"
+
+#define FDS_OF_A_CALL                                                                              \
+        3u           /* most that one step of add, send_file, trigger or send has open at a time */
+#define FDS_SPARE 8u /* for reading a new configuration, and for directories left by an old one */
 
 struct Service {
         sd_event *event;
@@ -695,6 +701,18 @@ static int on_lock_retry(sd_event_source *source, uint64_t usec, void *userdata)
         (void) usec;
         write_adds(s);
         return 0;
+}
+
+unsigned service_fds(const Service *s) {
+        unsigned n_dirs = 1 + (s->queue.hashed[QUEUE_FLUSH] ? s->queue.hash_depth : 0);
+        unsigned n_children = 2 * domains_n_tables(s->domains) + 1; /* a self-test; postconf(1) */
+
+        return FDS_OF_A_CALL + n_dirs + n_children * CHILD_FDS + FDS_SPARE;
+}
+
+void service_limit_sends(Service *s, unsigned n) {
+        assert(n > 0 && n <= SENDS_MAX);
+        s->context.n_kept = SENDS_MAX - n;
 }
 
 bool service_outdated(const Service *s) {

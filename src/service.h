@@ -65,6 +65,16 @@ void service_step(Service *service);
 void service_refuse(Service *service, Call *call, RequestStatus status, const char *why,
                     const char *bytes, size_t n_bytes);
 
+/**
+ * service_fds() - how many descriptors its work needs at a time
+ *
+ * Without the logs of sends: SENDS_MAX, or what service_limit_sends() says.
+ */
+unsigned service_fds(const Service *service);
+
+/** service_limit_sends() - run no more at a time than @n, 1 to SENDS_MAX; further ones wait */
+void service_limit_sends(Service *service, unsigned n);
+
 /** service_outdated() - has a file of the configuration changed since it was read? */
 bool service_outdated(const Service *service);
 

@@ -46,6 +46,7 @@ typedef enum Index {
         TRIGGER_TIMEOUT,
         IPC_TIMEOUT,
         MAIL_VERSION,
+        SYSLOG_NAME,
         PROTOCOL_ANNOUNCEMENT,
         REQUEST_TIMEOUT,
         MAX_IDLE,
@@ -80,6 +81,7 @@ static const struct {
         [TRIGGER_TIMEOUT] = {"trigger_timeout", "10s", KIND_TIME, 's', true},
         [IPC_TIMEOUT] = {"ipc_timeout", "3600s", KIND_TIME, 's', true},
         [MAIL_VERSION] = {"mail_version", "", .postfix = true, .read_only = true},
+        [SYSLOG_NAME] = {"syslog_name", "postfix", .postfix = true, .read_only = true},
         [PROTOCOL_ANNOUNCEMENT] = {"protocol_announcement", "auto", KIND_ANNOUNCE},
         [REQUEST_TIMEOUT] = {"request_timeout", "100s", KIND_TIME, 's'},
         [MAX_IDLE] = {"max_idle", "100s", KIND_TIME, 's'},
@@ -513,6 +515,7 @@ static void fill_in(Settings *s) {
         s->incomplete = is_incomplete(s);
         s->hash_queue_names = s->text[HASH_QUEUE_NAMES];
         s->queue_service_name = s->text[QUEUE_SERVICE_NAME];
+        s->syslog_name = s->text[SYSLOG_NAME];
         s->postfix_config_directory = s->text[POSTFIX_CONFIG_DIRECTORY];
         s->announce = announces(s);
         (void) is_bool(s->text[SYNC], &s->sync); /* checked before */
@@ -537,7 +540,8 @@ static int set_defaults(Settings *s, const char *instance) {
                 return r;
         if (asprintf(&directory, "/etc/%s", instance) < 0)
                 return -ENOMEM;
-        return set_value(s, POSTFIX_CONFIG_DIRECTORY, directory, SOURCE_DEFAULT);
+        r = set_value(s, SYSLOG_NAME, instance, SOURCE_DEFAULT);
+        return r < 0 ? r : set_value(s, POSTFIX_CONFIG_DIRECTORY, directory, SOURCE_DEFAULT);
 }
 
 static int begin(Settings *s) {

@@ -16,6 +16,7 @@ typedef struct Settings {
         const char *fast_flush_domains;
         const char *hash_queue_names;
         const char *queue_service_name;
+        const char *syslog_name; /* without Postfix's word: "postfix", or the instance's name */
         const char *postfix_config_directory; /* "": there is no Postfix to ask */
         bool subdomains; /* fast_flush_domains is in parent_domain_matches_subdomains */
         bool announce;   /* protocol_announcement, with "auto" resolved */

@@ -19,6 +19,7 @@
 #define POSTMAP_USEC     (60 * USEC_PER_SEC) /* LDAP and SQL servers may be slow */
 #define POSTMAP_ARGS_MAX 8
 #define TABLE_ERROR_SIZE 256
+#define KEYS_MAX         (1024 * 1024) /* bytes of keys for one postmap(1); the rest waits */
 
 typedef struct Answer {
         UT_hash_handle hh;
@@ -164,18 +165,22 @@ static void write_site(const Table *t, const char *site, FILE *f) {
                 (void) fprintf(f, "%s\n", k);
 }
 
+/* Those of as many sites as fit: a site of 126 dots has 16 KiB of them. */
 static int write_keys(Table *t, char **ret, size_t *ret_n) {
+        long n_written = 0;
         char *text = NULL;
         FILE *f = open_memstream(&text, ret_n);
 
         if (!f)
                 return -ENOMEM;
-        for (Answer *a = t->answers; a; a = a->hh.next) {
+        for (Answer *a = t->answers; a && n_written < KEYS_MAX; a = a->hh.next) {
                 if (a->answer != TABLE_PENDING)
                         continue;
                 write_site(t, a->site, f);
                 if (a->another)
                         write_site(t, a->another, f);
+                a->asked = true;
+                n_written = ftell(f);
         }
         if (fclose(f) != 0) {
                 free(text);
@@ -250,7 +255,10 @@ static void set_error(Table *t, const ChildResult *result) {
                 text = result->errors ? result->errors : "";
         n = strcspn(text, "\n");
         (void) snprintf(said, sizeof said, "%.*s", (int) n, text);
-        if (n > 0) /* it may quote what a client sent */
+        if (result->error == -EFBIG)
+                (void) snprintf(t->error, sizeof t->error, "%s printed more than %d MiB",
+                                t->postmap[0], CHILD_OUTPUT_MAX_MIB);
+        else if (n > 0) /* it may quote what a client sent */
                 (void) escape_line(said, t->error, sizeof t->error);
         else
                 (void) snprintf(t->error, sizeof t->error, "%s ended with status %d", t->postmap[0],
@@ -320,9 +328,8 @@ int table_start(Table *t, sd_event *event, table_done_t done, void *userdata) {
                 fail_wanted(t, r);
                 return r;
         }
-        for (Answer *a = t->answers; a; a = a->hh.next)
-                if (a->answer == TABLE_PENDING)
-                        a->asked = true;
         t->n_wanted = 0;
+        for (Answer *a = t->answers; a; a = a->hh.next)
+                t->n_wanted += a->answer == TABLE_PENDING && !a->asked;
         return 0;
 }

@@ -77,6 +77,61 @@ START_TEST(an_offset_outlives_the_move_to_a_larger_buffer) {
 }
 END_TEST
 
+START_TEST(a_buffer_is_never_twice_what_it_holds) {
+        ck_assert_uint_eq(reader.size, 0);
+        for (size_t n = 0; n < ATTR_LIST_MAX; n++) {
+                ck_assert_int_eq(put("x", 1), 0);
+                ck_assert(reader.size <= 2 * reader.n);
+        }
+        ck_assert_uint_eq(reader.size, ATTR_LIST_MAX);
+        ck_assert_int_eq(put("x", 1), -EMSGSIZE);
+}
+END_TEST
+
+static const struct {
+        size_t n_waste, max;
+        const char *kept;
+} keeps[] = {
+        {0, 100, "second"}, /* was short: stays where it is */
+        {1000, 100, "second"}, {1000, 3, "sec"}, {1000, 6, "second"}, {1000, 0, ""},
+};
+
+START_TEST(what_is_kept_of_a_long_list_is_short) {
+        size_t offsets[2], dummy;
+        const size_t max[2] = {100, keeps[_i].max};
+
+        for (size_t i = 0; i < keeps[_i].n_waste; i++)
+                ck_assert_int_eq(put("", 1), 0);
+        ck_assert_int_eq(put("first\0second", 13), 0);
+        for (size_t i = 0; i < keeps[_i].n_waste; i++)
+                ck_assert_int_eq(attr_reader_next(&reader, &dummy), 1);
+        ck_assert_int_eq(attr_reader_next(&reader, &offsets[0]), 1);
+        ck_assert_int_eq(attr_reader_next(&reader, &offsets[1]), 1);
+        attr_reader_keep(&reader, offsets, max, 2);
+        ck_assert_uint_eq(reader.size, 0);
+        ck_assert_ptr_null(reader.heap);
+        ck_assert_str_eq(attr_reader_string(&reader, offsets[0]), "first");
+        ck_assert_str_eq(attr_reader_string(&reader, offsets[1]), keeps[_i].kept);
+}
+END_TEST
+
+START_TEST(what_is_kept_may_be_long_and_takes_no_more_than_that) {
+        char text[5000];
+        size_t offset, dummy;
+        const size_t max = ATTR_LIST_MAX;
+
+        memset(text, 'x', sizeof text);
+        text[sizeof text - 1] = '\0';
+        ck_assert_int_eq(put("name", 5), 0);
+        ck_assert_int_eq(put(text, sizeof text), 0);
+        ck_assert_int_eq(attr_reader_next(&reader, &dummy), 1);
+        ck_assert_int_eq(attr_reader_next(&reader, &offset), 1);
+        attr_reader_keep(&reader, &offset, &max, 1);
+        ck_assert_uint_eq(reader.size, sizeof text);
+        ck_assert_str_eq(attr_reader_string(&reader, offset), text);
+}
+END_TEST
+
 START_TEST(the_rest_is_what_has_not_been_taken) {
         size_t n;
 
@@ -138,6 +193,9 @@ int main(void) {
         tcase_add_test(tc, strings_are_taken_one_by_one);
         tcase_add_test(tc, a_string_may_come_byte_by_byte);
         tcase_add_test(tc, an_offset_outlives_the_move_to_a_larger_buffer);
+        tcase_add_test(tc, a_buffer_is_never_twice_what_it_holds);
+        tcase_add_loop_test(tc, what_is_kept_of_a_long_list_is_short, 0, ARRAY_SIZE(keeps));
+        tcase_add_test(tc, what_is_kept_may_be_long_and_takes_no_more_than_that);
         tcase_add_test(tc, the_rest_is_what_has_not_been_taken);
         tcase_add_test(tc, a_list_of_the_longest_length_fits_and_no_byte_more);
         tcase_add_test(tc, a_list_is_written_as_postfix_writes_it);

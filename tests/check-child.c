@@ -3,6 +3,7 @@
 #include "child.h"
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "spool.h"
@@ -34,7 +35,7 @@ static void teardown(void) {
 static void on_done(Child *child, const ChildResult *r, void *userdata) {
         ck_assert_ptr_eq(userdata, &result);
         ck_assert_ptr_nonnull(child);
-        result.status = r->status;
+        result = *r;
         result.output = r->output ? strdup(r->output) : NULL;
         result.errors = r->errors ? strdup(r->errors) : NULL;
         n_done++;
@@ -80,11 +81,49 @@ START_TEST(a_command_that_takes_too_long_is_killed) {
 }
 END_TEST
 
-/* As if the command had not been run: whoever trusts the status must not miss it. */
-START_TEST(output_without_end_is_a_failure) {
-        run("head -c 67108865 /dev/zero", "", LONG);
+static const char *const endless[] = {
+        "exec cat /dev/zero",
+        "exec cat /dev/zero >&2",
+        "trap '' XFSZ; cat /dev/zero; echo goes on; exit 0",
+};
+
+/* As if the command had not been run: whoever trusts the status must not miss it. It ends by
+ * itself, long before the time-out, as it can go no further. */
+START_TEST(output_without_end_is_a_failure_at_once) {
+        run(endless[_i], "", LONG);
         ck_assert_int_eq(result.status, 127);
-        ck_assert_ptr_null(result.output);
+        ck_assert_int_eq(result.error, -EFBIG);
+        ck_assert(!result.output || !result.errors);
+}
+END_TEST
+
+START_TEST(output_up_to_the_limit_is_had) {
+        run("head -c 8388607 /dev/zero; printf err >&2", "", LONG);
+        ck_assert_int_eq(result.status, 0);
+        ck_assert_int_eq(result.error, 0);
+        ck_assert_str_eq(result.errors, "err");
+}
+END_TEST
+
+/* The limit is the command's; it must not be lower than one that is there anyway. */
+START_TEST(only_the_command_has_a_limit_of_file_size) {
+        static const char *const argv[] = {"/bin/sh", "-c", "ulimit -f", NULL};
+        struct rlimit old, low, now;
+        int r;
+
+        ck_assert_int_eq(child_run(argv, LONG, &result), 0);
+        ck_assert_str_eq(result.output, "16384\n"); /* times 512 bytes */
+        ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &old), 0);
+        ck_assert_uint_gt(old.rlim_cur, CHILD_OUTPUT_MAX);
+        teardown();
+        low = (struct rlimit){.rlim_cur = 512, .rlim_max = old.rlim_max};
+        ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &low), 0);
+        r = child_run(argv, LONG, &result);
+        (void) getrlimit(RLIMIT_FSIZE, &now);
+        (void) setrlimit(RLIMIT_FSIZE, &old); /* the suite writes its results to a file */
+        ck_assert_int_eq(r, 0);
+        ck_assert_uint_eq(now.rlim_cur, 512);
+        ck_assert_str_eq(result.output, "1\n");
 }
 END_TEST
 
@@ -103,6 +142,7 @@ END_TEST
 START_TEST(a_command_can_be_waited_for) {
         static const char *const good[] = {"/bin/sh", "-c", "echo out; echo err >&2; exit 5", NULL};
         static const char *const slow[] = {"/bin/sleep", "1000", NULL};
+        static const char *const endless_one[] = {"/bin/cat", "/dev/zero", NULL};
         static const char *const missing[] = {"/nonexistent/program", NULL};
         int r;
 
@@ -114,6 +154,7 @@ START_TEST(a_command_can_be_waited_for) {
         ck_assert_int_eq(child_run(slow, 200 * USEC_PER_MSEC, &result), 0);
         ck_assert_int_eq(result.status, 128 + SIGKILL);
         teardown();
+        ck_assert_int_eq(child_run(endless_one, LONG, &result), -EFBIG);
         r = child_run(missing, LONG, &result); /* found out late in valgrind */
         ck_assert(r == -ENOENT || (r == 0 && result.status == 127));
 }
@@ -127,7 +168,9 @@ int main(void) {
         tcase_add_test(tc, a_command_has_little_of_our_environment);
         tcase_add_test(tc, a_signal_is_a_status_of_its_own);
         tcase_add_test(tc, a_command_that_takes_too_long_is_killed);
-        tcase_add_test(tc, output_without_end_is_a_failure);
+        tcase_add_loop_test(tc, output_without_end_is_a_failure_at_once, 0, ARRAY_SIZE(endless));
+        tcase_add_test(tc, output_up_to_the_limit_is_had);
+        tcase_add_test(tc, only_the_command_has_a_limit_of_file_size);
         tcase_add_test(tc, a_child_that_is_forgotten_ends);
         tcase_add_test(tc, a_command_can_be_waited_for);
         return run_case("child", tc);

@@ -524,6 +524,34 @@ START_TEST(a_table_behind_what_decides_is_not_asked) {
 }
 END_TEST
 
+/* 16 KiB of parents each. */
+START_TEST(keys_are_asked_in_portions_of_bounded_size) {
+        enum { N = 130, LENGTH = 252 };
+        char sites[N][LENGTH + 1];
+        struct stat st;
+        unsigned n_calls;
+
+        read_scripted_list("hash:x", true, "sed -n 's/$/\tok/p' <@/keys");
+        for (unsigned i = 0; i < N; i++) {
+                (void) snprintf(sites[i], sizeof sites[i], "%03u", i);
+                for (size_t k = 3; k < LENGTH; k++)
+                        sites[i][k] = k % 2 ? '.' : 'a';
+                sites[i][LENGTH] = '\0';
+                ck_assert_int_eq(domains_match(domains, sites[i], &why), DOMAINS_PENDING);
+        }
+        for (n_calls = 0; domains_match(domains, sites[N - 1], &why) == DOMAINS_PENDING;
+             n_calls++) {
+                ck_assert_int_eq(ask(1), 0);
+                ck_assert_int_eq(fstatat(spool_fd, "keys", &st, 0), 0);
+                ck_assert_int_le(st.st_size, (1024 + 16) * 1024);
+        }
+        ck_assert_uint_eq(n_calls, 2);
+        for (unsigned i = 0; i < N; i++)
+                ck_assert_int_eq(domains_match(domains, sites[i], &why), YES);
+        ck_assert_int_eq(ask(0), 0);
+}
+END_TEST
+
 START_TEST(many_sites_are_asked_in_one_call_and_the_answers_kept) {
         enum { N = 500 };
         char site[32];
@@ -738,6 +766,7 @@ static TCase *tables(void) {
         tcase_add_test(tc, a_postmap_that_is_missing_is_an_error);
         tcase_add_test(tc, an_excluded_table_excludes);
         tcase_add_test(tc, a_table_behind_what_decides_is_not_asked);
+        tcase_add_test(tc, keys_are_asked_in_portions_of_bounded_size);
         tcase_add_test(tc, many_sites_are_asked_in_one_call_and_the_answers_kept);
         tcase_add_test(tc, a_site_that_comes_while_the_table_is_asked_waits_for_the_next_call);
         tcase_add_test(tc, a_table_is_asked_only_for_what_those_before_it_do_not_have);

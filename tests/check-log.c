@@ -148,6 +148,7 @@ static const char *const fields[] = {
         "PRIORITY=6",
         "SYSLOG_FACILITY=2",
         "SYSLOG_IDENTIFIER=postfix/fflushd",
+        "FFLUSHD_INSTANCE=postfix",
         ("MESSAGE_ID=" LOG_ID_SENT),
         "FFLUSHD_REQUEST=send_site",
         "FFLUSHD_SITE=example.com",
@@ -196,8 +197,193 @@ START_TEST(a_message_in_the_journal_has_a_field_for_each_thing_it_is_about) {
         log_event(LOG_INFO, &event, "%s: %d", "example.com", 3);
         expect_fields(fd, ARRAY_SIZE(fields));
         log_message(LOG_INFO, "%s: %d", "example.com", 3);
-        expect_fields(fd, 4);
+        expect_fields(fd, 5);
         spool_expect("stderr", "");
+}
+END_TEST
+
+/* The next entry, ends in NUL; false: there is none. */
+static bool next_entry(int fd, char ret[static 8192]) {
+        ssize_t n = recv(fd, ret, 8191, MSG_DONTWAIT);
+
+        if (n < 0)
+                return false;
+        ret[n] = '\0';
+        return true;
+}
+
+static void expect_in_entry(int fd, const char *text) {
+        char entry[8192];
+
+        ck_assert(next_entry(fd, entry));
+        ck_assert_msg(strstr(entry, text), "%s\nis not in\n%s", text, entry);
+}
+
+START_TEST(an_instance_has_a_name_of_its_own_in_the_journal) {
+        _cleanup_close_ int fd = listen_as_journal();
+        char long_name[200];
+
+        if (fd < 0)
+                return;
+        log_set_names("postfix-b", "b");
+        log_message(LOG_INFO, "one");
+        expect_in_entry(fd, "\nSYSLOG_IDENTIFIER=postfix-b/fflushd\nFFLUSHD_INSTANCE=b\n");
+        log_set_names("", NULL);
+        log_message(LOG_INFO, "two");
+        expect_in_entry(fd, "\nSYSLOG_IDENTIFIER=postfix/fflushd\nFFLUSHD_INSTANCE=postfix\n");
+        log_set_names("a b\nPRIORITY=0", "x\ty");
+        log_message(LOG_INFO, "three");
+        expect_in_entry(fd, "\nSYSLOG_IDENTIFIER=a_b_PRIORITY=0/fflushd\nFFLUSHD_INSTANCE=x_y\n");
+        memset(long_name, 'n', sizeof long_name - 1);
+        long_name[sizeof long_name - 1] = '\0';
+        log_set_names(long_name, long_name);
+        log_message(LOG_INFO, "four");
+        expect_in_entry(fd, "nnn/fflushd\n");
+        log_set_names("postfix", NULL);
+}
+END_TEST
+
+START_TEST(a_line_end_in_a_message_does_not_begin_a_field) {
+        _cleanup_close_ int fd = listen_as_journal();
+
+        if (fd < 0)
+                return;
+        log_message(LOG_INFO, "one\nPRIORITY=0\n");
+        expect_in_entry(fd, "MESSAGE=one\\x0aPRIORITY=0\\x0a\nPRIORITY=6\n");
+}
+END_TEST
+
+enum { MANY = 20000 };
+
+static void log_many(void) {
+        for (unsigned i = 0; i < MANY; i++)
+                log_message(LOG_INFO, "entry %u", i);
+}
+
+/* Reads what has come. What came in order is counted in @n, what is told to be lost in @n_lost. */
+static void read_many(int fd, unsigned *n, unsigned long *n_lost) {
+        char entry[8192];
+
+        while (next_entry(fd, entry)) {
+                unsigned number;
+                unsigned long lost;
+
+                if (sscanf(entry, "MESSAGE=entry %u\n", &number) == 1) {
+                        ck_assert_uint_eq(number, *n + *n_lost);
+                        ++*n;
+                } else {
+                        ck_assert_int_eq(sscanf(entry, "MESSAGE=%lu entries were lost", &lost), 1);
+                        ck_assert_ptr_nonnull(strstr(entry, "\nPRIORITY=4\n"));
+                        ck_assert_ptr_nonnull(strstr(entry, "\nMESSAGE_ID=" LOG_ID_LOST "\n"));
+                        *n_lost += lost;
+                }
+        }
+}
+
+/* Were one of them to wait, the test would never end. */
+START_TEST(a_journal_that_takes_nothing_holds_up_nobody_and_is_told_what_was_lost) {
+        _cleanup_(sd_event_unrefp) sd_event *event = NULL;
+        _cleanup_close_ int fd = listen_as_journal();
+        unsigned long n_lost = 0;
+        unsigned n = 0;
+
+        if (fd < 0)
+                return;
+        ck_assert_int_ge(sd_event_new(&event), 0);
+        log_attach(event);
+        log_many();
+        while (n + n_lost < MANY) {
+                read_many(fd, &n, &n_lost);
+                ck_assert_int_ge(sd_event_run(event, 0), 0);
+        }
+        ck_assert_uint_gt(n_lost, 0);
+        ck_assert_uint_gt(n, 1000); /* a megabyte waits */
+        log_message(LOG_INFO, "entry %u", MANY);
+        read_many(fd, &n, &n_lost);
+        ck_assert_uint_eq(n + n_lost, MANY + 1);
+        log_attach(NULL);
+}
+END_TEST
+
+/* As at the start, before there is a loop. */
+START_TEST(what_waits_is_sent_when_the_next_entry_comes) {
+        _cleanup_close_ int fd = listen_as_journal();
+        unsigned long n_lost = 0;
+        unsigned n = 0;
+
+        if (fd < 0)
+                return;
+        for (unsigned i = 0; i < 800; i++) {
+                log_message(LOG_INFO, "entry %u", i);
+                if (i > 700)
+                        read_many(fd, &n, &n_lost);
+        }
+        read_many(fd, &n, &n_lost);
+        ck_assert_uint_eq(n, 800);
+        ck_assert_uint_eq(n_lost, 0);
+}
+END_TEST
+
+START_TEST(the_end_waits_for_the_journal_for_a_bounded_time) {
+        _cleanup_close_ int fd = listen_as_journal();
+        unsigned long n_lost = 0;
+        unsigned n = 0;
+        uint64_t start;
+
+        if (fd < 0)
+                return;
+        for (unsigned i = 0; i < 800; i++)
+                log_message(LOG_INFO, "entry %u", i);
+        start = now_usec();
+        log_close();
+        ck_assert_uint_lt(now_usec() - start, 20 * USEC_PER_SEC);
+        read_many(fd, &n, &n_lost);
+        ck_assert_uint_gt(n, 0);
+        ck_assert_uint_lt(n, 800);
+}
+END_TEST
+
+START_TEST(a_journal_that_is_started_anew_is_found) {
+        struct sockaddr_un sa = {.sun_family = AF_UNIX, .sun_path = "/run/systemd/journal/socket"};
+        int fd = listen_as_journal();
+
+        if (fd < 0)
+                return;
+        log_message(LOG_INFO, "one");
+        expect_in_entry(fd, "MESSAGE=one\n");
+        closep(&fd);
+        ck_assert_int_eq(unlink(sa.sun_path), 0);
+        log_message(LOG_INFO, "two"); /* waits */
+        fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        ck_assert_int_eq(bind(fd, (const struct sockaddr *) &sa, sizeof sa), 0);
+        log_message(LOG_INFO, "three");
+        expect_in_entry(fd, "MESSAGE=two\n");
+        expect_in_entry(fd, "MESSAGE=three\n");
+        closep(&fd);
+}
+END_TEST
+
+START_TEST(a_pipe_that_nobody_reads_holds_up_nobody) {
+        static char text[1 << 20];
+        _cleanup_close_ int old = dup(STDERR_FILENO);
+        int pipe_fds[2];
+        ssize_t n;
+
+        ck_assert_int_eq(pipe2(pipe_fds, O_CLOEXEC), 0);
+        ck_assert_int_ge(dup2(pipe_fds[1], STDERR_FILENO), 0);
+        log_many();
+        n = read(pipe_fds[0], text, sizeof text - 1);
+        ck_assert_int_gt(n, 0);
+        log_message(LOG_INFO, "after it");
+        n = read(pipe_fds[0], text, sizeof text - 1);
+        ck_assert_int_gt(n, 0);
+        ck_assert_int_ge(dup2(old, STDERR_FILENO), 0);
+        text[n] = '\0';
+        ck_assert_msg(strstr(text, " entries were lost while standard error did not take them\n"
+                                   "<6>after it\n"),
+                      "%s", text);
+        closep(&pipe_fds[0]);
+        closep(&pipe_fds[1]);
 }
 END_TEST
 
@@ -212,5 +398,12 @@ int main(void) {
         tcase_add_test(tc, a_very_long_message_is_one_line_cut_short);
         tcase_add_test(tc, a_journal_that_is_not_standard_error_is_not_used);
         tcase_add_test(tc, a_message_in_the_journal_has_a_field_for_each_thing_it_is_about);
+        tcase_add_test(tc, an_instance_has_a_name_of_its_own_in_the_journal);
+        tcase_add_test(tc, a_line_end_in_a_message_does_not_begin_a_field);
+        tcase_add_test(tc, a_journal_that_takes_nothing_holds_up_nobody_and_is_told_what_was_lost);
+        tcase_add_test(tc, what_waits_is_sent_when_the_next_entry_comes);
+        tcase_add_test(tc, the_end_waits_for_the_journal_for_a_bounded_time);
+        tcase_add_test(tc, a_journal_that_is_started_anew_is_found);
+        tcase_add_test(tc, a_pipe_that_nobody_reads_holds_up_nobody);
         return run_case("log", tc);
 }

@@ -86,7 +86,13 @@ static const struct {
         {BYTES("request\0bogus\0\0"), false, -EBADMSG, {0}},
         {BYTES("request\0refresh\0\0"), false, -EBADMSG, {0}},
         {BYTES("request\0Add\0site\0example.com\0queue_id\0ABC123\0\0"), false, -EBADMSG, {0}},
-        {BYTES("request\0W\0\0"), false, -EBADMSG, {0}}, /* ours: W is for wake-ups only */
+        /* the wake-up by name */
+        {BYTES("request\0W\0\0"), false, 1, {REQUEST_REFRESH, NULL, NULL, false, 0}},
+        {BYTES("request\0W\0"), false, 1, {REQUEST_REFRESH, NULL, NULL, false, 0}},
+        {BYTES("request\0W\0foo\0bar\0\0"), false, 1, {REQUEST_REFRESH, NULL, NULL, false, 0}},
+        {BYTES("request\0W"), false, 0, {0}},
+        {BYTES("request\0w\0\0"), false, -EBADMSG, {0}},
+        {BYTES("request\0WW\0\0"), false, -EBADMSG, {0}},
         /* 20-24 */
         {BYTES("Request\0add\0site\0example.com\0queue_id\0ABC123\0\0"), false, -EBADMSG, {0}},
         {BYTES("protocol\0queue_flush_protocol\0\0"), false, -EBADMSG, {0}},

@@ -462,6 +462,7 @@ START_TEST(a_further_instance_has_its_own_postfix_directory) {
         settings_free(&settings);
         ck_assert_int_eq(settings_load(NULL, "no-such-instance", &settings), 0);
         ck_assert_str_eq(settings.postfix_config_directory, "/etc/no-such-instance");
+        ck_assert_str_eq(settings.syslog_name, "no-such-instance");
         ck_assert(settings.incomplete);
         if (access(POSTCONF, X_OK) == 0)
                 ck_assert_ptr_nonnull(strstr(settings.problems, "/etc/no-such-instance"));

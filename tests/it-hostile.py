@@ -6,10 +6,11 @@ Whatever they do: honest clients are served within BOUND seconds meanwhile, memo
 stay bounded, the service goes on, and nothing outside of the queue directory is touched.
 
 FFLUSHD_SPRAY=1000000 is the long form of the first test; FFLUSHD_RACE is how many seconds files are
-swapped under a send.
+swapped under a send; FFLUSHD_HALF=16384 is as many half requests as can be.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -28,6 +29,7 @@ MEMORY_MAX = 64 << 20  # bytes, of a daemon with 10,000 connections; without san
 SPRAY = int(os.environ.get("FFLUSHD_SPRAY", 20000))
 RACE_SECONDS = float(os.environ.get("FFLUSHD_RACE", 3))
 N_IDLE = 10000
+N_HALF = int(os.environ.get("FFLUSHD_HALF", 4000))
 VALID_LOG = re.compile(r"[0-9a-z_DULRC]{2,253}|[0-9a-zU]Z")
 
 
@@ -219,6 +221,82 @@ def more_connections_than_are_taken_delay_others_for_no_longer_than_the_time_out
         took = time.monotonic() - start
     print("# served after %.1f s" % took)
     eq(spool.read("flush/honest_example"), b"A1\n")
+
+
+def send_what_is_taken(s, data):
+    """Without waiting for long, to a service that may hang up."""
+    s.settimeout(BOUND)
+    try:
+        s.sendall(data)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+
+
+@test
+def half_requests_share_one_budget(case):
+    raise_limit(N_HALF + 100)
+    spool, daemon = case.make(activation="hold")
+    serve_honest(daemon, spool)
+    fds, before = descriptors(daemon), memory(daemon)
+    half = b"request\0add\0site\0" + b"x" * 64000
+    mine = connect(daemon)  # began first and sends little: that is no reason to close it
+    mine.sendall(b"request\0add\0site\0")
+    with contextlib.ExitStack() as stack:
+        for i in range(N_HALF):
+            s = stack.enter_context(connect(daemon))
+            send_what_is_taken(s, half)
+            if i % (N_HALF // 20) == 0:
+                eq(ask(daemon, add("honest.example", "C%d" % i)), OK)
+                eq(ask(daemon, send_site("honest.example", ("reason", "y" * 60000))), OK)
+                check_memory(daemon)
+        print("# %.1f MiB with %d half requests" % (memory(daemon) / (1 << 20), N_HALF))
+        serve_honest(daemon, spool, 100)
+        check_memory(daemon)
+        # The newest are there, and may still end.
+        s.sendall(b"\0queue_id\0A1\0\0")
+        eq(harness.receive_all(s).removeprefix(ANNOUNCEMENT), DENY)
+        mine.sendall(b"mine.example\0queue_id\0A1\0\0")
+        eq(harness.receive_all(mine).removeprefix(ANNOUNCEMENT), OK)
+        mine.close()
+    harness.wait_for(lambda: descriptors(daemon) <= fds, "descriptors are left open")
+    if not has_sanitizer(daemon):
+        harness.wait_for(lambda: memory(daemon) < before + (4 << 20), "memory is not returned")
+        print("# %.1f MiB before, %.1f MiB after" % (before / (1 << 20), memory(daemon) / (1 << 20)))
+    lines = [line for line in daemon.journal() if "half a request" in line]
+    eq(len(lines) > 0, True)
+    if len(lines) > N_HALF / 4:
+        raise AssertionError("%d lines" % len(lines))
+    daemon.stop()
+    told = [line for line in daemon.journal() if "half" in line]
+    more = sum(int(m.group(1)) for line in told
+               if (m := re.search(r">(\d+) more half requests were closed", line)))
+    n_closed = more + sum("half a request" in line for line in told)
+    if not N_HALF - 256 - 20 <= n_closed <= N_HALF:  # 256 of 64 KiB stay
+        raise AssertionError("%d of %d are told to have been closed" % (n_closed, N_HALF))
+
+
+@test
+def long_requests_that_wait_cost_no_more_than_short_ones(case):
+    """Complete, with a reason of 60,000 bytes, for a log that somebody has locked."""
+    n = 2000
+    raise_limit(n + 100)
+    spool, daemon = case.make(activation="hold")
+    serve_honest(daemon, spool)
+    spool.log("locked_example", b"A1\n")
+    with open(spool.join("flush/locked_example"), "rb") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        with contextlib.ExitStack() as stack:
+            waiting = []
+            for _ in range(n):
+                s = stack.enter_context(connect(daemon))
+                s.sendall(send_site("locked.example", ("reason", "y" * 60000)))
+                waiting.append(s)
+            serve_honest(daemon, spool, 100)
+            check_memory(daemon)
+            print("# %.1f MiB" % (memory(daemon) / (1 << 20)))
+            fcntl.flock(f, fcntl.LOCK_UN)
+            for s in waiting:
+                eq(harness.receive_all(s).removeprefix(ANNOUNCEMENT), OK)
 
 
 @test

@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import json
 import re
+import resource
 import select
 import stat
 import threading
@@ -554,6 +555,41 @@ def a_dribbling_client_is_closed_by_the_time_for_the_whole_request(t):
         eq(receive_all(s).removeprefix(ANNOUNCEMENT), b"")
 
 
+def connect_when_there_is_room(d):
+    """In the backlog, which one thousand clients can fill."""
+    while True:
+        try:
+            return d.connect()
+        except BlockingIOError:
+            time.sleep(0.001)
+
+
+@test
+def what_came_while_the_daemon_was_frozen_is_not_too_late(t):
+    """So many that they are not all read in one turn, after which deadlines are looked at."""
+    n = 3000
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < n + 100:
+        raise Skip("no more than %d descriptors" % hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n + 100, hard))
+    spool, d = t.make(activation="hold", request_timeout="8s")
+    request = add("frozen.example", "A1")
+    clients = []
+    for _ in range(n):
+        s = connect_when_there_is_room(d)
+        s.sendall(request[:20])
+        clients.append(s)
+    eq(d.exchange(add("other.example", "A1")), OK)  # all of them have been accepted
+    os.kill(d.process.pid, signal.SIGSTOP)
+    for s in clients:
+        s.sendall(request[20:])
+    time.sleep(10)  # longer than request_timeout
+    os.kill(d.process.pid, signal.SIGCONT)
+    for s in clients:
+        with s:
+            eq(receive_all(s).removeprefix(ANNOUNCEMENT), OK)
+
+
 @test
 def clients_that_hang_up_early_are_served_all_the_same(t):
     spool, d = t.make()
@@ -641,6 +677,20 @@ def a_table_that_fails_is_a_failure_and_the_journal_says_why(t):
     eq(d.exchange(add("other.example", "A1")), FAIL)
     eq(d.exchange(send_site("last.example")), FAIL)
     assert re.search("table texthash:/nonexistent/map.*No such file", d.stderr()), d.stderr()
+
+
+@test
+def a_table_that_prints_too_much_is_a_failure(t):
+    needs_postmap()
+    table = os.path.join(t.base, "table")
+    with open(table, "w") as f:
+        f.write("/^large/ %s\n/^small/ ok\n" % ("x" * (9 << 20)))
+    os.utime(table, (0, 0))
+    _, d = t.make(fast_flush_domains="regexp:%s" % table)
+    eq(d.exchange(add("small.example", "A1")), OK)
+    eq(d.exchange(add("large.example", "A1")), FAIL)
+    assert re.search("table regexp:.*: /.*/postmap printed more than 8 MiB", d.stderr()), d.stderr()
+    eq(d.exchange(add("small.example", "A2")), OK)
 
 
 @test
@@ -1093,6 +1143,74 @@ def a_connection_keeps_an_idle_daemon(t):
     eq(d.process.wait(TIMEOUT), 0)
 
 
+def limited(d, n):
+    """Restart it with so many descriptors at most."""
+    d.stop()
+    d.command = ["prlimit", "--nofile=%d:%d" % (n, n)] + d.command
+    d.start()
+
+
+@test
+def with_few_descriptors_whoever_is_accepted_is_served(t):
+    for n in (34, 40, 64, 128):
+        spool, d = t.make(activation="hold")
+        limited(d, n)
+        d.exchange(REFRESH)
+        clients = [d.connect() for _ in range(2 * n)]  # silent at first: some in the backlog
+        for i, s in enumerate(clients):
+            s.sendall(add("site%d.example" % (i % 7), "A%d" % i))
+        for s in clients:
+            with s:
+                eq(receive_all(s).removeprefix(ANNOUNCEMENT), OK, "%d descriptors" % n)
+        eq(sum(len(lines(spool, "site%d_example" % i)) for i in range(7)), 2 * n)
+        eq([line for line in d.journal() if line[1] in "01234"], [])
+
+
+@test
+def with_few_descriptors_sends_and_refreshes_work_as_well(t):
+    needs_postmap()
+    table = os.path.join(t.base, "table")
+    with open(table, "w") as f:
+        f.write("/example$/ ok\n")
+    os.utime(table, (0, 0))
+    for n in (44, 64, 128):
+        spool, d = t.make(activation="hold", hash_queue_names="deferred, flush", hash_queue_depth="2",
+                          fast_flush_domains="regexp:" + table)
+        limited(d, n)
+        names = ["site%d_example" % i for i in range(2 * n)]
+        for name in names:
+            spool.put("flush/s/i/" + name, 0o600, b"A1\nA2\n", mtime=-14 * 3600)
+        silent = [d.connect() for _ in range(n)]
+        clients = [d.connect() for _ in names]
+        for name, s in zip(names, clients):
+            s.sendall(send_site(name.replace("_", ".")) if name[4] in "13579" else
+                      add(name.replace("_", "."), "A3"))
+        refresh = Asking(d, REFRESH)
+        for s in silent:
+            s.close()
+        for s in clients:
+            with s:
+                eq(receive_all(s).removeprefix(ANNOUNCEMENT), OK, "%d descriptors" % n)
+        eq(refresh.reply(), OK)
+        wait_for(lambda: any("refresh: " in line for line in d.journal()), "no end of the refresh")
+        eq([line for line in d.journal() if line[1] in "01234"], [])
+
+
+@test
+def too_few_descriptors_are_refused_at_the_start(t):
+    spool, d = t.make(activation="hold")
+    d.stop()
+    d.command = ["prlimit", "--nofile=20:20"] + d.command
+    d.start()
+    eq(d.process.wait(TIMEOUT), 71)
+    said = re.search(r"20 descriptors are allowed \(LimitNOFILE=\), at least (\d+) are needed",
+                     d.stderr())
+    assert said and int(said.group(1)) <= 32, d.stderr()
+    d.command[1] = "--nofile=%s:%s" % (said.group(1), said.group(1))
+    d.start()
+    eq(d.exchange(add("example.com", "A1")), OK)
+
+
 @test
 def systemd_is_told(t):
     path = os.path.join(t.base, "notify")
@@ -1113,6 +1231,30 @@ def systemd_is_told(t):
         while "STOPPING=1" not in told:
             told |= set(notify.recv(4096).decode().split("\n"))
         eq(d.process.wait(TIMEOUT), 0)
+
+
+@test
+def a_notify_socket_that_takes_nothing_holds_up_nobody(t):
+    path = os.path.join(t.base, "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(path)
+        os.chmod(path, 0o666)
+        notify.settimeout(TIMEOUT)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.setblocking(False)
+            try:
+                while True:
+                    other.sendto(b"X=1", path)
+            except BlockingIOError:
+                pass
+            _, d = t.make(activation="hold", env={
+                "NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1000000"})
+            start = time.monotonic()
+            while time.monotonic() < start + 2.5:  # two pings and two lines of status
+                eq(d.exchange(add("example.com", "A1")), OK)
+        told = set()
+        while not {"WATCHDOG=1", "READY=1"} <= told:  # READY=1 is not lost: the start waits for it
+            told |= set(notify.recv(4096).decode().split("\n"))
 
 
 @test
@@ -1159,8 +1301,9 @@ def group_commit_writes_to_the_disk_before_it_answers(t):
 # ------------------------------------------------------------------------------- the journal
 
 
-def journal_entries(t, requests, environment):
-    """Run requests with a journal socket of our own, in a mount namespace: fields of each entry."""
+def beside_a_journal(t, work, environment=(), **settings):
+    """Do work(spool, daemon, journal) with a journal socket of our own, in a mount namespace; its
+    result, by way of JSON."""
     if os.getuid() != 0:
         raise Skip("needs root for a mount namespace")
     read_fd, write_fd = os.pipe()
@@ -1179,35 +1322,67 @@ def journal_entries(t, requests, environment):
             with open(os.path.join(t.base, "1-stderr"), "w") as f:
                 st = os.fstat(f.fileno())
             case = Case()
-            spool, d = case.make(activation="hold", fast_flush_domains="example.com",
-                                 env=environment)
+            spool, d = case.make(activation="hold", env=dict(environment), **settings)
             d.stop()
             d.stderr_path = f.name
             d.env["JOURNAL_STREAM"] = "%d:%d" % (st.st_dev, st.st_ino)
             d.start()
-            spool.put("deferred/A/ABC123")
-            for request in requests:
-                d.exchange(request)
-            d.stop()
+            result = json.dumps(work(spool, d, journal))
             case.close()
-            journal.setblocking(False)
-            while True:
-                try:
-                    os.write(write_fd, journal.recv(65536) + b"\0")
-                except BlockingIOError:
-                    break
+            os.write(write_fd, result.encode())
             os._exit(0)
         except BaseException:
             traceback.print_exc()
             os._exit(1)
     os.close(write_fd)
     with os.fdopen(read_fd, "rb") as f:
-        entries = f.read().decode().split("\0")[:-1]
+        result = f.read()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == 77:
         raise Skip("no mount namespaces here")
     eq(code, 0)
-    return [dict(line.split("=", 1) for line in e.splitlines()) for e in entries]
+    return json.loads(result)
+
+
+def read_journal(journal):
+    """What has come: the fields of each entry."""
+    entries = []
+    while True:
+        try:
+            entry = journal.recv(65536, socket.MSG_DONTWAIT).decode()
+        except BlockingIOError:
+            return entries
+        entries.append(dict(line.split("=", 1) for line in entry.splitlines()))
+
+
+def journal_entries(t, requests, environment):
+    """Run requests with a journal of our own: fields of each entry."""
+    def work(spool, d, journal):
+        spool.put("deferred/A/ABC123")
+        for request in requests:
+            d.exchange(request)
+        d.stop()
+        return read_journal(journal)
+    return beside_a_journal(t, work, environment, fast_flush_domains="example.com")
+
+
+@test
+def a_journal_that_takes_nothing_holds_up_no_request(t):
+    n = 6000
+
+    def work(spool, d, journal):
+        for i in range(n):
+            eq(d.exchange(send_site("no.test")), DENY)
+            eq(d.exchange(add("example.com", "A%d" % i)), OK)
+        eq(len(lines(spool, "example_com")), n)
+        entries = read_journal(journal)
+        while not any("were lost" in e["MESSAGE"] for e in entries):
+            entries += read_journal(journal)
+        return entries
+    entries = beside_a_journal(t, work, fast_flush_domains="example.com")
+    lost = [e for e in entries if "were lost" in e["MESSAGE"]]
+    eq(sum(int(e["MESSAGE"].split()[0]) for e in lost) + len(entries) - len(lost), n)
+    eq({e["PRIORITY"] for e in lost}, {"4"})
 
 
 @test

@@ -4,10 +4,12 @@
 commands. More cases are in the modules that are imported here; all share one guest (booted.py).
 """
 
+import booted_limits
 from booted import *
 import booted_hosts  # noqa: F401
 import booted_health  # noqa: F401
 import booted_layout  # noqa: F401
+import booted_limits  # noqa: F401
 import booted_names  # noqa: F401
 import booted_reload  # noqa: F401
 

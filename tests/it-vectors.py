@@ -450,6 +450,9 @@ REQUESTS = [
     V("27c", b"WW", BAD, before=OLD, eof=True, log=W, ours=UNKNOWN),
     V("28a", b"W\0\0", OK, FLUSHED, before=OLD, trig=b"I", ours=FIRST_STRING + " (flush(8): BAD)"),
     V("28b", b"W\n\0", BAD, before=OLD, log=W),
+    V("28c", b"request\0W\0\0", OK, FLUSHED, before=OLD, trig=b"I"),
+    V("28d", b"request\0W\0", OK, FLUSHED, before=OLD, trig=b"I"),
+    V("28e", b"request\0w\0\0", BAD, before=OLD, log=W, ours=UNKNOWN),
     V(29, b"", BAD, eof=True,
       ours="a whole reply, not its last three bytes; nothing in the journal about a probe"),
 
