@@ -4,7 +4,6 @@
 commands. More cases are in the modules that are imported here; all share one guest (booted.py).
 """
 
-import booted_limits
 from booted import *
 import booted_hosts  # noqa: F401
 import booted_health  # noqa: F401
