@@ -23,7 +23,9 @@ typedef struct SendResult {
 
 typedef void (*send_done_t)(Site *site, const SendResult *result, void *userdata);
 
-#define SENDS_MAX 64u /* at a time; further ones wait. Each has a descriptor and 64 KiB. */
+#define SENDS_MAX    64u     /* at a time; more wait. Each has a descriptor and up to 128 KiB. */
+#define SEND_IDS_MAX 524288u /* IDs that all of them remember together; at 32 to 48 bytes each */
+#define SEND_IDS_MIN 4096u   /* but each of them so many, whatever the others do */
 
 /* What a send works with. */
 typedef struct SendContext {
@@ -32,6 +34,7 @@ typedef struct SendContext {
         Trigger *trigger;
         unsigned n_open;  /* sends that have their log open */
         unsigned n_kept;  /* of SENDS_MAX, how many may not: descriptors are few */
+        unsigned n_ids;   /* that they may remember */
         send_done_t done; /* called once for each send; @site->send is NULL by then */
         void *userdata;
 } SendContext;
@@ -47,6 +50,10 @@ typedef struct SendContext {
  * adds are written meanwhile. Records stay whose message is in active, on hold, or could not
  * be moved, and all of them if somebody else (flush(8)) changed the log meanwhile: then nobody
  * knows which of them are new.
+ *
+ * No step is long and the memory is bounded, however large the log. Duplicates of IDs that cannot
+ * be remembered are looked at like others: one whose message waits in incoming counts as duplicate,
+ * and one that was moved, tried and deferred again meanwhile is moved again.
  *
  * Return: 0, or -ENOMEM.
  * Source: spec 5.3; DESIGN: "the log as it was when the request came".

@@ -17,6 +17,8 @@
 #define OPEN_TRIES 10
 
 #define COPY_SIZE  16384u
+/* Cut off a log at once: a millisecond of freeing blocks. Longer than any line. */
+#define CUT_SIZE (4 * 1024 * 1024)
 
 static int check_file(const struct stat *st) {
         if (S_ISDIR(st->st_mode))
@@ -279,47 +281,172 @@ static int read_fully(const SiteLog *log, char *buf, size_t n, off_t offset) {
         return 0;
 }
 
-static int move_to_front(SiteLog *log, size_t n_prefix, const char *keep, size_t n_keep,
-                         bool sync) {
-        _cleanup_free_ char *stay = NULL;
-        size_t n_tail, n;
+/* Appended and, if asked for, on the disk; or not there. */
+static int append_safely(SiteLog *log, const char *data, size_t n, bool sync) {
+        off_t size = log->st.st_size;
+        int r = append(log, data, n);
+
+        if (r == 0 && sync) {
+                r = RET_NERRNO(fdatasync(log->fd));
+                if (r < 0) {
+                        (void) ftruncate(log->fd, size);
+                        restat(log);
+                }
+        }
+        return r;
+}
+
+/* How much of it is whole lines; all of it, if no line ends there. */
+static size_t count_whole_lines(const char *text, size_t n) {
+        const char *newline = memrchr(text, '\n', n);
+
+        return newline ? (size_t) (newline - text) + 1 : n;
+}
+
+/* The next of what stays, up to @end, as whole lines. Return: how many bytes, or a negative errno.
+ */
+static ssize_t read_lines(const SiteLog *log, const SiteLogRemoval *removal, off_t end, char *buf,
+                          size_t size) {
+        size_t n = end - removal->from < (off_t) size ? (size_t) (end - removal->from) : size;
+        int r = read_fully(log, buf, n, removal->from);
+
+        return r < 0 ? r : (ssize_t) count_whole_lines(buf, n);
+}
+
+int sitelog_begin_removal(SiteLog *log, size_t n_prefix, char *buf, size_t n_keep, bool sync,
+                          SiteLogRemoval *ret) {
+        off_t end = log->st.st_size;
+        ssize_t n = 0;
         int r;
 
+        assert(n_prefix > 0 && (off_t) n_prefix <= end);
+        assert(n_keep <= n_prefix && n_keep < SITELOG_SLICE);
+
+        *ret = (SiteLogRemoval){.from = (off_t) n_prefix};
+        if (n_keep == 0 && ret->from == end)
+                return 0;
         r = end_last_line(log);
         if (r < 0)
                 return r;
-        n_tail = (size_t) log->st.st_size - n_prefix;
-        n = n_keep + n_tail;
-        stay = malloc(n);
-        if (!stay)
-                return -ENOMEM;
-        if (n_keep > 0)
-                memcpy(stay, keep, n_keep);
-        r = read_fully(log, stay + n_keep, n_tail, (off_t) n_prefix);
+        end = log->st.st_size;
+        /* It is written over only by what is there twice: too short, it takes in what is next. */
+        if (n_prefix < SITELOG_SLICE || n_keep + (size_t) (end - ret->from) <= SITELOG_SLICE) {
+                n = read_lines(log, ret, end, buf + n_keep, SITELOG_SLICE - n_keep);
+                ret->again = ret->from + n < end ? end : 0;
+        } else if (n_keep > 0 && buf[n_keep - 1] != '\n')
+                n = sitelog_read(log, buf + n_keep, 1, ret->from); /* the end of its line */
+        if (n < 0)
+                return (int) n;
+        r = append_safely(log, buf, n_keep + (size_t) n, sync);
+        ret->from += n;
+        restat(log);
+        return r;
+}
+
+/* Keeps the order of what stays. Without room for that, the order is given up. */
+static ssize_t append_again(SiteLog *log, SiteLogRemoval *removal, char *buf, bool sync) {
+        ssize_t n = read_lines(log, removal, removal->again, buf, SITELOG_SLICE);
+        int r;
+
+        if (n < 0)
+                return n;
+        r = append_safely(log, buf, (size_t) n, sync);
         if (r == 0)
-                r = append(log, stay, n);
+                removal->from += n;
+        if (r < 0 || removal->from == removal->again)
+                removal->again = 0;
+        return n;
+}
+
+static ssize_t move_to_front(SiteLog *log, SiteLogRemoval *removal, char *buf, bool sync) {
+        off_t gap = removal->from - removal->to;
+        size_t size = gap < (off_t) SITELOG_SLICE ? (size_t) gap : SITELOG_SLICE;
+        ssize_t n = read_lines(log, removal, log->st.st_size, buf, size);
+        int r;
+
+        if (n < 0)
+                return n;
+        r = write_fully(log, buf, (size_t) n, removal->to);
         if (r == 0 && sync)
                 r = RET_NERRNO(fdatasync(log->fd));
-        if (r == 0)
-                r = write_fully(log, stay, n, 0);
-        if (r == 0 && sync)
-                r = RET_NERRNO(fdatasync(log->fd));
-        if (r == 0)
-                r = RET_NERRNO(ftruncate(log->fd, (off_t) n));
+        if (r < 0)
+                return r;
+        removal->to += n;
+        removal->from += n;
+        return n;
+}
+
+/* From the end, and not all of much at once: to free the blocks takes time. Return: how many bytes
+ * are gone if there are more, 0 if not, or a negative errno. */
+static ssize_t cut(SiteLog *log, SiteLogRemoval *removal) {
+        bool all = removal->from - removal->to <= 2 * CUT_SIZE;
+
+        removal->from = all ? removal->to : removal->from - CUT_SIZE;
+        log->st.st_size = removal->from;
+        log->ends_line = all;
+        if (ftruncate(log->fd, removal->from) < 0)
+                return -errno;
+        return all ? 0 : CUT_SIZE;
+}
+
+static ssize_t advance(SiteLog *log, SiteLogRemoval *removal, char *buf, bool sync) {
+        if (removal->from < removal->again)
+                return append_again(log, removal, buf, sync);
+        if (removal->from < log->st.st_size)
+                return move_to_front(log, removal, buf, sync);
+        return cut(log, removal);
+}
+
+int sitelog_go_on_removal(SiteLog *log, SiteLogRemoval *removal, char *buf, bool sync) {
+        size_t n_done = 0;
+        ssize_t n;
+
+        do {
+                n = advance(log, removal, buf, sync);
+                n_done += n > 0 ? (size_t) n : 0;
+        } while (n > 0 && n_done < SITELOG_SLICE);
+        restat(log);
+        return n > 0 ? 1 : (int) n;
+}
+
+/* What stays, but for its end, appended; then there is less. */
+static int append_most(SiteLog *log, const char **keep, size_t *n_keep, bool sync) {
+        int r = end_last_line(log);
+
+        while (r == 0 && *n_keep >= SITELOG_SLICE) {
+                size_t n = count_whole_lines(*keep, SITELOG_SLICE - 1);
+
+                r = append_safely(log, *keep, n, sync);
+                *keep += n;
+                *n_keep -= n;
+        }
         return r;
 }
 
 int sitelog_replace_prefix(SiteLog *log, size_t n_prefix, const char *keep, size_t n_keep,
                            bool sync) {
-        int r;
+        off_t size = log->st.st_size;
+        char buf[SITELOG_SLICE];
+        SiteLogRemoval removal;
+        int r = 0;
 
-        assert(n_prefix <= (size_t) log->st.st_size && n_keep <= n_prefix);
-
-        if (n_keep == 0 && n_prefix == (size_t) log->st.st_size)
-                r = RET_NERRNO(ftruncate(log->fd, 0));
-        else
-                r = move_to_front(log, n_prefix, keep, n_keep, sync);
-        restat(log);
+        if (n_prefix == 0)
+                return 0;
+        if (n_keep >= SITELOG_SLICE)
+                r = append_most(log, &keep, &n_keep, sync);
+        if (r == 0) {
+                if (n_keep > 0)
+                        memcpy(buf, keep, n_keep);
+                r = sitelog_begin_removal(log, n_prefix, buf, n_keep, sync, &removal);
+        }
+        if (r < 0) {
+                (void) ftruncate(log->fd, size);
+                restat(log);
+                return r;
+        }
+        do
+                r = sitelog_go_on_removal(log, &removal, buf, sync);
+        while (r > 0);
         return r;
 }
 

@@ -93,20 +93,54 @@ int sitelog_append(const Queue *q, SiteLog *log, const char *lines, size_t n, bo
  */
 ssize_t sitelog_read(const SiteLog *log, char *buf, size_t size, off_t offset);
 
+#define SITELOG_SLICE 65536u /* bytes that are read or written at a time */
+
+/* The removal of what is in front of a log. Bytes from @to to @from are of no more use; what is
+ * behind them stays, and moves to @to. */
+typedef struct SiteLogRemoval {
+        off_t to, from;
+        off_t again; /* what is before this is written once more at the end first */
+} SiteLogRemoval;
+
 /**
- * sitelog_replace_prefix() - remove the first @n_prefix bytes of a locked log, put @keep there
- * @keep:  whole lines, no longer than @n_prefix
+ * sitelog_begin_removal() - begin to remove the first @n_prefix bytes of a locked log
+ * @buf:     has SITELOG_SLICE bytes, of which the first @n_keep are lines of the prefix that stay;
+ *           written over
+ * @n_keep:  less than SITELOG_SLICE, at most @n_prefix. The last of these lines may lack its
+ *           newline if it is the last of the prefix and lacks it there.
  *
- * With nothing to keep and nothing behind the prefix this is one ftruncate(2). Else the bytes
- * that stay are first appended, then copied to the front, then the file is cut: at each moment
- * they are there at least once, and the file stays the same one for whoever waits for its lock.
- * A crash may leave a line of the prefix torn, or records twice; none is lost.
+ * What stays is appended before anything is written over, and each step writes over nothing but
+ * what is of no more use: at each moment each line that stays is there at least once, and the file
+ * stays the same one for whoever waits for its lock. A crash may leave a line of the prefix torn,
+ * or records twice; none is lost. With nothing that stays it is one ftruncate(2).
  *
  * @sync: wait for the disk between these steps, so that a loss of power cannot turn them round
  *
- * Return: 0, or a negative errno; the log then has all it had before, and maybe a copy of what
- *         stays behind it.
+ * Return: 0 (go on with sitelog_go_on_removal()), or a negative errno: the log is as it was.
  * Source: ours; spec 9.2, 9.6.
+ */
+int sitelog_begin_removal(SiteLog *log, size_t n_prefix, char *buf, size_t n_keep, bool sync,
+                          SiteLogRemoval *ret);
+
+/**
+ * sitelog_go_on_removal() - a step of it, about SITELOG_SLICE bytes, of a locked log
+ * @buf:  of SITELOG_SLICE bytes
+ *
+ * Between two steps the log may be unlocked and appended to, by this process, whole lines. If
+ * anybody else has changed it there must be no further step; none is needed for what stays.
+ *
+ * Return: 1 (there is more to be done), 0 (done), or a negative errno: the log has all that stays,
+ *         and maybe more.
+ */
+int sitelog_go_on_removal(SiteLog *log, SiteLogRemoval *removal, char *buf, bool sync);
+
+/**
+ * sitelog_replace_prefix() - remove the first @n_prefix bytes of a locked log, but for some lines
+ * @keep:  those that stay, whole lines, no longer than @n_prefix
+ *
+ * All steps of a removal in one go, for a program that has nothing else to do.
+ *
+ * Return: 0, or a negative errno: the log has all that stays, and maybe more.
  */
 int sitelog_replace_prefix(SiteLog *log, size_t n_prefix, const char *keep, size_t n_keep,
                            bool sync);

@@ -814,7 +814,7 @@ START_TEST(compaction_keeps_what_is_added_meanwhile_and_what_is_known) {
         _cleanup_free_ char *text = many_ids(0, N_LONG), *log = NULL, *expected = NULL;
 
         ck_assert_int_gt(asprintf(&log, "%s%s%s", text, text, text), 0);
-        ck_assert_int_gt(asprintf(&expected, "%sNEW1\n", text), 0);
+        ck_assert_int_gt(asprintf(&expected, "NEW1\n%s", text), 0);
         spool_write(PATH, log);
         start(SEND_COMPACT);
         turn();
@@ -839,6 +839,289 @@ START_TEST(compaction_leaves_a_log_that_somebody_else_writes_to) {
         spool_append(PATH, "FOREIGN\n");
         finish();
         spool_expect(PATH, expected);
+}
+END_TEST
+
+/* --------------------------------------------------------------------------- large logs */
+
+#define LINE   100u /* bytes, so that few records are much */
+#define ID     "%099X"
+#define N_STAY 1500u /* whose lines are more than is kept in memory, twice */
+#define N_MOVE 5000u /* whose lines are moved in several steps */
+
+static char *large_log(unsigned first, unsigned n) {
+        char *text = malloc(LINE * (size_t) n + 1);
+
+        ck_assert_ptr_nonnull(text);
+        for (unsigned i = 0; i < n; i++)
+                (void) sprintf(text + LINE * (size_t) i, ID "\n", first + i);
+        return text;
+}
+
+/* Its message is active; a link is as good as a file, and faster. */
+static void put_busy(unsigned first, unsigned n, unsigned step) {
+        for (unsigned i = first; i < first + n; i += step) {
+                char path[LINE + 8];
+
+                (void) snprintf(path, sizeof path, "active/" ID, i);
+                ck_assert_int_eq(symlinkat("x", spool_fd, path), 0);
+        }
+}
+
+/* How often each of the IDs 0 .. @n - 1 has a line of its own, at most 255. */
+static unsigned char *count_ids(unsigned n) {
+        _cleanup_free_ char *text = spool_read(PATH);
+        unsigned char *counts = calloc(n, 1);
+
+        for (char *line = text, *end; (end = strchr(line, '\n')); line = end + 1) {
+                unsigned long i = end - line == LINE - 1 ? strtoul(line, NULL, 16) : n;
+
+                if (i < n && counts[i] < 255)
+                        counts[i]++;
+        }
+        return counts;
+}
+
+static unsigned count_lines(void) {
+        _cleanup_free_ char *text = spool_read(PATH);
+        unsigned n = 0;
+
+        for (const char *p = text; (p = strchr(p, '\n')); p++)
+                n++;
+        return n;
+}
+
+/* Is this the second record now? Then the front of the log has been written over. */
+static bool front_has(unsigned i) {
+        _cleanup_close_ int fd = openat(spool_fd, PATH, O_RDONLY | O_CLOEXEC);
+        char id[LINE], buf[LINE];
+
+        (void) snprintf(id, sizeof id, ID, i);
+        return pread(fd, buf, LINE, LINE) == LINE && memcmp(buf, id, LINE - 1) == 0;
+}
+
+/* After any of its steps, the last included. */
+static void expect_busy_recorded(unsigned n, unsigned step, bool once) {
+        _cleanup_free_ unsigned char *counts = count_ids(n);
+
+        for (unsigned i = 0; i < n; i++)
+                if (i % step == 0)
+                        ck_assert_msg(counts[i] == 1 || (counts[i] > 1 && !once), "%u: %u times", i,
+                                      counts[i]);
+                else
+                        ck_assert_msg(counts[i] == 0 || !once, "%u is still there", i);
+}
+
+START_TEST(more_than_memory_is_for_stays_recorded_at_each_step) {
+        _cleanup_free_ char *text = large_log(0, 2 * N_STAY);
+        unsigned n_turns = 0;
+
+        put_busy(0, 2 * N_STAY, 2);
+        spool_write(PATH, text);
+        start(SEND_SITE);
+        while (site->send) {
+                turn();
+                if (++n_turns % 64 == 0 || front_has(2))
+                        expect_busy_recorded(2 * N_STAY, 2, false);
+        }
+        expect_counts((RequestCounts){.busy = N_STAY, .gone = N_STAY});
+        expect_busy_recorded(2 * N_STAY, 2, true);
+        ck_assert_uint_eq(count_lines(), N_STAY);
+        ck_assert_uint_gt(n_turns, 10);
+}
+END_TEST
+
+START_TEST(records_added_at_each_step_stay_too) {
+        _cleanup_free_ char *text = large_log(0, N_STAY), *log = NULL;
+        unsigned n_added = 0;
+
+        put_busy(0, N_STAY, 1);
+        ck_assert_int_gt(asprintf(&log, "%s%.*s", text, (int) (LINE * N_STAY) - 1, text), 0);
+        spool_write(PATH, log); /* the last line has no end */
+        start(SEND_SITE);
+        while (site->send) {
+                char id[LINE];
+
+                turn();
+                (void) snprintf(id, sizeof id, ID, N_STAY + n_added);
+                if (site->send && ++n_added)
+                        add(id);
+        }
+        expect_counts((RequestCounts){.busy = N_STAY, .duplicate = N_STAY});
+        expect_busy_recorded(N_STAY + n_added, 1, true);
+}
+END_TEST
+
+START_TEST(what_moves_to_the_front_may_be_longer_than_what_goes) {
+        _cleanup_free_ char *text = large_log(1, N_MOVE), *log = NULL;
+
+        put_message("ABC123");
+        limit = 1;
+        ck_assert_int_gt(asprintf(&log, "ABC123\n%s", text), 0);
+        spool_write(PATH, log);
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.moved = 1, .left = N_MOVE});
+        spool_expect(PATH, text);
+}
+END_TEST
+
+/* Cancelled after any number of steps, all that is to stay is there, and another send ends well. */
+START_TEST(a_large_send_can_be_cancelled_at_any_step) {
+        _cleanup_free_ char *text = large_log(0, N_STAY);
+        unsigned n_turns = 1, n;
+
+        put_busy(0, N_STAY, 3);
+        do {
+                spool_write(PATH, text);
+                start(SEND_SITE);
+                for (n = 0; n < n_turns && site->send; n++)
+                        turn();
+                if (site->send)
+                        jobs_cancel(&jobs);
+                expect_busy_recorded(N_STAY, 3, false);
+                n_done = 0;
+                n_turns += n_turns / 3 + 1;
+        } while (result.error == -ECANCELED);
+        run(SEND_SITE);
+        expect_busy_recorded(N_STAY, 3, true);
+}
+END_TEST
+
+static void turn_until_size(off_t least) {
+        while (spool_stat(PATH).st_size < least) {
+                turn();
+                ck_assert_ptr_nonnull(site->send);
+        }
+}
+
+START_TEST(somebody_else_s_change_between_two_steps_makes_all_stay) {
+        _cleanup_free_ char *text = large_log(0, N_STAY), *got = NULL;
+
+        put_busy(0, N_STAY, 1);
+        spool_write(PATH, text);
+        start(SEND_SITE);
+        turn_until_size(LINE * N_STAY + 1); /* some of it stands at the end as well now */
+        spool_append(PATH, "FOREIGN\n");
+        finish();
+        expect_counts((RequestCounts){.busy = N_STAY});
+        expect_busy_recorded(N_STAY, 1, false);
+        got = spool_read(PATH);
+        ck_assert_ptr_nonnull(strstr(got, "\nFOREIGN\n"));
+}
+END_TEST
+
+START_TEST(a_log_emptied_between_two_steps_is_left_alone) {
+        _cleanup_free_ char *text = large_log(0, N_MOVE);
+
+        put_busy(0, N_MOVE, 2);
+        spool_write(PATH, text);
+        start(SEND_SITE);
+        if (_i == 0)
+                turn_until_size(LINE * N_MOVE + 1);
+        else /* what stays is being moved to the front */
+                while (!front_has(2)) {
+                        turn();
+                        ck_assert_ptr_nonnull(site->send);
+                }
+        spool_write(PATH, "FOREIGN\n");
+        add("NEW1");
+        finish();
+        spool_expect(PATH, "FOREIGN\nNEW1\n");
+}
+END_TEST
+
+START_TEST(a_lock_between_two_steps_is_waited_for) {
+        _cleanup_free_ char *text = large_log(0, N_STAY);
+        int fd;
+
+        put_busy(0, N_STAY, 1);
+        spool_write(PATH, text);
+        if (_i > 0)
+                sites.lock_usec = 1; /* and then the lines behind stay where they are */
+        start(SEND_SITE);
+        turn_until_size(LINE * N_STAY + 1);
+        fd = spool_lock(PATH);
+        while (_i > 0 ? site->send != NULL : jobs_busy(&jobs))
+                turn();
+        closep(&fd);
+        if (_i == 0) {
+                finish();
+                expect_counts((RequestCounts){.busy = N_STAY});
+        } else /* as at the end of any send */
+                ck_assert_int_eq(result.error, -ETIMEDOUT);
+        ck_assert_uint_eq(result.counts.busy, N_STAY);
+        expect_busy_recorded(N_STAY, 1, _i == 0);
+}
+END_TEST
+
+/* There is room for some of what stays: what has been gone through until then is removed. */
+START_TEST(a_full_disk_does_not_fill_up_with_copies) {
+        _cleanup_free_ char *text = large_log(0, 2 * N_STAY);
+        off_t size = 2 * LINE * (off_t) N_STAY;
+
+        put_busy(0, 2 * N_STAY, 2);
+        put_message("ABC123");
+        spool_write(PATH, text);
+        spool_append(PATH, "ABC123\n");
+        spool_limit(size + (_i > 0 ? 70000 : 7));
+        run(SEND_SITE);
+        spool_unlimit();
+        expect_counts((RequestCounts){.moved = 1, .busy = N_STAY, .gone = N_STAY});
+        expect_busy_recorded(2 * N_STAY, 2, false);
+        ck_assert_int_le(spool_stat(PATH).st_size, size + 7 - (_i > 0 ? 60000 : 0));
+        run(SEND_SITE);
+        expect_busy_recorded(2 * N_STAY, 2, true);
+}
+END_TEST
+
+/* Only SEND_IDS_MIN IDs are remembered if others have taken all memory that there is for it. */
+START_TEST(ids_that_are_not_remembered_are_looked_at_again) {
+        const unsigned n = SEND_IDS_MIN + 1000;
+        _cleanup_free_ char *text = many_ids(0, n), *log = NULL;
+
+        context.n_ids = SEND_IDS_MAX;
+        for (unsigned i = SEND_IDS_MIN - 1; i < SEND_IDS_MIN + 11; i++) {
+                char id[12];
+
+                (void) snprintf(id, sizeof id, "%011X", i);
+                put_message(id);
+        }
+        for (unsigned i = n - 10; i < n; i++) {
+                char path[32];
+
+                (void) snprintf(path, sizeof path, "hold/%011X", i);
+                spool_put(path, 0700, HOUR);
+        }
+        ck_assert_int_gt(asprintf(&log, "%s%s", text, text), 0);
+        spool_write(PATH, log);
+        run(SEND_SITE);
+        /* Moved ones are found again in incoming, and count once. */
+        expect_counts((RequestCounts){.moved = 12,
+                                      .busy = 20,
+                                      .gone = n - 22 + (1000 - 21),
+                                      .duplicate = SEND_IDS_MIN + 11});
+        ck_assert_uint_eq(count_lines(), 20);
+        ck_assert_uint_eq(context.n_ids, SEND_IDS_MAX);
+        context.n_ids = 0;
+        run(SEND_SITE);
+        expect_counts((RequestCounts){.busy = 10, .duplicate = 10});
+        ck_assert_uint_eq(context.n_ids, 0);
+}
+END_TEST
+
+START_TEST(compaction_of_more_than_is_remembered_drops_some) {
+        const unsigned n = SEND_IDS_MIN + 1000;
+        _cleanup_free_ char *text = many_ids(0, n), *log = NULL, *got = NULL;
+
+        context.n_ids = SEND_IDS_MAX;
+        ck_assert_int_gt(asprintf(&log, "%s%s%s%s", text, text, text, text), 0);
+        spool_write(PATH, log);
+        run(SEND_COMPACT);
+        ck_assert_int_eq(result.error, 0);
+        ck_assert(result.shortened);
+        got = spool_read(PATH);
+        ck_assert_int_eq(strncmp(got, text, strlen(text)), 0);
+        ck_assert_uint_eq(count_lines(), SEND_IDS_MIN + 4 * 1000);
 }
 END_TEST
 
@@ -1035,8 +1318,27 @@ static TCase *compaction(void) {
         return tc;
 }
 
+static TCase *large_logs(void) {
+        TCase *tc = tcase_create("large logs");
+
+        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_set_timeout(tc, 60);
+        tcase_add_test(tc, more_than_memory_is_for_stays_recorded_at_each_step);
+        tcase_add_test(tc, records_added_at_each_step_stay_too);
+        tcase_add_test(tc, what_moves_to_the_front_may_be_longer_than_what_goes);
+        tcase_add_test(tc, a_large_send_can_be_cancelled_at_any_step);
+        tcase_add_test(tc, somebody_else_s_change_between_two_steps_makes_all_stay);
+        tcase_add_loop_test(tc, a_log_emptied_between_two_steps_is_left_alone, 0, 2);
+        tcase_add_loop_test(tc, a_lock_between_two_steps_is_waited_for, 0, 2);
+        tcase_add_loop_test(tc, a_full_disk_does_not_fill_up_with_copies, 0, 2);
+        tcase_add_test(tc, ids_that_are_not_remembered_are_looked_at_again);
+        tcase_add_test(tc, compaction_of_more_than_is_remembered_drops_some);
+        return tc;
+}
+
 int main(void) {
-        TCase *tcs[] = {moving(), keeping(), others(), lines(), compaction(), layouts()};
+        TCase *tcs[] = {moving(),     keeping(), others(),    lines(),
+                        compaction(), layouts(), large_logs()};
 
         return run_cases("send", tcs, ARRAY_SIZE(tcs));
 }

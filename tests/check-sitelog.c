@@ -339,9 +339,186 @@ START_TEST(a_prefix_of_many_pages_is_replaced) {
                          0);
         got = spool_read(PATH);
         ck_assert_uint_eq(strlen(got), 420000);
-        ck_assert_mem_eq(got, text + 120000, 120000);
-        ck_assert_mem_eq(got + 120000, text + 300000, 300000);
+        ck_assert_mem_eq(got, text + 300000, 300000); /* so large, the order does not count */
+        ck_assert_mem_eq(got + 300000, text + 120000, 120000);
         free(got);
+}
+END_TEST
+
+/* Lines of 12 bytes, each with another ID, in the log: a prefix of which some stay, and a tail. */
+typedef struct Large {
+        unsigned n_prefix, n_keep, n_tail, n_added;
+} Large;
+#define LINE 12
+
+static const Large large[] = {
+        {1, 0, 20000, 0},     {1, 1, 20000, 0},     {10, 3, 5450, 0},        {10, 10, 20000, 0},
+        {5461, 0, 20000, 0},  {5461, 5400, 100, 0}, {5461, 5400, 20000, 0},  {5462, 0, 20000, 0},
+        {5462, 5400, 100, 0}, {20000, 0, 0, 0},     {20000, 5000, 20000, 0}, {20000, 5000, 0, 0},
+        {20000, 0, 50000, 0}, {800000, 0, 1, 0},    {800000, 5000, 0, 0},
+};
+
+static void print_lines(char *text, unsigned first, unsigned n) {
+        text[0] = '\0';
+        for (unsigned i = 0; i < n; i++)
+                (void) snprintf(text + (size_t) LINE * i, LINE + 1, "%011u\n", first + i);
+}
+
+/* How often each of @n numbers has a line of its own in the log, at most 255. */
+static unsigned char *count_lines(unsigned n) {
+        _cleanup_free_ char *text = spool_read(PATH);
+        unsigned char *counts = calloc(n + 1, 1);
+
+        for (char *line = text, *end; (end = strchr(line, '\n')); line = end + 1) {
+                unsigned long i = end - line == LINE - 1 ? strtoul(line, NULL, 10) : n;
+
+                if (i < n && counts[i] < 255)
+                        counts[i]++;
+        }
+        return counts;
+}
+
+static void expect_all(const Large *l, bool once) {
+        unsigned n = l->n_prefix + l->n_tail + l->n_added;
+        _cleanup_free_ unsigned char *counts = count_lines(n);
+
+        for (unsigned i = 0; i < n; i++)
+                if (i < l->n_keep || i >= l->n_prefix)
+                        ck_assert_msg(counts[i] == 1 || (counts[i] > 1 && !once), "%u is %u times",
+                                      i, counts[i]);
+                else if (once)
+                        ck_assert_msg(counts[i] == 0, "%u is still there", i);
+}
+
+/* Return: the buffer for it, whose size the sanitizers watch. */
+static char *begin_large(const Large *l, bool sync, SiteLogRemoval *removal) {
+        _cleanup_free_ char *text = malloc((size_t) LINE * (l->n_prefix + l->n_tail) + 1);
+        char *buf = malloc(SITELOG_SLICE);
+
+        print_lines(text, 0, l->n_prefix + l->n_tail);
+        spool_write(PATH, text);
+        ck_assert_int_eq(open_log(false), 0);
+        memcpy(buf, text, (size_t) LINE * l->n_keep);
+        ck_assert_int_eq(sitelog_begin_removal(&site_log, (size_t) LINE * l->n_prefix, buf,
+                                               (size_t) LINE * l->n_keep, sync, removal),
+                         0);
+        return buf;
+}
+
+START_TEST(a_large_removal_has_all_that_stays_at_each_step) {
+        SiteLogRemoval removal;
+        const Large *l = &large[_i];
+        _cleanup_free_ char *buf = begin_large(l, false, &removal);
+        unsigned n_steps = 1, n_bytes = LINE * (l->n_prefix + l->n_tail);
+
+        while (sitelog_go_on_removal(&site_log, &removal, buf, false) > 0) {
+                n_steps++;
+                if (l->n_prefix + l->n_tail < 100000 || n_steps % 8 == 0)
+                        expect_all(l, false);
+        }
+        expect_all(l, true);
+        ck_assert_int_eq(site_log.st.st_size, LINE * (l->n_keep + l->n_tail));
+        ck_assert_uint_ge(n_steps, LINE * (l->n_keep + l->n_tail) / (2 * SITELOG_SLICE));
+        ck_assert_uint_le(n_steps, 3 + 2 * n_bytes / (SITELOG_SLICE - LINE));
+}
+END_TEST
+
+START_TEST(records_added_between_the_steps_of_a_removal_stay) {
+        SiteLogRemoval removal;
+        Large l = large[_i];
+        _cleanup_free_ char *buf = begin_large(&l, false, &removal);
+        int r;
+
+        do {
+                r = sitelog_go_on_removal(&site_log, &removal, buf, false);
+                if (r > 0 && l.n_added < 40) {
+                        char lines[LINE * 300 + 1];
+                        unsigned n = l.n_added % 2 ? 1 : 300;
+
+                        print_lines(lines, l.n_prefix + l.n_tail + l.n_added, n);
+                        ck_assert_int_eq(append(lines), 0);
+                        l.n_added += n;
+                }
+                expect_all(&l, r == 0);
+        } while (r > 0);
+}
+END_TEST
+
+START_TEST(a_removal_keeps_the_order_if_it_can) {
+        SiteLogRemoval removal;
+        _cleanup_free_ char *buf = begin_large(&large[_i], false, &removal);
+        _cleanup_free_ char *got = NULL, *text = malloc(600001), *expected = NULL;
+        const Large *l = &large[_i];
+
+        while (sitelog_go_on_removal(&site_log, &removal, buf, false) > 0)
+                ;
+        print_lines(text, 0, l->n_prefix + l->n_tail);
+        ck_assert_int_gt(asprintf(&expected, "%.*s%s", (int) (LINE * l->n_keep), text,
+                                  text + (size_t) LINE * l->n_prefix),
+                         0);
+        got = spool_read(PATH);
+        ck_assert(streq(got, expected));
+}
+END_TEST
+
+/* The copy that would keep the order has no place. */
+START_TEST(a_removal_needs_little_room) {
+        const Large *l = &large[0];
+        SiteLogRemoval removal;
+        _cleanup_free_ char *buf = NULL;
+        off_t size = (off_t) LINE * (l->n_prefix + l->n_tail);
+
+        spool_limit(size + (off_t) SITELOG_SLICE);
+        buf = begin_large(l, false, &removal);
+        while (sitelog_go_on_removal(&site_log, &removal, buf, false) > 0)
+                expect_all(l, false);
+        spool_unlimit();
+        expect_all(l, true);
+}
+END_TEST
+
+START_TEST(a_removal_without_room_leaves_the_log_as_it_was) {
+        _cleanup_free_ char *text = malloc(LINE * 20001 + 1), *buf = malloc(SITELOG_SLICE);
+        SiteLogRemoval removal;
+
+        print_lines(text, 0, 20001);
+        spool_write(PATH, text);
+        ck_assert_int_eq(open_log(false), 0);
+        spool_limit(LINE * 20001 + 100);
+        ck_assert_int_eq(sitelog_begin_removal(&site_log, LINE, buf, 0, false, &removal), -EFBIG);
+        spool_unlimit();
+        spool_expect(PATH, text);
+        ck_assert_int_eq(site_log.st.st_size, LINE * 20001);
+}
+END_TEST
+
+/* The last line of the prefix, which has no newline, stays; the tail begins with one then. */
+START_TEST(a_large_removal_ends_the_last_line_that_stays) {
+        char *text = malloc(LINE * 20000 + 1), *buf = malloc(SITELOG_SLICE), *keep;
+        SiteLogRemoval removal;
+        size_t n_keep = (size_t) LINE * 5000 - 1;
+
+        print_lines(text, 0, 20000);
+        text[LINE * 20000 - 1] = '\0';
+        spool_write(PATH, text);
+        keep = text + LINE * 15000;
+        ck_assert_int_eq(open_log(false), 0);
+        if (_i > 0) /* more than is copied along with what stays */
+                for (int i = 0; i < 1000; i++)
+                        ck_assert_int_eq(append("ADDED123456\n"), 0);
+        memcpy(buf, keep, n_keep);
+        ck_assert_int_eq(sitelog_begin_removal(&site_log, (size_t) LINE * 20000 - 1, buf, n_keep,
+                                               false, &removal),
+                         0);
+        while (sitelog_go_on_removal(&site_log, &removal, buf, false) > 0)
+                ;
+        free(buf);
+        buf = spool_read(PATH);
+        ck_assert_ptr_nonnull(strstr(buf, "00000019999\n"));
+        ck_assert_ptr_nonnull(strstr(buf, "00000015000\n"));
+        ck_assert_int_eq(strncmp(buf, _i > 0 ? "ADDED123456\n" : "00000015000\n", LINE), 0);
+        free(buf);
+        free(text);
 }
 END_TEST
 
@@ -768,6 +945,14 @@ int main(void) {
                             ARRAY_SIZE(replacements));
         tcase_add_test(tc, after_a_replacement_records_go_to_the_end_again);
         tcase_add_test(tc, a_prefix_of_many_pages_is_replaced);
+        tcase_add_loop_test(tc, a_large_removal_has_all_that_stays_at_each_step, 0,
+                            ARRAY_SIZE(large));
+        tcase_add_loop_test(tc, records_added_between_the_steps_of_a_removal_stay, 0,
+                            ARRAY_SIZE(large));
+        tcase_add_loop_test(tc, a_removal_keeps_the_order_if_it_can, 0, 5);
+        tcase_add_test(tc, a_removal_needs_little_room);
+        tcase_add_test(tc, a_removal_without_room_leaves_the_log_as_it_was);
+        tcase_add_loop_test(tc, a_large_removal_ends_the_last_line_that_stays, 0, 2);
         tcase_add_test(tc, a_failed_append_leaves_nothing_behind);
         tcase_add_test(tc, a_failed_append_of_many_records_leaves_none_of_them);
         tcase_add_test(tc, a_failed_replacement_leaves_all_records);

@@ -31,7 +31,7 @@ def begin(stage, scene, start, signal_number):
 def list_points(stage, scene, start, signal_number):
     """All calls of the scene; for "write", what of a write is done, too."""
     begin(stage, scene, start, signal_number)
-    calls = stage.daemon.calls(stage.clients if start != "end" else ())
+    calls = scene.select(stage.daemon.calls(stage.clients if start != "end" else ()))
     stage.daemon.restart()
     stage.wait_for_replies()
     eq(stage.ask(send_site("none.test")), OK)  # it is there

@@ -387,8 +387,13 @@ class Scene:
     mark: str = None  # "CALL N": there more arrives,
     more: callable = None  # Queue -> list of requests
     appends_only: bool = True
+    calls: tuple = ()  # if not empty, only these are of interest
     ends: bool = False  # the daemon, by itself
     settings: dict = field(default_factory=dict)
+
+    def select(self, made):
+        """Those of interest of "CALL N"."""
+        return [c for c in made if not self.calls or c.split()[0] in self.calls]
 
 
 class Ask:
@@ -473,6 +478,20 @@ def more_adds(q):
             ask_add(q, site, "F3")]
 
 
+def send_large(q):
+    """More lines stay than are kept in memory (64 KiB): some are appended before the end comes, and
+    they go to the front in more than one step."""
+    stay = ["C%03d%s" % (i, "A" * 250) for i in range(300)]
+    lines = [q.message(i) for i in ids("A", 2)] + [q.message(i, "hold") for i in stay]
+    q.log(q.site("large"), lines + [q.message(ids("D", 1)[0])], end=False)
+    return [Ask(send_site(q.site("large")))]
+
+
+def more_large(q):
+    return [ask_add(q, q.site("large"), "F1"), ask_add(q, q.site("large"), ids("A", 1)[0]),
+            ask_add(q, q.site("other"), "F2")]
+
+
 def refresh_all(q):
     q.log(q.site("old"), [q.message(i) for i in ids("F", 4)], age=86400)
     mixed_log(q, q.site("send"), 3)
@@ -545,6 +564,8 @@ SCENES = [
     Scene("layout: send", layout_send, appends_only=False),
     Scene("layout: add", layout_add, appends_only=False),
     Scene("layout: refresh", layout_refresh, appends_only=False),
+    Scene("send of a large log with adds meanwhile", send_large, mark="pwrite64 1", more=more_large,
+          appends_only=False, calls=("pwrite64", "pread64", "ftruncate", "fdatasync", "flock")),
 ]
 
 
