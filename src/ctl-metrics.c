@@ -7,6 +7,7 @@
 #include "ctl-health.h"
 #include "escape.h"
 #include "newfile.h"
+#include "textfile.h"
 #include "util.h"
 
 #define LABEL_SIZE  1024u /* of the value of a label, escaped */
@@ -411,7 +412,7 @@ static int write_file(const Report *r, const char *path) {
 
         k = newfile_begin(path, MODE_OUTPUT, &f, &temporary);
         if (k < 0) {
-                ctl_error("%s: %s", path, strerror(-k));
+                ctl_error("%s: %s", path, textfile_strerror(k));
                 return EX_CANTCREAT;
         }
         status = print(r, f);

@@ -7,12 +7,25 @@
 
 #include "util.h"
 
+/* rename(2) would put a plain file in the place of a device, and cut a link off what it leads to.
+ */
+static int check_place(const char *path) {
+        struct stat st;
+
+        if (lstat(path, &st) < 0)
+                return errno == ENOENT ? 0 : -errno;
+        return S_ISREG(st.st_mode) ? 0 : -EINVAL;
+}
+
 int newfile_begin(const char *path, mode_t mode, FILE **ret, char **ret_temporary) {
         _cleanup_free_ char *temporary = NULL;
         _cleanup_close_ int fd = -EBADF;
         FILE *f = NULL;
         int r;
 
+        r = check_place(path);
+        if (r < 0)
+                return r;
         if (asprintf(&temporary, "%s.XXXXXX", path) < 0)
                 return -ENOMEM;
         fd = mkostemp(temporary, O_CLOEXEC);

@@ -11,7 +11,7 @@
  * @mode:           of it
  * @ret_temporary:  receives its name; for newfile_end(), which has to follow
  *
- * Return: 0, or a negative errno.
+ * Return: 0, -EINVAL (@path is there, and no plain file), or another negative errno.
  */
 int newfile_begin(const char *path, mode_t mode, FILE **ret, char **ret_temporary);
 

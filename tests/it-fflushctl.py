@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -1012,6 +1013,42 @@ def repair_is_for_the_owner(case):
                        extra_groups=[])
     eq(r.returncode, NOPERM, r.stderr)
     eq(spool.read("flush/torn_test"), b"A1")
+
+
+@test
+def metrics_replace_plain_files_only(case):
+    spool, daemon = case.make()
+    there = os.path.join(case.base, "1", "out")
+    os.mkdir(there)
+    harness.Spool.own(spool, there)
+
+    def path(name):
+        return os.path.join(there, name)
+
+    os.mkfifo(path("fifo"))
+    os.mkdir(path("directory"))
+    write(there, "plain", "old")
+    os.symlink("plain", path("link"))
+    os.symlink("absent", path("dangling"))
+    s = socket.socket(socket.AF_UNIX)
+    harness.bind(s, path("socket"))
+    if os.getuid() == 0:
+        os.mknod(path("device"), 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    for name in sorted(os.listdir(there)):
+        if name == "plain":
+            continue
+        before = os.lstat(path(name))
+        # As root, who could.
+        r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, "metrics",
+                            "-o", path(name)], capture_output=True, text=True)
+        after = os.lstat(path(name))
+        eq((name, r.returncode, "not a regular file" in r.stderr), (name, 73, True), r.stderr)
+        eq((after.st_ino, after.st_mode), (before.st_ino, before.st_mode))
+    eq(open(path("plain")).read(), "old")
+    eq([n for n in os.listdir(there) if n.startswith(("plain.", "absent", "device."))], [])
+    daemon.ctl("metrics", "-o", path("plain"), check=False)
+    daemon.ctl("metrics", "-o", path("new"), check=False)
+    eq([open(path(n)).read().endswith("# EOF\n") for n in ("plain", "new")], [True, True])
 
 
 @test
