@@ -13,9 +13,22 @@
 
 #define REQUEST_OVERHEAD 160u
 
-int client_connect(const char *path) {
+/* Of a socket in the file system connect(2) waits as long as a write may, and then says EAGAIN. */
+static int limit_writes(int fd, uint64_t timeout_usec) {
+        const struct timeval limit = {.tv_sec = (time_t) (timeout_usec / USEC_PER_SEC),
+                                      .tv_usec = (suseconds_t) (timeout_usec % USEC_PER_SEC)};
+
+        return RET_NERRNO(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit));
+}
+
+static int write_error(void) {
+        return errno == EAGAIN ? -ETIMEDOUT : -errno;
+}
+
+int client_connect(const char *path, uint64_t timeout_usec) {
         struct sockaddr_un sa = {.sun_family = AF_UNIX};
         _cleanup_close_ int pin_fd = -EBADF, fd = -EBADF;
+        int r;
 
         /* By way of /proc, as a path may be longer than a socket address holds. */
         pin_fd = open(path, O_PATH | O_CLOEXEC);
@@ -25,15 +38,18 @@ int client_connect(const char *path) {
         fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (fd < 0)
                 return -errno;
+        r = limit_writes(fd, timeout_usec);
+        if (r < 0)
+                return r;
         if (connect(fd, (const struct sockaddr *) &sa, sizeof sa) < 0)
-                return -errno;
+                return write_error();
         return TAKE_FD(fd);
 }
 
-int client_find_listener(const char *path) {
+int client_find_listener(const char *path, uint64_t timeout_usec) {
         struct ucred peer;
         socklen_t n = sizeof peer;
-        _cleanup_close_ int fd = client_connect(path);
+        _cleanup_close_ int fd = client_connect(path, timeout_usec);
 
         if (fd < 0)
                 return fd;
@@ -47,7 +63,7 @@ static int send_all(int fd, const char *bytes, size_t n) {
                 ssize_t w = send(fd, bytes, n, MSG_NOSIGNAL);
 
                 if (w < 0)
-                        return -errno;
+                        return write_error();
                 bytes += w;
                 n -= (size_t) w;
         }
@@ -66,6 +82,17 @@ static int send_request(int fd, const Request *request) {
 }
 
 void (*client_patience)(uint64_t usec);
+
+static uint64_t until(uint64_t timeout_usec) {
+        return timeout_usec > 0 ? now_usec() + timeout_usec : USEC_INFINITY;
+}
+
+/* Return: how long it is until then, as a timeout: 0 for ever. */
+static uint64_t rest_of(uint64_t until_usec) {
+        uint64_t now = now_usec();
+
+        return until_usec == USEC_INFINITY ? 0 : until_usec > now ? until_usec - now : 1;
+}
 
 static int milliseconds(uint64_t now, uint64_t until_usec) {
         uint64_t ms = until_usec > now ? (until_usec - now) / USEC_PER_MSEC + 1 : 0;
@@ -91,10 +118,6 @@ static int wait_for(struct pollfd *fds, nfds_t n, uint64_t until_usec) {
                 if (r == 0 && client_patience)
                         client_patience(now - start);
         }
-}
-
-static uint64_t until(uint64_t timeout_usec) {
-        return timeout_usec > 0 ? now_usec() + timeout_usec : USEC_INFINITY;
 }
 
 /* Return: how many bytes, 0 at the end, or a negative errno. */
@@ -212,7 +235,7 @@ int client_work(int fd, const char *path, const Request *request, uint64_t timeo
         r = ask_for_work(fd, request, until_usec, ret, ret_counts, ret_has_counts);
         if (*ret != REQUEST_BAD || (r < 0 && r != -ECONNRESET && r != -EPIPE))
                 return r;
-        again_fd = client_connect(path);
+        again_fd = client_connect(path, rest_of(until_usec));
         return again_fd < 0 ? again_fd
                             : ask_for_work(again_fd, &plain, until_usec, ret, ret_counts,
                                            ret_has_counts);
@@ -259,7 +282,7 @@ static void begin(Batch *b, size_t i, const char *path, uint64_t timeout_usec) {
         e->busy = true;
         b->n_busy++;
         e->until_usec = until(timeout_usec);
-        b->fds[i] = (struct pollfd){.fd = client_connect(path), .events = POLLIN};
+        b->fds[i] = (struct pollfd){.fd = client_connect(path, timeout_usec), .events = POLLIN};
         if (b->fds[i].fd < 0) {
                 b->error = b->fds[i].fd;
                 b->more = false;

@@ -16,18 +16,22 @@ extern void (*client_patience)(uint64_t usec);
 
 /**
  * client_connect() - connect to the socket of a flush service
- * @path:  of the socket, of any length
+ * @path:          of the socket, of any length
+ * @timeout_usec:  how long to wait while the backlog of a server that hangs is full, and later for
+ *                 each write; 0 for ever
  *
  * Return: a descriptor, -ENOENT (no such socket), -ECONNREFUSED (nobody listens), -EACCES (the
- *         directory is not for you), or another negative errno.
+ *         directory is not for you), -ETIMEDOUT, or another negative errno.
  */
-int client_connect(const char *path);
+int client_connect(const char *path, uint64_t timeout_usec);
 
 /**
  * client_find_listener() - which process listens on a socket: who has called listen(2)
+ * @timeout_usec:  as of client_connect()
+ *
  * Return: it, 1 for a socket of systemd's, 0 if it is out of sight, or as client_connect().
  */
-int client_find_listener(const char *path);
+int client_find_listener(const char *path, uint64_t timeout_usec);
 
 /**
  * client_ask() - send a request and read the reply, of either dialect

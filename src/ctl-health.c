@@ -40,6 +40,10 @@ static int cannot_connect(const Ctl *ctl, int error, TestFindings *ret) {
         if (error == -EACCES || error == -EPERM)
                 return no_answer(ret, EX_NOPERM, "permission denied: ", ctl->socket_path,
                                  "run it as root or as the owner of the queue, postfix");
+        if (error == -ETIMEDOUT)
+                return no_answer(ret, EX_TEMPFAIL,
+                                 "whoever listens takes no connections: ", ctl->socket_path,
+                                 "journalctl -t postfix/fflushd");
         f = findings_add(ret, "service", FINDING_FAILED, "nobody listens on %s: %s",
                          ctl->socket_path, strerror(-error));
         finding_set_remedy(f, "systemctl restart %s", unit);
@@ -75,7 +79,7 @@ static int ask_once(Ctl *ctl, uint64_t timeout, TestFindings *ret) {
         r = ctl_socket(ctl);
         if (r != EX_OK)
                 return no_answer(ret, r, "the configuration cannot be read", "", "");
-        fd = client_connect(ctl->socket_path);
+        fd = client_connect(ctl->socket_path, timeout);
         if (fd < 0)
                 return cannot_connect(ctl, fd, ret);
         r = client_self_test(fd, timeout, &status, ret);
@@ -408,7 +412,7 @@ static void find_config(Health *h) {
 
 /* Connecting starts the service, so this is only for when that is wanted. */
 static void find_listener(Health *h) {
-        int pid = client_find_listener(h->ctl->socket_path);
+        int pid = client_find_listener(h->ctl->socket_path, ctl_patience(h->ctl));
 
         h->listen_error = pid < 0 ? pid : 0;
         h->listener = pid < 0 ? 0 : pid;

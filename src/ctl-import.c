@@ -271,7 +271,7 @@ static int run(Import *im) {
         json_decref(im->message);
         im->message = NULL;
         if (r < 0)
-                return ctl_connect_error(im->ctl->socket_path, r);
+                return ctl_connect_error(im->ctl, r);
         if (im->error < 0)
                 return ctl_no_memory();
         return im->failed > 0 ? EX_TEMPFAIL : EX_OK;

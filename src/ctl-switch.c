@@ -276,18 +276,18 @@ static int check_master_cf(Switch *s) {
 }
 
 /* Return: its process, 0 (nobody listens), or a negative errno. */
-static int find_listener(const char *path) {
-        int pid = client_find_listener(path);
+static int find_listener(const Ctl *ctl) {
+        int pid = client_find_listener(ctl->socket_path, ctl_patience(ctl));
 
         return pid == -ENOENT || pid == -ECONNREFUSED ? 0 : pid;
 }
 
 static int check_listener(Switch *s) {
         const char *path = s->ctl->socket_path;
-        int pid = find_listener(path);
+        int pid = find_listener(s->ctl);
 
         if (pid < 0)
-                return ctl_connect_error(path, pid);
+                return ctl_connect_error(s->ctl, pid);
         if (pid > 1)
                 return refuse("process %d listens on %s, and it is not systemd", pid, path);
         if (pid == 0 && has_property(s, s->socket, "ActiveState", "active"))
@@ -330,7 +330,7 @@ static int probe_client(Switch *s, const char *service) {
         }
         if (!streq(service, CTL_SERVICE)) /* where a look alone would make flush(8) warn */
                 return EX_OK;
-        pid = find_listener(s->ctl->socket_path);
+        pid = find_listener(s->ctl);
         if (pid == 1)
                 return EX_OK;
         ctl_error("process %d answers, and it is not systemd", pid);
@@ -593,7 +593,7 @@ static void remove_socket(const Switch *s) {
         struct stat st;
 
         if (fd >= 0 && fstatat(fd, CTL_SERVICE, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-            S_ISSOCK(st.st_mode) && find_listener(s->ctl->socket_path) == 0)
+            S_ISSOCK(st.st_mode) && find_listener(s->ctl) == 0)
                 (void) unlinkat(fd, CTL_SERVICE, 0);
 }
 

@@ -14,6 +14,7 @@
 
 #define SHOWN_MAX     60 /* bytes of what is no site or queue ID */
 #define POSTCONF_USEC (20 * USEC_PER_SEC)
+#define LOOK_USEC     (10 * USEC_PER_SEC)
 
 /* The only ways to the terminal, but for the help. Whatever is in a line, it stays one line, and
  * shows all that it has. */
@@ -241,10 +242,24 @@ void ctl_unit_name(const Ctl *ctl, const char *name, const char *type,
                         instance ? instance : "", type);
 }
 
-int ctl_connect_error(const char *path, int error) {
-        ctl_error("cannot connect to %s: %s%s", path, strerror(-error),
-                  error == -ENOENT || error == -ECONNREFUSED ? " (is fflush.socket started?)" : "");
-        return error == -EACCES || error == -EPERM ? EX_NOPERM : EX_UNAVAILABLE;
+uint64_t ctl_patience(const Ctl *ctl) {
+        return ctl->timeout > 0 ? ctl->timeout : LOOK_USEC;
+}
+
+int ctl_connect_error(const Ctl *ctl, int error) {
+        char unit[CTL_UNIT_SIZE];
+
+        ctl_unit_name(ctl, "fflush", "socket", unit);
+        if (error == -ENOENT || error == -ECONNREFUSED)
+                ctl_error("cannot connect to %s: %s (is %s started?)", ctl->socket_path,
+                          strerror(-error), unit);
+        else
+                ctl_error("cannot connect to %s: %s", ctl->socket_path,
+                          error == -ETIMEDOUT ? "whoever listens there takes no connections"
+                                              : strerror(-error));
+        return error == -EACCES || error == -EPERM ? EX_NOPERM
+               : error == -ETIMEDOUT               ? EX_TEMPFAIL
+                                                   : EX_UNAVAILABLE;
 }
 
 static int say_no_reply(const char *what, int error) {
@@ -297,21 +312,25 @@ static void end_waiting(void) {
 
 int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *ret_status,
             RequestCounts *ret_counts, bool *ret_has_counts) {
+        uint64_t begun = now_usec(), rest = ctl->timeout, past;
         _cleanup_close_ int fd = -EBADF;
         int r;
 
         r = ctl_socket(ctl);
         if (r != EX_OK)
                 return r;
-        fd = client_connect(ctl->socket_path);
+        fd = client_connect(ctl->socket_path, rest);
         if (fd < 0)
-                return ctl_connect_error(ctl->socket_path, fd);
+                return ctl_connect_error(ctl, fd);
+        past = now_usec() - begun;
+        if (rest > 0) /* and not 0, which is for ever */
+                rest = rest > past ? rest - past : 1;
         begin_waiting(ctl, what);
         if (request->kind == REQUEST_REFRESH || request->kind == REQUEST_PURGE)
-                r = client_work(fd, ctl->socket_path, request, ctl->timeout, ret_status, ret_counts,
+                r = client_work(fd, ctl->socket_path, request, rest, ret_status, ret_counts,
                                 ret_has_counts);
         else
-                r = client_ask(fd, request, ctl->timeout, ret_status, ret_counts, ret_has_counts);
+                r = client_ask(fd, request, rest, ret_status, ret_counts, ret_has_counts);
         end_waiting();
         if (r < 0)
                 return say_no_reply(what, r);

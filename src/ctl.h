@@ -201,8 +201,12 @@ int ctl_self_test(Ctl *ctl, TestFindings *ret);
 /** ctl_print_findings() - what is not in order, and what helps, line by line on @f */
 void ctl_print_findings(FILE *f, const TestFindings *findings);
 
-/** ctl_connect_error() - say why client_connect() failed; Return: an exit status. */
-int ctl_connect_error(const char *path, int error);
+/** ctl_patience() - how long to wait for who should answer at once: --timeout, or some seconds */
+uint64_t ctl_patience(const Ctl *ctl);
+
+/** ctl_connect_error() - why client_connect() to @ctl->socket_path failed; Return: an exit status.
+ */
+int ctl_connect_error(const Ctl *ctl, int error);
 
 /** ctl_no_site() - say that a text is neither a site nor a pattern; Return: EX_DATAERR. */
 int ctl_no_site(const char *text);

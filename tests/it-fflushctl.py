@@ -1015,6 +1015,38 @@ def repair_is_for_the_owner(case):
     eq(spool.read("flush/torn_test"), b"A1")
 
 
+def fill_backlog(daemon):
+    """Until nobody else can connect; the connections."""
+    daemon.listener.listen(0)
+    full = []
+    while True:
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        s.setblocking(False)
+        full.append(s)
+        try:
+            harness.in_directory(s, daemon.socket_path, s.connect)
+        except BlockingIOError:
+            return full
+
+
+@test
+def the_timeout_counts_for_the_connection_too(case):
+    """connect(2) waits while the backlog of who hangs is full."""
+    _, daemon = case.make(activation="hold")
+    daemon.ctl("flush", "x.test")  # it runs
+    daemon.process.send_signal(signal.SIGSTOP)
+    full = fill_backlog(daemon)
+    for args in (("flush", "x.test"), ("deliver", "A1"), ("add", "x.test", "A1"), ("refresh",)):
+        r = daemon.ctl("--timeout", "1s", *args, check=False)
+        eq((args, r.returncode, "takes no connections" in r.stderr), (args, TEMPFAIL, True), r.stderr)
+    r = import_from(daemon, message("A1", "x@y.test"), "--timeout", "1s")
+    eq((r.returncode, "takes no connections" in r.stderr), (TEMPFAIL, True), r.stderr)
+    eq(daemon.ctl("-t", "1s", "status", check=False).returncode, TEMPFAIL)
+    for s in full:
+        s.close()
+    daemon.process.send_signal(signal.SIGCONT)
+
+
 @test
 def metrics_replace_plain_files_only(case):
     spool, daemon = case.make()
