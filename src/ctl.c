@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -131,20 +132,33 @@ int ctl_worse(int a, int b) {
         return b > EX_NOINPUT ? b : a;
 }
 
+/* What main.cf does not tell is not guessed: it would be the queue of another instance. */
+static int check_instance(const Ctl *ctl) {
+        const char *directory = ctl->settings.postfix_config_directory;
+        char path[PATH_MAX];
+
+        (void) snprintf(path, sizeof path, "%s/main.cf", directory);
+        if (!ctl->instance || !ctl->settings.incomplete || access(path, F_OK) == 0)
+                return EX_OK;
+        ctl_error("no such instance: %s: %s", path, strerror(errno));
+        return EX_NOINPUT;
+}
+
 static int load_settings(Ctl *ctl) {
         int r;
 
         if (ctl->has_settings)
-                return EX_OK;
+                return check_instance(ctl);
         r = settings_load(ctl->config, ctl->instance, &ctl->settings);
         if (r < 0) {
                 ctl_error("%s", strerror(-r));
                 return EX_OSERR;
         }
         ctl->has_settings = true;
-        if (ctl->settings.problems)
+        r = check_instance(ctl);
+        if (r == EX_OK && ctl->settings.problems)
                 ctl_error_lines(ctl->settings.problems);
-        return EX_OK;
+        return r;
 }
 
 /* What postconf(1) said has just been printed. */

@@ -147,6 +147,8 @@ int ctl_worse(int a, int b);
  * If postconf(1) has not told what decides where the queue is and how it is laid out, this fails:
  * by a guess records would be taken for those of messages that are gone, or another instance be
  * acted on. With @ctl->may_guess it does not; that is for who only says so.
+ *
+ * Return: EX_OK, EX_NOINPUT (there is no such instance), EX_CONFIG, or trouble.
  */
 int ctl_settings(Ctl *ctl);
 
@@ -174,7 +176,8 @@ char *ctl_postconf(Ctl *ctl, const char *name);
 void ctl_unit_name(const Ctl *ctl, const char *name, const char *type,
                    char ret[static CTL_UNIT_SIZE]);
 
-/** ctl_socket() - have @ctl->socket_path; with --socket no configuration is read */
+/** ctl_socket() - have @ctl->socket_path; with --socket no configuration is read; else ctl_queue()
+ */
 int ctl_socket(Ctl *ctl);
 
 /** ctl_ask() - one request and its reply

@@ -261,6 +261,8 @@ static int run(Ctl *ctl, unsigned given, char *args[], int n_args) {
         }
         if (given & ~verb->options)
                 return ctl_usage("an option that this command does not have");
+        if (ctl->instance && (!ctl->instance[0] || strchr(ctl->instance, '/')))
+                return ctl_usage("--instance: not a name");
         if (ctl->reason && strlen(ctl->reason) > CTL_REASON_MAX)
                 return ctl_usage("--reason: at most 200 bytes");
         return verb->run(ctl, args + 1);

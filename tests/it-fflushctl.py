@@ -1084,6 +1084,45 @@ def metrics_replace_plain_files_only(case):
 
 
 @test
+def an_instance_that_does_not_exist_is_not_the_default(case):
+    _, daemon = case.make()
+    running = [(args, subprocess.Popen([os.path.join(daemon.bin, "fflushctl"), "-i", "no-such", *args],
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                       stderr=subprocess.PIPE, text=True))
+               for args in (("list",), ("show", "*"), ("flush", "x.test"), ("deliver", "A1"),
+                            ("add", "x.test", "A1"), ("refresh",), ("purge",), ("import",),
+                            ("import", "-"), ("verify",), ("verify", "--repair"), ("status",),
+                            ("metrics",), ("export",), ("-n", "flush", "x.test"),
+                            ("-n", "enable-postfix"), ("-n", "disable-postfix"))]
+    for args, process in running:
+        out, err = process.communicate()
+        eq((args, process.returncode, out, err),
+           (args, NOINPUT, "", "fflushctl: no such instance: /etc/no-such/main.cf: No such file or "
+                               "directory\n"))
+    for name in ("", "a/b", "../postfix"):
+        r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-i", name, "list"],
+                           capture_output=True, text=True)
+        eq((name, r.returncode), (name, USAGE), r.stderr)
+
+
+@test
+def who_does_not_know_the_queue_takes_no_other(case):
+    """main.cf does not say, and the queue of the default may be another's."""
+    _, daemon = case.make()
+    there = os.path.join(case.base, "postfix")
+    os.mkdir(there, 0o755)
+    write(there, "main.cf", "= what\n")
+    config = os.path.join(case.base, "unsure.conf")
+    write(case.base, "unsure.conf", "postfix_config_directory = '%s'\n" % there)
+    for args in (("list",), ("flush", "x.test"), ("add", "x.test", "A1"), ("purge",), ("verify",),
+                 ("status",), ("metrics",)):
+        r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-c", config, *args],
+                           capture_output=True, text=True)
+        eq((args, r.returncode, r.stdout), (args, 78, ""), r.stderr)
+        eq("which queue is meant" in r.stderr, True, r.stderr)
+
+
+@test
 def status_says_who_serves(case):
     spool, daemon = case.make(activation="hold")
     backlog(spool)
