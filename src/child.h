@@ -37,7 +37,8 @@ typedef void (*child_done_t)(Child *child, const ChildResult *result, void *user
  * @timeout_usec:  after this time it is killed, and has ended with status 128 + SIGKILL
  * @ret:           receives the child; child_free() it from @done or later
  *
- * The environment is reduced to what Postfix's commands use.
+ * The environment is reduced to what Postfix's commands use, and it is in a process group of its
+ * own: Ctrl-C does not end it half-way.
  *
  * Return: 0, -ENOENT or -EACCES (there is no such program, or not for us), or another negative
  *         errno.

@@ -287,7 +287,7 @@ static void free_recorded(Import *im) {
         }
 }
 
-int ctl_import(Ctl *ctl, char *args[]) {
+static int import_from(Ctl *ctl, const char *source, unsigned long *ret_added) {
         Import im = {.ctl = ctl};
         int r;
 
@@ -299,7 +299,7 @@ int ctl_import(Ctl *ctl, char *args[]) {
         if (r != EX_OK)
                 return r;
         im.look = faccessat(ctl->queue.fd, queue_name(QUEUE_FLUSH), R_OK | X_OK, AT_EACCESS) == 0;
-        r = open_input(&im, args[0]);
+        r = open_input(&im, source);
         if (r != EX_OK)
                 return r;
         r = run(&im);
@@ -307,5 +307,17 @@ int ctl_import(Ctl *ctl, char *args[]) {
         free_recorded(&im);
         if (!ctl->quiet)
                 report(&im);
+        *ret_added = im.added;
         return r;
+}
+
+int ctl_import(Ctl *ctl, char *args[]) {
+        unsigned long added;
+
+        return import_from(ctl, args[0], &added);
+}
+
+int ctl_import_deferred(Ctl *ctl, unsigned long *ret_added) {
+        *ret_added = 0;
+        return import_from(ctl, NULL, ret_added);
 }

@@ -80,6 +80,9 @@ int ctl_export(Ctl *ctl, char *args[]);
  */
 int ctl_export_logs(Ctl *ctl);
 
+/** ctl_import_deferred() - import as such; @ret_added receives how many records were made */
+int ctl_import_deferred(Ctl *ctl, unsigned long *ret_added);
+
 /* -------------------------------------------------------------------------------- output: ctl.c
  *
  * Nothing else writes to standard output and error: what comes from outside may have anything in
