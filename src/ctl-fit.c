@@ -71,7 +71,7 @@ static bool is_below(const char *path, const char *directory) {
 /* Is the queue in one of the places of a list, "-/a /b:/c:rbind"? */
 static bool is_in(const Fit *fit, const char *state, const char *property) {
         char value[SWITCH_VALUE_SIZE], place[PATH_MAX];
-        char *save, *word = value;
+        char *save, *word;
 
         (void) switch_property(state, property, value);
         for (word = strtok_r(value, " ", &save); word; word = strtok_r(NULL, " ", &save)) {

@@ -256,8 +256,8 @@ static const char *service_name(const Health *h) {
 /* "smtp/unix/flush_service_name = flush": services of master.cf that ask somebody else. */
 static void judge_overrides(Health *h) {
         const char *directory = h->ctl->settings.postfix_config_directory;
-        const char *argv[] = {POSTFIX_COMMAND_DIR "/postconf", "-c", directory, "-P",
-                              "*/*/flush_service_name",        NULL};
+        static const char postconf[] = POSTFIX_COMMAND_DIR "/postconf";
+        const char *argv[] = {postconf, "-c", directory, "-P", "*/*/flush_service_name", NULL};
         ChildResult result;
         char *rest = NULL;
 
@@ -422,8 +422,8 @@ int health_gather(Ctl *ctl, bool test, Health *ret) {
         int r;
 
         *ret = (Health){.ctl = ctl, .tested = test};
-        /* What is wrong is what this is for. But the queue of an instance is anybody's guess, and that
-         * of another one must not be asked. */
+        /* What is wrong is what this is for. But the queue of an instance is anybody's guess, and
+         * that of another one must not be asked. */
         ctl->may_guess = !ctl->instance;
         r = ctl_settings(ctl);
         if (r == EX_OK)

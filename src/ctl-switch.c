@@ -121,10 +121,14 @@ bool switch_asked(const Switch *s, const char *service) {
 /* ------------------------------------------------------------------------------------ units */
 
 char *switch_read_unit(Switch *s, const char *unit) {
-        if (switch_run_words(s, SWITCH_ASK, SWITCH_SYSTEMCTL, "show", unit) == EX_OK)
-                return TAKE_PTR(s->output);
-        ctl_error("systemctl does not tell of %s", unit);
-        return NULL;
+        char *state;
+
+        if (switch_run_words(s, SWITCH_ASK, SWITCH_SYSTEMCTL, "show", unit) != EX_OK) {
+                ctl_error("systemctl does not tell of %s", unit);
+                return NULL;
+        }
+        state = TAKE_PTR(s->output);
+        return state;
 }
 
 /* The line of a property may be there more than once: a socket with two paths. */

@@ -46,7 +46,7 @@ static int reach(int queue_fd, const char *endpoint, bool *ret_is_socket) {
 int qmgr_trigger(int queue_fd, const char *endpoint, char request) {
         /* On a socket a NUL ends the request; a FIFO is read byte by byte. */
         char bytes[2] = {request, '\0'};
-        bool is_socket;
+        bool is_socket = false;
         _cleanup_close_ int fd = reach(queue_fd, endpoint, &is_socket);
 
         if (fd < 0)
@@ -56,7 +56,7 @@ int qmgr_trigger(int queue_fd, const char *endpoint, char request) {
 }
 
 int qmgr_probe(int queue_fd, const char *endpoint) {
-        bool is_socket;
+        bool is_socket = false;
         _cleanup_close_ int fd = reach(queue_fd, endpoint, &is_socket);
 
         return fd < 0 ? fd : 0;

@@ -116,7 +116,8 @@ static int on_start(sd_event_source *source, uint64_t usec, void *userdata) {
         if (k == 0)
                 ask(r);
         else {
-                free(TAKE_PTR(r->next));
+                free(r->next);
+                r->next = NULL;
                 fail(r, NULL, k, false);
         }
         return 0;

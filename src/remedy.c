@@ -88,12 +88,14 @@ static void unescape(char *text) {
         char *to = text;
 
         for (const char *p = text; *p; to++) {
-                unsigned c;
+                char digits[4] = "", *end = digits;
 
-                if (p[0] == '\\' && sscanf(p + 1, "%3o", &c) == 1) {
-                        *to = (char) c;
-                        p += 4;
-                } else
+                if (p[0] == '\\')
+                        (void) strncpy(digits, p + 1, sizeof digits - 1);
+                *to = (char) strtoul(digits, &end, 8);
+                if (end != digits)
+                        p += 1 + (end - digits);
+                else
                         *to = *p++;
         }
         *to = '\0';

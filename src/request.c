@@ -460,7 +460,7 @@ static void decode_finding(TestFinding *f, const char *name, const char *value) 
 
 static int decode_findings(AttrReader *in, RequestStatus *ret_status, TestFindings *ret) {
         size_t name_at, value_at;
-        unsigned long number;
+        unsigned long number = 0;
         TestFinding *f = NULL;
         int r;
 
@@ -474,13 +474,12 @@ static int decode_findings(AttrReader *in, RequestStatus *ret_status, TestFindin
 
                 if (streq(name, ATTR_CHECK))
                         f = findings_add(ret, value, FINDING_OK, "%s", "");
-                else if (streq(name, ATTR_CHECKS) && parse_number(value, &number) < 0)
-                        return -EBADMSG;
-                else if (streq(name, ATTR_CHECKS))
-                        ret->checks = (unsigned) number;
-                else
+                else if (!streq(name, ATTR_CHECKS))
                         decode_finding(f, name, value);
+                else if (parse_number(value, &number) < 0)
+                        return -EBADMSG;
         }
+        ret->checks = (unsigned) number;
         for (size_t i = 0; i < ret->n; i++)
                 if (ret->items[i].result > ret->worst)
                         ret->worst = ret->items[i].result;

@@ -827,7 +827,7 @@ static void log_lines(int level, const char *text) {
 }
 
 static bool same(const char *a, const char *b) {
-        return a && b ? streq(a, b) : a == b;
+        return a == b || (a && b && streq(a, b));
 }
 
 /* They connected while Postfix was thought to be one whose clients speak first. One that did would
@@ -921,7 +921,8 @@ static int on_take(const Settings *settings, void *userdata) {
         if (!same(settings->problems, server->settings->problems))
                 log_lines(LOG_ERR, settings->problems);
         log_message(LOG_INFO, "the configuration was read anew, and is in use now");
-        free(TAKE_PTR(server->trouble));
+        free(server->trouble);
+        server->trouble = NULL;
         server->troubled = false;
         server->settings = settings;
         log_set_names(settings->syslog_name, settings->instance);

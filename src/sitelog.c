@@ -439,7 +439,7 @@ int sitelog_replace_prefix(SiteLog *log, size_t n_prefix, const char *keep, size
                         memcpy(buf, keep, n_keep);
                 r = sitelog_begin_removal(log, n_prefix, buf, n_keep, sync, &removal);
         }
-        if (r < 0) {
+        if (r != 0) {
                 (void) ftruncate(log->fd, size);
                 restat(log);
                 return r;
