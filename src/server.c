@@ -827,7 +827,9 @@ static void log_lines(int level, const char *text) {
 }
 
 static bool same(const char *a, const char *b) {
-        return a == b || (a && b && streq(a, b));
+        if (!a || !b)
+                return a == b;
+        return streq(a, b);
 }
 
 /* They connected while Postfix was thought to be one whose clients speak first. One that did would
@@ -955,10 +957,10 @@ static void on_fail(const Settings *settings, int error, bool in_vain, void *use
         Server *server = userdata;
         const Settings *current = server->settings;
         char *trouble = describe(settings, error);
-        bool told = same(trouble, server->trouble) ||
+        bool told = !trouble || same(trouble, server->trouble) ||
                     (current->incomplete && same(trouble, current->problems));
 
-        if (trouble && !told) {
+        if (!told) {
                 log_lines(in_vain ? LOG_ERR : LOG_NOTICE, trouble);
                 if (!current->incomplete)
                         log_message(LOG_NOTICE, "serving with the configuration as it was before");
