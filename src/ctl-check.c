@@ -198,10 +198,10 @@ static int report(Check *c, const Health *h) {
                 ctl_print_json(to_json(c, h, values));
                 return (int) c->state;
         }
-        printf("FFLUSHD %s - %s |", names[c->state], c->text);
+        ctl_print("FFLUSHD %s - %s |", names[c->state], c->text);
         for (size_t i = 0; i < VALUES; i++)
                 print_value(stdout, &values[i]);
-        putchar('\n');
+        ctl_print("\n");
         return (int) c->state;
 }
 

@@ -422,9 +422,7 @@ int health_gather(Ctl *ctl, bool test, Health *ret) {
         int r;
 
         *ret = (Health){.ctl = ctl, .tested = test};
-        /* What is wrong is what this is for. But the queue of an instance is anybody's guess, and
-         * that of another one must not be asked. */
-        ctl->may_guess = !ctl->instance;
+        ctl->may_guess = true; /* what is wrong is what this is for */
         r = ctl_settings(ctl);
         if (r == EX_OK)
                 r = ctl_socket(ctl);

@@ -167,10 +167,16 @@ static int refuse_to_guess(void) {
         return EX_CONFIG;
 }
 
+/* Of any but the default instance a guess would be the queue of another one. */
+static bool may_guess(const Ctl *ctl) {
+        return ctl->may_guess && !ctl->instance &&
+               streq(ctl->settings.postfix_config_directory, "/etc/postfix");
+}
+
 int ctl_settings(Ctl *ctl) {
         int r = load_settings(ctl);
 
-        return r == EX_OK && ctl->settings.incomplete && !ctl->may_guess ? refuse_to_guess() : r;
+        return r == EX_OK && ctl->settings.incomplete && !may_guess(ctl) ? refuse_to_guess() : r;
 }
 
 int ctl_queue(Ctl *ctl) {

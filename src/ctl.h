@@ -149,7 +149,8 @@ int ctl_worse(int a, int b);
  *
  * If postconf(1) has not told what decides where the queue is and how it is laid out, this fails:
  * by a guess records would be taken for those of messages that are gone, or another instance be
- * acted on. With @ctl->may_guess it does not; that is for who only says so.
+ * acted on. With @ctl->may_guess it does not, for the default instance; that is for who only says
+ * so.
  *
  * Return: EX_OK, EX_NOINPUT (there is no such instance), EX_CONFIG, or trouble.
  */
@@ -191,7 +192,7 @@ int ctl_socket(Ctl *ctl);
 int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *ret_status,
             RequestCounts *ret_counts, bool *ret_has_counts);
 
-#define CTL_SELF_TEST_USEC (70 * (uint64_t) 1000000) /* a table may take a minute to answer */
+#define CTL_SELF_TEST_USEC (20 * (uint64_t) 1000000) /* a table that takes longer is broken */
 
 /**
  * ctl_self_test() - have the service test itself; starts it, if it is not running

@@ -275,19 +275,24 @@ static void ctl_free(Ctl *ctl) {
         free(ctl->socket_path);
 }
 
-/* What runs plugins knows four statuses, and wants a line, whatever is wrong with the options. */
-static int as_plugin(const Ctl *ctl, int status, char *args[], int n_args) {
+static bool has_word(char *args[], int n_args, const char *word) {
         for (int i = 0; i < n_args; i++)
-                if (status > CTL_CHECK_UNKNOWN && streq(args[i], "check")) {
-                        if (ctl->json)
-                                ctl_print_json(json_pack("{ss si}", "state", "UNKNOWN", "status",
-                                                         CTL_CHECK_UNKNOWN));
-                        else
-                                puts("FFLUSHD UNKNOWN - it could not be run, see its standard "
-                                     "error");
-                        return CTL_CHECK_UNKNOWN;
-                }
-        return status;
+                if (streq(args[i], word))
+                        return true;
+        return false;
+}
+
+/* What runs plugins knows four statuses, and wants a line, whatever is wrong with the options:
+ * --json may stand after the one that is wrong. The command may be anywhere. */
+static int as_plugin(const Ctl *ctl, int status, char *args[], int n_args) {
+        if (status <= CTL_CHECK_UNKNOWN || !has_word(args, n_args, "check"))
+                return status;
+        if (ctl->json || has_word(args, n_args, "-j") || has_word(args, n_args, "--json"))
+                ctl_print_json(
+                        json_pack("{ss si}", "state", "UNKNOWN", "status", CTL_CHECK_UNKNOWN));
+        else
+                ctl_print("FFLUSHD UNKNOWN - it could not be run, see its standard error\n");
+        return CTL_CHECK_UNKNOWN;
 }
 
 int main(int argc, char *argv[]) {
@@ -298,7 +303,7 @@ int main(int argc, char *argv[]) {
 
         r = parse_options(&ctl, argc, argv, &given, &words);
         if (r >= 0)
-                r = as_plugin(&ctl, r, argv + 1, argc - 1); /* the command may be anywhere */
+                r = as_plugin(&ctl, r, argv + 1, argc - 1);
         else
                 r = ctl.host ? run_on_host(&ctl, &words, argv + optind)
                              : run(&ctl, given, argv + optind, argc - optind);

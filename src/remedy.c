@@ -88,15 +88,17 @@ static void unescape(char *text) {
         char *to = text;
 
         for (const char *p = text; *p; to++) {
-                char digits[4] = "", *end = digits;
+                char digits[4] = "", *end = digits, c = 0;
 
                 if (p[0] == '\\')
                         (void) strncpy(digits, p + 1, sizeof digits - 1);
-                *to = (char) strtoul(digits, &end, 8);
-                if (end != digits)
-                        p += 1 + (end - digits);
+                if (digits[0] >= '0' && digits[0] <= '7')
+                        c = (char) strtoul(digits, &end, 8);
+                if (end == digits)
+                        c = *p++;
                 else
-                        *to = *p++;
+                        p += 1 + (end - digits);
+                *to = c;
         }
         *to = '\0';
 }

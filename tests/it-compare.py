@@ -1021,11 +1021,12 @@ class Stream:
                        self.rng.choice((None, -13 * HOUR, -6 * DAY, -8 * DAY)))
 
     def settle_times_for_purge(self):
-        """A purge passes over what was read in this second: leave no doubt."""
+        """A purge passes over what was read in this second: leave no doubt. More than a minute in the
+        future would be a clock that was wrong, to fflushd."""
         now = time.time()
         for key, entry in self.twins.look_at_spool(0).items():
             if key.startswith("log ") and abs(entry.atime / 1e9 - now) < 60:
-                self.set_times(key.removeprefix("log "), self.rng.choice((-HOUR, HOUR)))
+                self.set_times(key.removeprefix("log "), self.rng.choice((-HOUR, 45)))
         self.twins.pre = self.twins.look()
 
     def write_log(self, log, text, replace=False):

@@ -287,8 +287,8 @@ def the_name_of_who_listens(case):
             harness.bind(s, host.daemon.socket_path)
             os.chmod(host.daemon.socket_path, 0o666)
             s.listen()
-            shown = host.ctl("status")
-            host.ctl("-j", "status")
+            shown = host.ctl("--timeout=1s", "status")
+            host.ctl("--timeout=1s", "-j", "status")
     finally:
         libc.prctl(15, old)
     expect(shown, r"\x1b]0;x\x07\xc2\x9b\x9b", "status")
