@@ -80,6 +80,10 @@ static void check_settings(SelfTest *t) {
                 f = failed(t, "settings", "postconf(1) has not told what must be known: %.*s", n,
                            settings->problems ? settings->problems : "");
                 finding_set_remedy(f, "postconf -c '%s', and mend what it complains of", directory);
+        } else if (t->context.trouble) {
+                f = failed(t, "settings", "the configuration has changed and cannot be read: %.*s",
+                           (int) strcspn(t->context.trouble, "\n"), t->context.trouble);
+                finding_set_remedy(f, "fflushd --check-config shows all of it");
         } else if (settings->problems && !is_about_list(settings->problems)) {
                 f = warning(t, "settings", "the configuration has errors: %.*s", n,
                             settings->problems);

@@ -27,6 +27,8 @@ typedef struct SelfTestContext {
         const Queue *queue;
         const char *endpoint; /* of the queue manager, below the queue directory */
         const char *const *postmap;
+        const char *trouble; /* why a changed configuration cannot be read, or NULL; only at the
+                                start */
         bool outdated; /* the configuration has changed since, and another one will be served by */
         const Metrics *metrics;
         Jobs *jobs; /* it is one */

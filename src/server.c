@@ -912,7 +912,7 @@ static int on_take(const Settings *settings, void *userdata) {
         if (r == 0 && access(settings->queue_directory, F_OK) < 0)
                 r = -errno; /* no reason to leave the one that is there */
         if (r == 0) {
-                service_not_reconfigured(server->service);
+                service_not_reconfigured(server->service, NULL);
                 move_out(server);
                 return -ECANCELED;
         }
@@ -969,7 +969,7 @@ static void on_fail(const Settings *settings, int error, bool in_vain, void *use
         server->trouble = trouble;
         server->troubled = in_vain;
         if (in_vain)
-                service_not_reconfigured(server->service);
+                service_not_reconfigured(server->service, trouble);
         arm_status(server);
 }
 

@@ -35,9 +35,10 @@ struct Service {
         sd_event_source *lock_retry; /* for adds whose log somebody else has locked */
         Call *undecided;             /* a table has to be asked */
         Call *unsettled;             /* newer settings have to be read */
-        sd_event_source *give_up;    /* waiting for those */
-        uint64_t give_up_usec;       /* when the first of them does, or earlier */
-        Call *delivered;             /* send_file: qmgr has to be woken, then reply */
+        char *trouble;            /* why there are none, though the files have changed; or NULL */
+        sd_event_source *give_up; /* waiting for those */
+        uint64_t give_up_usec;    /* when the first of them does, or earlier */
+        Call *delivered;          /* send_file: qmgr has to be woken, then reply */
         Refresh *refresh;
         bool purging;         /* the one that runs is a purge */
         Call *refreshing;     /* wait for its end */
@@ -508,7 +509,8 @@ static void start_self_test(Service *s) {
                                          .queue = &s->queue,
                                          .endpoint = s->trigger.endpoint,
                                          .postmap = s->postmap,
-                                         .outdated = service_outdated(s),
+                                         .outdated = service_outdated(s) && !s->trouble,
+                                         .trouble = s->trouble,
                                          .metrics = s->metrics,
                                          .jobs = &s->jobs,
                                          .facts = &remedy_facts};
@@ -802,6 +804,8 @@ int service_reconfigure(Service *s, const Settings *settings) {
                 s->settings = old;
                 return r;
         }
+        free(s->trouble);
+        s->trouble = NULL;
         if (s->test)
                 selftest_reconfigure(s->test, settings);
         decide_again(s);
@@ -812,9 +816,11 @@ int service_reconfigure(Service *s, const Settings *settings) {
         return 0;
 }
 
-void service_not_reconfigured(Service *s) {
+void service_not_reconfigured(Service *s, const char *why) {
         Call *calls = TAKE_PTR(s->unsettled), *call, *tmp;
 
+        free(s->trouble);
+        s->trouble = why ? strdup(why) : NULL; /* without memory for it the self-test says less */
         LL_FOREACH_SAFE (calls, call, tmp)
                 refuse_unsettled(s, call, 0);
 }
@@ -884,6 +890,7 @@ Service *service_free(Service *s) {
         sd_event_source_disable_unref(s->lock_retry);
         sd_event_source_disable_unref(s->give_up);
         selftest_free(s->test);
+        free(s->trouble);
         jobs_free(&s->jobs);
         trigger_free(&s->trigger);
         sites_free(&s->sites);

@@ -41,8 +41,11 @@ Service *service_free(Service *service);
  */
 int service_reconfigure(Service *service, const Settings *settings);
 
-/** service_not_reconfigured() - there are no newer settings: who waits for them gets FAIL */
-void service_not_reconfigured(Service *service);
+/**
+ * service_not_reconfigured() - there are no newer settings: who waits for them gets FAIL
+ * @why:  for the self-test, which says so until there are; NULL: nothing is wrong
+ */
+void service_not_reconfigured(Service *service, const char *why);
 
 /**
  * service_submit() - a request has been read

@@ -325,7 +325,7 @@ def one_command_switches_over_and_one_back(t):
     eq(active("fflush.socket", "fflush-refresh.timer"), ["active"] * 2)
     eq(enabled("fflush.socket", "fflush-refresh.timer"), ["enabled"] * 2)
     probes = g.journal("-t postfix/fflushd -o cat").count("send_file PROBE")
-    assert probes >= 2, probes
+    assert probes >= 1, probes
     assert "as before" in ctl("enable-postfix")
     eq(json.loads(ctl("--json enable-postfix")),
        {"flush_service_name": "fflushd", "changed": False, "dry_run": False})
