@@ -61,8 +61,11 @@ static int on_ended(sd_event_source *source, const siginfo_t *si, void *userdata
                                                 ? si->si_status
                                                 : STATUS_SIGNALLED + si->si_status};
 
-        (void) source;
-        child->pid = 0; /* sd-event reaps it after this call */
+        child->pid = 0;     /* sd-event reaps it after this call */
+        if (!child->done) { /* forgotten; with its source it is freed */
+                (void) sd_event_source_set_floating(source, false);
+                return 0;
+        }
         read_output(child, &result);
         child->done(child, &result, child->userdata);
         free(result.output);
@@ -172,18 +175,35 @@ int child_start(sd_event *event, const char *const argv[], const char *input, si
         return 0;
 }
 
+/* Nobody waits for one that hangs in the kernel: the event loop reaps it when it ends. Until then
+ * the source owns what is left of the child. */
+static bool leave_to_event(Child *child) {
+        child->done = NULL;
+        if (!child->ended || sd_event_source_set_destroy_callback(child->ended, free) < 0)
+                return false;
+        if (sd_event_source_set_floating(child->ended, true) < 0) {
+                (void) sd_event_source_set_destroy_callback(child->ended, NULL);
+                return false;
+        }
+        child->ended = sd_event_source_unref(child->ended);
+        return true;
+}
+
 Child *child_free(Child *child) {
+        bool left = false;
+
         if (!child)
                 return NULL;
-        if (child->pid > 0) {
-                (void) kill(child->pid, SIGKILL);
-                /* Not for one that hangs in the kernel: whoever comes after us reaps it. */
-                (void) waitpid(child->pid, NULL, WNOHANG);
-        }
-        sd_event_source_disable_unref(child->ended);
         sd_event_source_disable_unref(child->timeout);
         for (int i = 0; i < 3; i++)
                 closep(&child->fds[i]);
+        if (child->pid > 0) {
+                (void) kill(child->pid, SIGKILL);
+                left = leave_to_event(child);
+        }
+        if (left)
+                return NULL;
+        sd_event_source_disable_unref(child->ended);
         free(child);
         return NULL;
 }

@@ -141,6 +141,24 @@ START_TEST(a_child_that_is_forgotten_ends) {
 }
 END_TEST
 
+/* A configuration that is read anew ends the commands of the one before. */
+START_TEST(of_children_that_are_forgotten_nothing_stays) {
+        static const char *const argv[] = {"/bin/sleep", "1000", NULL};
+        siginfo_t info;
+        Child *child;
+
+        for (unsigned i = 0; i < 10; i++) {
+                ck_assert_int_eq(child_start(event, argv, NULL, 0, LONG, on_done, &result, &child),
+                                 0);
+                child_free(child);
+        }
+        while (waitid(P_ALL, 0, &info, WEXITED | WNOWAIT) == 0)
+                ck_assert_int_gt(sd_event_run(event, LONG), 0);
+        ck_assert_int_eq(errno, ECHILD);
+        ck_assert_uint_eq(n_done, 0);
+}
+END_TEST
+
 START_TEST(a_command_can_be_waited_for) {
         static const char *const good[] = {"/bin/sh", "-c", "echo out; echo err >&2; exit 5", NULL};
         static const char *const slow[] = {"/bin/sleep", "1000", NULL};
@@ -174,6 +192,7 @@ int main(void) {
         tcase_add_test(tc, output_up_to_the_limit_is_had);
         tcase_add_test(tc, only_the_command_has_a_limit_of_file_size);
         tcase_add_test(tc, a_child_that_is_forgotten_ends);
+        tcase_add_test(tc, of_children_that_are_forgotten_nothing_stays);
         tcase_add_test(tc, a_command_can_be_waited_for);
         return run_case("child", tc);
 }
