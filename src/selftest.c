@@ -351,6 +351,14 @@ static void report_logs(SelfTest *t) {
 
 /* --------------------------------------------------------------------------------------- steps */
 
+static void on_table_answers(void *userdata) {
+        SelfTest *t = userdata;
+
+        if (t->parked)
+                jobs_start(t->context.jobs, &t->job);
+        t->parked = false;
+}
+
 static JobResult step(Job *job, uint64_t until_usec) {
         SelfTest *t = self_test_of(job);
 
@@ -359,16 +367,11 @@ static JobResult step(Job *job, uint64_t until_usec) {
                 if (now_usec() >= until_usec)
                         return JOB_MORE;
         }
-        t->parked = !ask_tables(t);
-        return t->parked ? JOB_PARKED : JOB_DONE;
-}
-
-static void on_table_answers(void *userdata) {
-        SelfTest *t = userdata;
-
-        if (t->parked)
-                jobs_start(t->context.jobs, &t->job);
-        t->parked = false;
+        if (ask_tables(t))
+                return JOB_DONE;
+        /* Also those whose answer came, but was not looked at while it was good. */
+        t->parked = domains_start(t->domains, t->context.event, on_table_answers, t) == 0;
+        return t->parked ? JOB_PARKED : JOB_MORE; /* what cannot be asked has its answer */
 }
 
 static void on_done(Job *job, bool cancelled) {

@@ -169,6 +169,22 @@ START_TEST(each_table_is_asked_and_none_twice) {
 }
 END_TEST
 
+/* Between a table's answer and the look at it the process may be frozen, or have other work to do,
+ * for longer than the answer is good. */
+START_TEST(an_answer_that_is_looked_at_too_late_is_asked_for_again) {
+        set_list("hash:/a");
+        postmap[2] = BROKEN;
+        start();
+        while (jobs_busy(&jobs)) /* it has looked, and waits for the table */
+                ck_assert_int_gt(sd_event_run(event, 30 * USEC_PER_SEC), 0);
+        while (!ended && !jobs_busy(&jobs))
+                ck_assert_int_gt(sd_event_run(event, 30 * USEC_PER_SEC), 0);
+        (void) usleep(1100 * USEC_PER_MSEC); /* errors are good for a second */
+        finish();
+        ck_assert_ptr_nonnull(find("table"));
+}
+END_TEST
+
 START_TEST(what_is_not_served_by_any_more_is_not_green) {
         context.outdated = true;
         expect(FINDING_OUTDATED, FINDING_FAILED, "not yet read its configuration anew",
@@ -326,6 +342,7 @@ int main(void) {
         tcase_add_loop_test(tc, a_list_that_lets_nothing_be_recorded_is_found, 0,
                             ARRAY_SIZE(lists));
         tcase_add_test(tc, each_table_is_asked_and_none_twice);
+        tcase_add_test(tc, an_answer_that_is_looked_at_too_late_is_asked_for_again);
         tcase_add_test(tc, what_is_not_served_by_any_more_is_not_green);
         tcase_add_test(tc, a_stopped_service_does_not_wait_for_tables);
         tcase_add_test(tc, settings_that_are_not_known_are_a_failure_others_a_warning);
