@@ -623,7 +623,13 @@ int settings_load(const char *file, const char *instance, Settings *ret) {
 }
 
 int settings_start(const char *file, const char *instance, Settings *ret) {
-        return load(file, instance, true, ret);
+        int r = load(file, instance, true, ret);
+
+        /* The queue has moved: nobody can serve at the old place until there are new settings. */
+        if (r < 0 || !ret->outdated || access(ret->queue_directory, F_OK) == 0)
+                return r;
+        settings_free(ret);
+        return load(file, instance, false, ret);
 }
 
 void settings_free(Settings *s) {

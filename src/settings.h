@@ -61,9 +61,9 @@ int settings_load(const char *file, const char *instance, Settings *ret);
 /**
  * settings_start() - the same in a hurry: what Postfix said last time will do
  *
- * It will if it is whole and of this command, program and host, and main.cf alone has changed
- * since;
- * @ret->outdated says so. Else Postfix is asked, as by settings_load().
+ * It will if it is whole and of this command, program and host, main.cf alone has changed since
+ * (@ret->outdated says so), and the queue directory is still there. Else Postfix is asked, as by
+ * settings_load().
  */
 int settings_start(const char *file, const char *instance, Settings *ret);
 

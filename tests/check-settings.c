@@ -645,6 +645,26 @@ START_TEST(a_start_makes_do_with_what_postfix_said_last) {
 }
 END_TEST
 
+/* After a move to another disk nothing can be served at the old place, and so nothing would ever be
+ * kept of the new one. */
+START_TEST(a_start_does_not_make_do_with_a_queue_that_has_gone) {
+        _cleanup_free_ char *text = NULL;
+
+        ck_assert_int_eq(setenv("CACHE_DIRECTORY", spool_dir, 1), 0);
+        load_with("compatibility_level = 3.6\nqueue_directory = /nowhere/spool\n", "");
+        ck_assert_int_gt(
+                asprintf(&text, "compatibility_level = 3.6\nqueue_directory = %s\n", spool_dir), 0);
+        spool_write("postfix/main.cf", text);
+        spool_set_times("postfix/main.cf", -30, -30);
+        settings_free(&settings);
+        ck_assert_int_eq(settings_start(file, NULL, &settings), 0);
+        expect_no_problem();
+        ck_assert_str_eq(settings.queue_directory, spool_dir);
+        ck_assert(!settings.outdated);
+        ck_assert_int_eq(unsetenv("CACHE_DIRECTORY"), 0);
+}
+END_TEST
+
 START_TEST(what_is_less_whole_does_not_improve) {
         Settings whole, part;
 
@@ -718,6 +738,7 @@ static TCase *meanings(void) {
         tcase_add_test(tc, a_table_of_parameter_names_is_a_problem);
         tcase_add_test(tc, the_announcement_can_be_forced);
         tcase_add_test(tc, settings_can_be_freed_twice);
+        tcase_add_test(tc, a_start_does_not_make_do_with_a_queue_that_has_gone);
         tcase_add_test(tc, what_is_less_whole_does_not_improve);
         tcase_add_test(tc, a_further_instance_has_its_own_postfix_directory);
         return tc;
