@@ -63,13 +63,6 @@ static int no_reply(int error, TestFindings *ret) {
         return no_answer(ret, EX_TEMPFAIL, "no reply: ", strerror(-error), "");
 }
 
-static bool is_outdated(const TestFindings *findings) {
-        for (size_t i = 0; i < findings->n; i++)
-                if (streq(findings->items[i].check, FINDING_OUTDATED))
-                        return true;
-        return false;
-}
-
 static int ask_once(Ctl *ctl, uint64_t timeout, TestFindings *ret) {
         _cleanup_close_ int fd = -EBADF;
         RequestStatus status;
@@ -103,7 +96,7 @@ int ctl_self_test(Ctl *ctl, TestFindings *ret) {
                 uint64_t now = now_usec();
                 int r = ask_once(ctl, now < end ? end - now : 1, ret);
 
-                if (!is_outdated(ret) || now_usec() + OUTDATED_USEC >= end)
+                if (!findings_have(ret, FINDING_OUTDATED) || now_usec() + OUTDATED_USEC >= end)
                         return r;
                 (void) usleep(OUTDATED_USEC);
         }

@@ -45,6 +45,13 @@ TestFinding *findings_add(TestFindings *f, const char *check, FindingResult resu
         return finding;
 }
 
+bool findings_have(const TestFindings *f, const char *check) {
+        for (size_t i = 0; i < f->n; i++)
+                if (strcmp(f->items[i].check, check) == 0)
+                        return true;
+        return false;
+}
+
 void finding_set_reason(TestFinding *finding, const char *format, ...) {
         va_list ap;
 

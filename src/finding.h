@@ -45,6 +45,9 @@ typedef struct TestFindings {
 TestFinding *findings_add(TestFindings *f, const char *check, FindingResult result,
                           const char *format, ...) __attribute__((format(printf, 4, 5)));
 
+/** findings_have() - is one of this check among them? */
+bool findings_have(const TestFindings *f, const char *check);
+
 /** finding_set_reason() - another one than findings_add() was given */
 void finding_set_reason(TestFinding *finding, const char *format, ...)
         __attribute__((format(printf, 2, 3)));

@@ -46,12 +46,14 @@ struct Service {
         SelfTest *test;
         Call *testers;      /* wait for its end */
         Call *next_testers; /* came later: what they ask about may have changed since it began */
+        bool test_due;      /* when newer settings have been read */
         bool cancelling;    /* nothing new is begun */
         bool untold;        /* the refresh has moved messages, and qmgr will hear at its end */
 };
 
 static void start_refresh(Service *s);
 static void start_self_test(Service *s);
+static void start_due_test(Service *s);
 
 /* ------------------------------------------------------------------ replies and the journal */
 
@@ -413,8 +415,9 @@ static void on_refreshed(const RefreshResult *result, void *userdata) {
         tell_of_refresh(s);
         finish_refreshes(s, result);
         /* Now that it runs: what is broken while nobody asks is seen all the same. */
-        if (!s->test && result->error != -ECANCELED)
-                start_self_test(s);
+        s->test_due = result->error != -ECANCELED;
+        if (s->trouble || !service_outdated(s))
+                start_due_test(s);
 
         s->refreshing = s->next_refreshes;
         s->next_refreshes = NULL;
@@ -488,8 +491,10 @@ static void log_health(const TestFindings *findings, bool was_broken) {
 static void on_tested(const TestFindings *findings, void *userdata) {
         Service *s = userdata;
         bool cancelled = s->cancelling;
+        /* That a configuration is about to be read is no fault. */
+        bool early = findings_have(findings, FINDING_OUTDATED);
 
-        if (!cancelled) {
+        if (!cancelled && !early) {
                 log_health(findings, s->metrics->self_test_failed > 0);
                 metrics_tested(s->metrics, findings, (uint64_t) time(NULL));
         }
@@ -522,6 +527,12 @@ static void start_self_test(Service *s) {
         (void) findings_add(&findings, "service", FINDING_FAILED,
                             "the self-test could not begin: %s", strerror(-r));
         answer_self_test(s, &findings);
+}
+
+static void start_due_test(Service *s) {
+        if (s->test_due && !s->test)
+                start_self_test(s);
+        s->test_due = false;
 }
 
 static void self_test(Service *s, Call *call) {
@@ -808,6 +819,7 @@ int service_reconfigure(Service *s, const Settings *settings) {
         s->trouble = NULL;
         if (s->test)
                 selftest_reconfigure(s->test, settings);
+        start_due_test(s);
         decide_again(s);
         calls = TAKE_PTR(s->unsettled);
         LL_FOREACH_SAFE (calls, call, tmp)
@@ -821,6 +833,7 @@ void service_not_reconfigured(Service *s, const char *why) {
 
         free(s->trouble);
         s->trouble = why ? strdup(why) : NULL; /* without memory for it the self-test says less */
+        start_due_test(s);
         LL_FOREACH_SAFE (calls, call, tmp)
                 refuse_unsettled(s, call, 0);
 }

@@ -1612,6 +1612,24 @@ def what_breaks_while_nobody_asks_is_seen_by_the_refresh_and_said_once(t):
 
 
 @test
+def a_configuration_that_is_about_to_be_read_is_no_fault(t):
+    spool, d = t.make()
+    eq(d.exchange(attrs("rfrsh")), OK)
+    wait_for(lambda: "fflushd_self_tests_total 1\n" in d.ctl("metrics").stdout)
+    set_config(d, queue_directory=spool.path, postfix_config_directory="",
+               fast_flush_domains="example.com")
+    eq(d.exchange(attrs("rfrsh")), OK)
+    wait_for(lambda: "fflushd_self_tests_total 2\n" in d.ctl("metrics").stdout, "it is tested late")
+    eq("\nfflushd_healthy 1\n" in d.ctl("metrics").stdout, True)
+    eq([line for line in d.journal() if "self-test" in line], [])
+    set_config(d, queue_directory=spool.path, postfix_config_directory="", fast_flush_domain="x")
+    wait_for(lambda: any("no such option" in line for line in d.journal()))
+    eq(d.exchange(attrs("rfrsh")), OK)
+    wait_for(lambda: "\nfflushd_healthy 0\n" in d.ctl("metrics", check=False).stdout,
+             "one that cannot be read is")
+
+
+@test
 def failures_are_counted_by_what_has_to_be_looked_at(t):
     spool, d = t.make(fast_flush_domains="/nonexistent/list")
     eq(d.exchange(add("example.com", "A1")), FAIL)
