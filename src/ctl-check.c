@@ -62,15 +62,21 @@ static bool is_own_trouble(const Health *h, const TestFinding *f) {
         return streq(f->check, "service") && !health_has_answer(h);
 }
 
+/* A playbook that edits main.cf for longer than a check may take is no alarm: served is what was
+ * before, and who is not eligible by that waits. */
+static bool is_no_trouble(const TestFinding *f) {
+        return f->result == FINDING_WARNING || streq(f->check, FINDING_OUTDATED);
+}
+
 static void judge_findings(Check *c, const Health *h) {
         for (size_t i = 0; i < h->findings.n; i++) {
                 const TestFinding *f = &h->findings.items[i];
 
                 if (f->result == FINDING_OK)
                         continue;
-                begin_reason(c, is_own_trouble(h, f)           ? STATE_UNKNOWN
-                                : f->result == FINDING_WARNING ? STATE_WARNING
-                                                               : STATE_CRITICAL);
+                begin_reason(c, is_own_trouble(h, f) ? STATE_UNKNOWN
+                                : is_no_trouble(f)   ? STATE_WARNING
+                                                     : STATE_CRITICAL);
                 write_reason(c, f->reason);
                 if (!f->remedy[0])
                         continue;

@@ -427,7 +427,9 @@ int health_gather(Ctl *ctl, bool test, Health *ret) {
                 find_listener(ret);
                 ret->test_status = ctl_self_test(ctl, &ret->findings);
         }
-        ret->postfix_asks = ctl_postconf(ctl, "flush_service_name");
+        /* Else it has not answered a moment ago: it waits while main.cf is being edited. */
+        if (!ctl->settings.unasked)
+                ret->postfix_asks = ctl_postconf(ctl, "flush_service_name");
         ret->has_counters = ctl_read_counters(ctl, &ret->counters, NULL) == 0;
         count_records(ret);
         judge_socket(ret);

@@ -13,6 +13,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 import harness
@@ -1271,6 +1272,39 @@ def other_servers_are_told_from_a_service_that_is_broken(case):
             line = p.communicate(timeout=harness.TIMEOUT)[0]
         os.unlink(path)
         eq((reply, p.returncode, text in line), (reply, code, True), line)
+
+
+@test
+def a_service_that_is_about_to_read_its_configuration_is_no_alarm(case):
+    """It stays so while a playbook edits main.cf, for longer than a check may take."""
+    _, daemon = case.make()
+    without_systemd(daemon)
+    path = os.path.join(daemon.base, "other")
+    reply = b""
+    for name, value in (("status", "4294967295"), ("checks", "1"), ("check", "outdated"),
+                        ("result", "failed"), ("reason", "not yet read"), ("remedy", "ask again")):
+        reply += b"%s\0%s\0" % (name.encode(), value.encode())
+
+    def serve(s):
+        while True:
+            try:
+                c = s.accept()[0]
+            except OSError:
+                return
+            with c:
+                if c.recv(100):  # else it asked who listens
+                    c.sendall(reply + b"\0")
+
+    with socket.socket(socket.AF_UNIX) as s:
+        harness.bind(s, path)
+        s.listen()
+        os.chmod(path, 0o666)
+        server = threading.Thread(target=serve, args=(s,))
+        server.start()
+        r = daemon.ctl("-s", path, "--timeout", "1s", "check", check=False)
+        s.shutdown(socket.SHUT_RDWR)
+        server.join()
+    eq((r.returncode, r.stdout.startswith("FFLUSHD WARNING - not yet read")), (1, True), r.stdout)
 
 
 @test

@@ -1630,6 +1630,16 @@ def a_configuration_that_is_about_to_be_read_is_no_fault(t):
 
 
 @test
+def a_configuration_that_cannot_be_read_is_said_to_be_so_at_once(t):
+    spool, d = t.make()
+    eq(findings(d.exchange(SELF_TEST)), (0, []))
+    set_config(d, queue_directory=spool.path, postfix_config_directory="", fast_flush_domain="x")
+    wait_for(lambda: any("no such option" in line for line in d.journal()) or
+             d.exchange(SELF_TEST) is None)
+    eq([f[0] for f in findings(d.exchange(SELF_TEST))[1]], ["settings"])
+
+
+@test
 def failures_are_counted_by_what_has_to_be_looked_at(t):
     spool, d = t.make(fast_flush_domains="/nonexistent/list")
     eq(d.exchange(add("example.com", "A1")), FAIL)
