@@ -62,12 +62,6 @@ static void print_drop_in(Fit *fit, const char *unit, const char *section, const
 
 /* ------------------------------------------------------------------------------------ places */
 
-static bool is_below(const char *path, const char *directory) {
-        size_t n = strlen(directory);
-
-        return strncmp(path, directory, n) == 0 && (path[n] == '/' || path[n] == '\0' || n == 1);
-}
-
 /* Is the queue in one of the places of a list, "-/a /b:/c:rbind"? */
 static bool is_in(const Fit *fit, const char *state, const char *property) {
         char value[SWITCH_VALUE_SIZE], place[PATH_MAX];

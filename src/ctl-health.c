@@ -240,7 +240,7 @@ static void judge_timer(Health *h) {
 
 /* --------------------------------------------------------------------------------- Postfix */
 
-static const char *service_name(const Health *h) {
+const char *health_service_name(const Health *h) {
         const char *slash = strrchr(h->ctl->socket_path, '/');
 
         return slash ? slash + 1 : h->ctl->socket_path;
@@ -260,7 +260,7 @@ static void judge_overrides(Health *h) {
              line = strtok_r(NULL, "\n", &rest)) {
                 const char *value = strstr(line, " = ");
 
-                if (!value || streq(value + 3, service_name(h)))
+                if (!value || streq(value + 3, health_service_name(h)))
                         continue;
                 finding_set_remedy(
                         failed(h, "postfix",
@@ -282,7 +282,7 @@ static void judge_postfix(Health *h) {
                         "postconf -c '%s' flush_service_name", directory);
                 return;
         }
-        if (!streq(h->postfix_asks, service_name(h)))
+        if (!streq(h->postfix_asks, health_service_name(h)))
                 finding_set_remedy(
                         failed(h, "postfix",
                                "Postfix uses another flush service (flush_service_name = %s)",

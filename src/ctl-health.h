@@ -58,6 +58,9 @@ void health_free(Health *h);
  * want of permission or time; @test_status says what */
 bool health_has_answer(const Health *h);
 
+/** health_service_name() - what flush_service_name has to be for Postfix to ask this one */
+const char *health_service_name(const Health *h);
+
 /** health_json_findings() - a new array */
 json_t *health_json_findings(const Health *h);
 

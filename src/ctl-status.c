@@ -118,7 +118,6 @@ static void say_refresh(const Health *h) {
 }
 
 static void say_postfix(const Health *h) {
-        const char *slash = strrchr(h->ctl->socket_path, '/');
         bool ours;
 
         if (!h->postfix_asks) {
@@ -126,7 +125,7 @@ static void say_postfix(const Health *h) {
                 ctl_print("\n");
                 return;
         }
-        ours = slash && streq(h->postfix_asks, slash + 1);
+        ours = streq(h->postfix_asks, health_service_name(h));
         say("Postfix", ours ? CTL_GREEN : CTL_RED,
             ours                              ? "uses fflushd"
             : streq(h->postfix_asks, "flush") ? "uses flush(8), not fflushd"

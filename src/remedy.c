@@ -103,13 +103,6 @@ static void unescape(char *text) {
         *to = '\0';
 }
 
-static bool is_below(const char *path, const char *directory) {
-        size_t n = strlen(directory);
-
-        return streq(directory, "/") ||
-               (strncmp(path, directory, n) == 0 && (path[n] == '/' || path[n] == '\0'));
-}
-
 static bool parse_mount(const char *line, Mount *ret) {
         char options[64], super_options[64] = "";
         const char *rest = strstr(line, " - ");

@@ -60,6 +60,14 @@ static inline bool streq(const char *a, const char *b) {
         return strcmp(a, b) == 0;
 }
 
+/* Is an absolute path a directory, or in it? Both as realpath(3) writes them. */
+static inline bool is_below(const char *path, const char *directory) {
+        size_t n = strlen(directory);
+
+        return streq(directory, "/") ||
+               (strncmp(path, directory, n) == 0 && (path[n] == '/' || path[n] == '\0'));
+}
+
 /* CLOCK_MONOTONIC in microseconds: the clock of the event loop and of all deadlines. */
 static inline uint64_t now_usec(void) {
         struct timespec ts;
