@@ -39,6 +39,7 @@ static bool lists_queue(const char *list, const char *name) {
 }
 
 void queue_set_layout(Queue *q, const char *hash_queue_names, unsigned hash_depth) {
+        q->was_spread |= q->hashed[QUEUE_INCOMING];
         q->hash_depth = hash_depth;
         for (int i = 0; i < _QUEUE_NAME_MAX; i++)
                 q->hashed[i] = lists_queue(hash_queue_names, queue_name((QueueName) i));
@@ -46,6 +47,7 @@ void queue_set_layout(Queue *q, const char *hash_queue_names, unsigned hash_dept
 
 int queue_open(const char *directory, const char *hash_queue_names, unsigned hash_depth,
                Queue *ret) {
+        *ret = (Queue){0};
         queue_set_layout(ret, hash_queue_names, hash_depth);
         ret->fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         return ret->fd < 0 ? -errno : 0;
@@ -368,7 +370,8 @@ int queue_move(const Queue *q, const char *id, QueueResult *ret) {
 int queue_sync_moves(const Queue *q) {
         _cleanup_close_ int fd = -EBADF;
 
-        if (q->hashed[QUEUE_INCOMING]) /* in which of the directories, nobody has noted */
+        /* In which of the directories, nobody has noted. */
+        if (q->hashed[QUEUE_INCOMING] || q->was_spread)
                 return RET_NERRNO(syncfs(q->fd));
         fd = openat(q->fd, names[QUEUE_INCOMING], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         return fd < 0 || fsync(fd) < 0 ? -errno : 0;

@@ -22,6 +22,7 @@ typedef struct Queue {
         int fd;              /* queue_directory; owned by whoever opened it */
         unsigned hash_depth; /* hash_queue_depth, 1 to QUEUEID_FOREST_MAX */
         bool hashed[_QUEUE_NAME_MAX];
+        bool was_spread; /* incoming was hashed in a layout before */
 } Queue;
 
 /* The longest name of a queue, the hash directories, the ID. */

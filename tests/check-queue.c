@@ -15,6 +15,14 @@
 
 #define HOUR     3600
 
+/* In the place of the C library's. */
+static unsigned n_syncfs;
+int syncfs(int fd) {
+        (void) fd;
+        n_syncfs++;
+        return 0;
+}
+
 typedef int (*expedite_t)(const Queue *q, const char *id, QueueResult *ret);
 
 /* What both have in common is tested with both. */
@@ -437,6 +445,21 @@ START_TEST(a_message_stays_where_its_name_is_taken_by_a_directory) {
 }
 END_TEST
 
+/* Some were moved to where the layout of before has them. */
+START_TEST(moves_are_synced_also_when_the_layout_changes_meanwhile) {
+        n_syncfs = 0;
+        queue_set_layout(&spool_queue, "deferred", 1);
+        ck_assert_int_eq(queue_sync_moves(&spool_queue), 0);
+        ck_assert_uint_eq(n_syncfs, 0);
+        queue_set_layout(&spool_queue, "deferred incoming", 1);
+        ck_assert_int_eq(queue_sync_moves(&spool_queue), 0);
+        ck_assert_uint_eq(n_syncfs, 1);
+        queue_set_layout(&spool_queue, "deferred", 1);
+        ck_assert_int_eq(queue_sync_moves(&spool_queue), 0);
+        ck_assert_uint_eq(n_syncfs, 2);
+}
+END_TEST
+
 /* "Gone" would have its record removed while it waits in deferred. */
 START_TEST(a_message_is_not_gone_because_incoming_is) {
         QueueResult result = QUEUE_GONE;
@@ -532,6 +555,7 @@ int main(void) {
         tcase_add_loop_test(tc, a_message_stays_where_incoming_cannot_be_written, 0, 2);
         tcase_add_loop_test(tc, a_message_stays_where_its_hash_directory_cannot_be_made, 0, 2);
         tcase_add_loop_test(tc, a_message_stays_where_its_name_is_taken_by_a_directory, 0, 2);
+        tcase_add_test(tc, moves_are_synced_also_when_the_layout_changes_meanwhile);
         tcase_add_loop_test(tc, a_message_is_not_gone_because_incoming_is, 0, 2);
         tcase_add_loop_test(tc, a_queue_that_cannot_be_searched_is_an_error, 0, 2);
         tcase_add_test(tc, directories_are_made_for_the_owner_only_and_not_twice);
