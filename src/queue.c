@@ -126,12 +126,20 @@ static int touch(const Queue *q, const char *path) {
         return RET_NERRNO(utimensat(q->fd, path, times, AT_SYMLINK_NOFOLLOW));
 }
 
+/* A directory of that name is no message, and must not hide the one that lies further on: its
+ * record would go. */
+static int stat_message(const Queue *q, const char *path, struct stat *ret) {
+        int r = RET_NERRNO(fstatat(q->fd, path, ret, AT_SYMLINK_NOFOLLOW));
+
+        return r == 0 && S_ISDIR(ret->st_mode) ? -ENOENT : r;
+}
+
 /* What NFS reports for a rename may be wrong: the reply to the first try can get lost. */
 static bool has_moved(const Queue *q, const char *from, const char *to) {
         struct stat st;
 
         return fstatat(q->fd, from, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT &&
-               fstatat(q->fd, to, &st, AT_SYMLINK_NOFOLLOW) == 0;
+               stat_message(q, to, &st) == 0;
 }
 
 static int move_to_incoming(const Queue *q, const char *from, const char *id) {
@@ -276,7 +284,7 @@ static int look_for_file(const Queue *q, QueueName name, const char *path, void 
         Found *found = userdata;
 
         found->name = name;
-        return RET_NERRNO(fstatat(q->fd, path, &found->st, AT_SYMLINK_NOFOLLOW));
+        return stat_message(q, path, &found->st);
 }
 
 int queue_find(const Queue *q, const char *id, QueueName *ret, struct stat *ret_st) {
@@ -298,14 +306,18 @@ typedef struct Expedite {
 
 static int expedite_at(const Queue *q, QueueName name, const char *path, void *userdata) {
         Expedite *e = userdata;
-        int r;
+        struct stat st;
+        int r = 0;
 
         if (name == QUEUE_ACTIVE || name == QUEUE_HOLD) {
                 e->result = QUEUE_BUSY;
                 return RET_NERRNO(faccessat(q->fd, path, F_OK, AT_SYMLINK_NOFOLLOW));
         }
         e->result = QUEUE_MOVED;
-        r = e->make_due(q, path, &e->result);
+        if (name == QUEUE_INCOMING)
+                r = stat_message(q, path, &st);
+        if (r == 0)
+                r = e->make_due(q, path, &e->result);
         if (r == 0 && e->result == QUEUE_MOVED && name == QUEUE_DEFERRED)
                 r = move_to_incoming(q, path, e->id);
         return r;

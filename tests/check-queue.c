@@ -461,6 +461,24 @@ START_TEST(moves_are_synced_also_when_the_layout_changes_meanwhile) {
 END_TEST
 
 /* "Gone" would have its record removed while it waits in deferred. */
+START_TEST(a_directory_in_incoming_does_not_hide_a_message) {
+        static const char *const elsewhere_or_held[] = {"deferred/" SHORT_ID, "hold/" SHORT_ID};
+        QueueName name;
+        struct stat st;
+
+        ck_assert_int_eq(mkdirat(spool_queue.fd, INCOMING, 0700), 0);
+        for (size_t i = 0; i < ARRAY_SIZE(elsewhere_or_held); i++) {
+                spool_put(elsewhere_or_held[i], 0700, HOUR);
+                expect_result(both[_i], SHORT_ID, i == 0 ? -EISDIR : 0, QUEUE_BUSY);
+                spool_expect(elsewhere_or_held[i], "mail");
+                ck_assert_int_eq(queue_find(&spool_queue, SHORT_ID, &name, &st), 0);
+                ck_assert_int_eq(name, i == 0 ? QUEUE_DEFERRED : QUEUE_HOLD);
+                ck_assert_int_eq(unlinkat(spool_queue.fd, elsewhere_or_held[i], 0), 0);
+        }
+        expect_result(both[_i], SHORT_ID, 0, QUEUE_GONE);
+}
+END_TEST
+
 START_TEST(a_message_is_not_gone_because_incoming_is) {
         QueueResult result = QUEUE_GONE;
         int r;
@@ -556,6 +574,7 @@ int main(void) {
         tcase_add_loop_test(tc, a_message_stays_where_its_hash_directory_cannot_be_made, 0, 2);
         tcase_add_loop_test(tc, a_message_stays_where_its_name_is_taken_by_a_directory, 0, 2);
         tcase_add_test(tc, moves_are_synced_also_when_the_layout_changes_meanwhile);
+        tcase_add_loop_test(tc, a_directory_in_incoming_does_not_hide_a_message, 0, 2);
         tcase_add_loop_test(tc, a_message_is_not_gone_because_incoming_is, 0, 2);
         tcase_add_loop_test(tc, a_queue_that_cannot_be_searched_is_an_error, 0, 2);
         tcase_add_test(tc, directories_are_made_for_the_owner_only_and_not_twice);
