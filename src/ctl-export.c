@@ -100,7 +100,9 @@ static int merge(const Queue *q, SiteLog *from, SiteLog *to, unsigned long *ret_
         r = sitelog_replace_prefix(from, (size_t) from->st.st_size, NULL, 0, true);
         if (r == 0)
                 r = sitelog_remove_if_empty(q, from);
-        return r == -EBUSY ? 0 : r; /* somebody has it open; it is empty, so it can stay */
+        /* Busy: somebody has it open; it is empty, so it can stay. 1: fflushd looks after itself,
+         * and flush(8) opens no such name. */
+        return r == -EBUSY || r > 0 ? 0 : r;
 }
 
 static int try_export(const Queue *q, const char *name, const char *folded,

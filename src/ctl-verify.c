@@ -140,6 +140,18 @@ static int repair_lines(const Verify *v, const SurveyEntry *e) {
         return r;
 }
 
+/* flush(8) may have been about to open the log, and records in it all the same. */
+static int rescue_lines(const Queue *q, const char *name, SiteLog *removed) {
+        int r = -EAGAIN;
+
+        for (int i = 0; i < LOCK_TRIES && r == -EAGAIN; i++) {
+                if (i > 0)
+                        (void) usleep(LOCK_PAUSE_USEC);
+                r = sitelog_rescue(q, name, removed, true);
+        }
+        return r;
+}
+
 /* flush(8)'s log of a site of one letter goes to where ours is. */
 static int repair_name(const Verify *v, const SurveyEntry *e) {
         _cleanup_(sitelog_close) SiteLog from = SITELOG_INIT, to = SITELOG_INIT;
@@ -161,7 +173,10 @@ static int repair_name(const Verify *v, const SurveyEntry *e) {
                 r = sitelog_append(q, &to, keep.data, keep.n, true);
         if (r == 0)
                 r = sitelog_replace_prefix(&from, (size_t) from.st.st_size, "", 0, false);
-        return r == 0 ? sitelog_remove_if_empty(q, &from) : r;
+        sitelog_close(&to);
+        if (r == 0)
+                r = sitelog_remove_if_empty(q, &from);
+        return r > 0 ? rescue_lines(q, name, &from) : r;
 }
 
 static int repair_mode(const Verify *v, const SurveyEntry *e) {

@@ -29,6 +29,9 @@ struct Refresh {
         DIR *dirs[QUEUEID_FOREST_MAX + 1];
         char hash[QUEUEID_FOREST_SIZE]; /* names of these but the first, each with a slash */
         IdSet gathered;                 /* logs that were out of place and have been dealt with */
+        SiteLog removed;                /* one that flush(8) was just opening, */
+        char removed_name[QUEUEID_MAX + 1];
+        uint64_t removed_usec;
         RefreshResult result;
 };
 
@@ -73,18 +76,43 @@ static bool is_older(time_t then, uint64_t usec) {
         return then > now + AHEAD_SEC || then + (time_t) (usec / USEC_PER_SEC) < now;
 }
 
-static void remove_empty(Refresh *r, const char *name) {
+/* The next thing to do, before any other log, is to see what has been recorded in it. */
+static JobResult keep_removed(Refresh *r, const char *name, SiteLog *log) {
+        r->removed = *log;
+        log->fd = -EBADF;
+        (void) snprintf(r->removed_name, sizeof r->removed_name, "%s", name);
+        r->removed_usec = now_usec();
+        return JOB_PAUSE;
+}
+
+static JobResult rescue(Refresh *r) {
+        const Sites *sites = r->context->sites;
+        int k = sitelog_rescue(sites->queue, r->removed_name, &r->removed, sites->sync);
+
+        if (k == -EAGAIN && now_usec() - r->removed_usec < sites->lock_usec)
+                return JOB_PAUSE;
+        if (k < 0)
+                log_file(r, r->removed_name, k,
+                         "what was recorded while it was being removed is lost");
+        sitelog_close(&r->removed);
+        return JOB_MORE;
+}
+
+static JobResult remove_empty(Refresh *r, const char *name) {
         _cleanup_(sitelog_close) SiteLog log = SITELOG_INIT;
         int k = sitelog_open(r->context->sites->queue, name, false, &log);
 
         if (k == 0 && is_older(log.st.st_mtime, r->max_empty_age))
                 k = sitelog_remove_if_empty(r->context->sites->queue, &log);
         else if (k == 0)
-                return;
-        if (k == 0)
+                return JOB_MORE;
+        if (k >= 0)
                 r->result.removed++;
-        else if (k != -EAGAIN && k != -EBUSY && k != -ENOENT && k != -ENOTEMPTY) /* in use */
+        if (k > 0)
+                return keep_removed(r, name, &log);
+        if (k < 0 && k != -EAGAIN && k != -EBUSY && k != -ENOENT && k != -ENOTEMPTY) /* in use */
                 log_file(r, name, k, "cannot remove");
+        return JOB_MORE;
 }
 
 static JobResult send(Refresh *r, const char *name, SendKind kind) {
@@ -115,11 +143,8 @@ static JobResult work_log(Refresh *r, const char *name) {
                 return JOB_MORE;
         }
         r->result.logs++;
-        if (st.st_size == 0) {
-                if (is_older(st.st_mtime, r->max_empty_age))
-                        remove_empty(r, name);
-                return JOB_MORE;
-        }
+        if (st.st_size == 0)
+                return is_older(st.st_mtime, r->max_empty_age) ? remove_empty(r, name) : JOB_MORE;
         if (is_older(st.st_atime, r->max_age))
                 return send(r, name, SEND_REFRESH);
         if (st.st_size >= COMPACT_SIZE_MIN)
@@ -172,6 +197,8 @@ static JobResult work_entry(Refresh *r, const char *name) {
 static JobResult step(Job *job, uint64_t until_usec) {
         Refresh *r = (Refresh *) (void *) job;
 
+        if (r->removed.fd >= 0 && rescue(r) == JOB_PAUSE)
+                return JOB_PAUSE;
         for (unsigned i = 1; r->depth > 0; i++) {
                 const struct dirent *e = readdir(r->dirs[r->depth - 1]);
                 JobResult result = JOB_MORE;
@@ -194,6 +221,9 @@ static void done(Job *job, bool cancelled) {
         while (r->depth > 0)
                 close_dir(r);
         idset_clear(&r->gathered);
+        if (r->removed.fd >= 0) /* cancelled: not waited for */
+                (void) rescue(r);
+        sitelog_close(&r->removed);
         r->done(&r->result, r->userdata);
         free(r);
 }
@@ -236,6 +266,7 @@ int refresh_start(SendContext *context, uint64_t max_age, uint64_t max_empty_age
                 return -ENOMEM;
         r->job = (Job){.step = step, .done = done};
         r->context = context;
+        r->removed = (SiteLog) SITELOG_INIT;
         r->max_age = max_age;
         r->max_empty_age = max_empty_age;
         r->done = done_callback;

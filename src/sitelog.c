@@ -466,7 +466,8 @@ static bool has_name_of(const Queue *q, const SiteLog *log, const char *path) {
 /* Not while somebody else has it open: flush(8) opens a log and then waits for its lock, or has not
  * asked for it yet, and what it writes in the end would be lost with the file. A lease is given
  * only to who has the only descriptor. While it lasts, whoever opens the file is made to wait, so
- * it ends at once; and its signal must be one that does nothing. */
+ * it ends at once; and its signal must be one that does nothing. Return: 0, 1 (it is removed, and
+ * somebody is made to wait), or a negative errno. */
 static int unlink_unused(const Queue *q, SiteLog *log, bool *ret_no_leases) {
         int r;
 
@@ -478,6 +479,8 @@ static int unlink_unused(const Queue *q, SiteLog *log, bool *ret_no_leases) {
                 return -EBUSY;
         }
         r = RET_NERRNO(unlinkat(q->fd, log->path, 0));
+        if (r == 0 && fcntl(log->fd, F_GETLEASE) != F_WRLCK)
+                r = 1;
         (void) fcntl(log->fd, F_SETLEASE, F_UNLCK); /* cannot fail for the holder */
         return r;
 }
@@ -575,7 +578,7 @@ static int merge(const Queue *q, const char *place, SiteLog *from, bool sync) {
                 r = RET_NERRNO(unlinkat(q->fd, from->path, 0));
         if (r < 0 && has_name_of(q, from, place))
                 return copy_lines(q, &to, from, sync);
-        return r == -EBUSY ? 0 : r;
+        return r == -EBUSY || r > 0 ? 0 : r;
 }
 
 /* A file system may not know RENAME_NOREPLACE; what merge() does then is as good. */
@@ -589,6 +592,27 @@ static int move_into_place(const Queue *q, const char *place, SiteLog *from, boo
                                 renameat2(q->fd, from->path, q->fd, place, RENAME_NOREPLACE));
         }
         return r == -EEXIST || r == -EINVAL ? merge(q, place, from, sync) : r;
+}
+
+static bool is_unused(const SiteLog *log) {
+        bool unused = fcntl(log->fd, F_SETLEASE, F_WRLCK) == 0;
+
+        (void) fcntl(log->fd, F_SETLEASE, F_UNLCK);
+        return unused;
+}
+
+int sitelog_rescue(const Queue *q, const char *name, SiteLog *removed, bool sync) {
+        _cleanup_(sitelog_close) SiteLog to = SITELOG_INIT;
+        int r;
+
+        sitelog_unlock(removed);
+        if (!is_unused(removed))
+                return -EAGAIN;
+        restat(removed);
+        if (removed->st.st_size == 0)
+                return 0;
+        r = sitelog_open(q, name, true, &to);
+        return r < 0 ? r : copy_lines(q, removed, &to, sync);
 }
 
 int sitelog_gather_from(const Queue *q, const char *name, const char *path, bool sync) {

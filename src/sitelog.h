@@ -154,10 +154,21 @@ void sitelog_touch(SiteLog *log);
  * flush(8) may have opened it and not locked it yet. A lease (fcntl(2)) tells; where the file
  * system has none, the log stays.
  *
- * Return: 0, -ENOTEMPTY, -EBUSY (it is open, or nobody can tell), or another negative errno.
+ * Return: 0, 1 (removed, but somebody was just about to open it: sitelog_rescue()), -ENOTEMPTY,
+ *         -EBUSY (it is open, or nobody can tell), or another negative errno.
  * Source: ours; spec 9.5.
  */
 int sitelog_remove_if_empty(const Queue *q, SiteLog *log);
+
+/**
+ * sitelog_rescue() - save what was still written into a log after its removal
+ * @name:     of the log that it goes to
+ * @removed:  open; unlocked by this
+ *
+ * Return: 0, -EAGAIN (somebody has it open, or the log is locked: try again later), or another
+ *         negative errno. Source: ours; spec 9.5.
+ */
+int sitelog_rescue(const Queue *q, const char *name, SiteLog *removed, bool sync);
 
 /**
  * sitelog_gather() - bring a log into its place from wherever other layouts have it, or parts of it

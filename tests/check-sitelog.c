@@ -588,6 +588,34 @@ START_TEST(a_log_removed_by_us_is_made_anew_by_the_next_add) {
 }
 END_TEST
 
+START_TEST(what_is_written_into_a_removed_log_is_rescued) {
+        static const char *const found[] = {"A1\nB1\n", "N1\nA1\nB1\n"};
+        int other;
+
+        ck_assert_int_eq(open_log(true), 0);
+        other = openat(spool_fd, PATH, O_WRONLY | O_APPEND | O_CLOEXEC);
+        ck_assert_int_ge(other, 0);
+        ck_assert_int_eq(unlinkat(spool_fd, PATH, 0), 0);
+        if (_i == 1) /* made meanwhile */
+                spool_write(PATH, "N1\n");
+        ck_assert_int_eq(sitelog_rescue(&spool_queue, NAME, &site_log, false), -EAGAIN);
+        ck_assert_int_eq(flock(other, LOCK_EX | LOCK_NB), 0);
+        ck_assert_int_eq(write(other, "A1\nB1\n", 6), 6);
+        ck_assert_int_eq(sitelog_rescue(&spool_queue, NAME, &site_log, false), -EAGAIN);
+        ck_assert_int_eq(close(other), 0);
+        ck_assert_int_eq(sitelog_rescue(&spool_queue, NAME, &site_log, false), 0);
+        spool_expect(PATH, found[_i]);
+}
+END_TEST
+
+START_TEST(a_removed_log_that_nobody_has_written_to_is_not_made_anew) {
+        ck_assert_int_eq(open_log(true), 0);
+        ck_assert_int_eq(sitelog_remove_if_empty(&spool_queue, &site_log), 0);
+        ck_assert_int_eq(sitelog_rescue(&spool_queue, NAME, &site_log, false), 0);
+        ck_assert(!spool_exists(PATH));
+}
+END_TEST
+
 /* The stamp as it is if the log is opened now. */
 static SiteLogStamp stamp_now(void) {
         SiteLogStamp stamp;
@@ -958,6 +986,8 @@ int main(void) {
         tcase_add_test(tc, a_failed_replacement_leaves_all_records);
         tcase_add_test(tc, a_log_can_be_emptied_on_a_full_disk);
         tcase_add_test(tc, only_an_empty_log_is_removed);
+        tcase_add_loop_test(tc, what_is_written_into_a_removed_log_is_rescued, 0, 2);
+        tcase_add_test(tc, a_removed_log_that_nobody_has_written_to_is_not_made_anew);
         tcase_add_test(tc, a_log_removed_by_us_is_made_anew_by_the_next_add);
         tcase_add_test(tc, the_stamp_after_a_change_is_the_one_the_next_open_sees);
         tcase_add_test(tc, the_stamp_tells_of_somebody_else_s_record);
