@@ -221,14 +221,18 @@ class Queue:
         self.promised = set()  # (site, ID)
         self.gone = set()  # IDs without a message from the start
         self.stuck = set()  # IDs that stay recorded whatever is done
-        self.torn = set()  # logs that have had a line without its end
+        self.torn = set()  # names of logs that have had a line without its end
         self.taken = {}
 
     def site(self, name):
         return "%s%d.test" % (name, self.round)
 
-    def log_path(self, site, queue="flush"):
-        return self.path(queue, site.replace(".", "_"))
+    def log_names(self, site):
+        """Of its log, and of others that have its records as well."""
+        return [site.replace(".", "_")]
+
+    def log_path(self, site):
+        return self.path("flush", self.log_names(site)[0])
 
     def path(self, queue, name):
         parts = [queue] + ([name[0]] if queue in self.hashed else []) + [name]
@@ -279,20 +283,21 @@ class Queue:
         """A log with these lines, promised."""
         then = time.time() - age
         data = "\n".join(lines) + ("\n" if end and lines else "")
-        path = self.log_path(site) if depth is None else self.elsewhere(
-            "flush", site.replace(".", "_"), depth)
+        name = self.log_names(site)[0]
+        path = self.log_path(site) if depth is None else self.elsewhere("flush", name, depth)
         self.put(path, data.encode(), (then, then))
         self.promised |= {(site, line) for line in lines}
         if not end:
-            self.torn.add(site)
+            self.torn.add(name)
 
     def lines(self, site):
         """Of all parts of its log."""
         found = []
-        for path in self.places("flush", site.replace(".", "_")):
-            if os.path.isfile(path):
-                with open(path) as f:
-                    found += f.read().split("\n")
+        for name in self.log_names(site):
+            for path in self.places("flush", name):
+                if os.path.isfile(path):
+                    with open(path) as f:
+                        found += f.read().split("\n")
         return found or [""]
 
     def find(self, queue_id):
@@ -316,12 +321,11 @@ class Queue:
         for path in self.spool.files("flush"):
             with open(self.spool.join(path)) as f:
                 text = f.read()
-            site = os.path.basename(path).replace("_", ".")
             *lines, last = text.split("\n")
             for line in lines:
                 if line and line not in known:
                     raise AssertionError("no record of ours: %r in %r" % (line, text))
-            if last and site not in self.torn and not torn:
+            if last and os.path.basename(path) not in self.torn and not torn:
                 raise AssertionError("torn: %r" % text)
 
     def check_messages(self):
@@ -579,10 +583,13 @@ class Stage:
             os.chown(path, USER.pw_uid, USER.pw_gid)
         self.spool = Spool(path)
         hashed = settings.get("hash_queue_names", "deferred").split(", ")
-        self.queue = Queue(self.spool, hashed)
+        self.queue = self.make_queue(hashed)
         self.daemon = self.make_daemon(path, settings)
         self.asks, self.clients = [], []
         eq(self.daemon.exchange(send_site("none.test")), OK)  # it is there
+
+    def make_queue(self, hashed):
+        return Queue(self.spool, hashed)
 
     def make_daemon(self, path, settings):
         return Traced(self.spool, path, **settings)
@@ -639,6 +646,9 @@ class Stage:
         client.close()
         return client.reply
 
+    def flush(self, site):
+        eq(self.ask(send_site(site)), OK)
+
     def check(self, scene, torn=False):
         """On the disk as it is, with no daemon's help."""
         self.queue.check_promises()
@@ -658,7 +668,7 @@ class Stage:
             q.promised.add((site, a.queue_id))
         q.check_promises()
         for site in sorted({s for s, _ in q.promised}):
-            eq(self.ask(send_site(site)), OK)
+            self.flush(site)
         q.check_flushed()
         q.check_taken()
         q.check_messages()
