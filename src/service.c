@@ -17,8 +17,10 @@
 #include "util.h"
 
 #define FDS_OF_A_CALL                                                                              \
-        3u           /* most that one step of add, send_file, trigger or send has open at a time */
-#define FDS_SPARE 8u /* for reading a new configuration, and for directories left by an old one */
+        3u /* most that one step of add, send_file, trigger or send has open at a time */
+#define FDS_SPARE      8u /* for reading a new configuration, and for directories left by an old one */
+
+#define SELF_TEST_USEC (5 * USEC_PER_SEC) /* a self-test waits for newer settings */
 
 struct Service {
         sd_event *event;
@@ -535,7 +537,34 @@ static void start_due_test(Service *s) {
         s->test_due = false;
 }
 
+static void arm_give_up(Service *s, uint64_t usec) {
+        if (usec >= s->give_up_usec)
+                return;
+        s->give_up_usec = usec;
+        (void) sd_event_source_set_time(s->give_up, usec);
+        (void) sd_event_source_set_enabled(s->give_up, SD_EVENT_ONESHOT);
+}
+
+/* How long a call may wait for newer settings. */
+static uint64_t patience(const Service *s, const Call *call) {
+        return call->request.kind == REQUEST_SELF_TEST ? SELF_TEST_USEC
+                                                       : s->settings->request_timeout;
+}
+
+/* What it finds is to be of the configuration of now. That may take: while somebody edits main.cf,
+ * postconf(1) waits. */
+static bool awaits_settings(Service *s, Call *call) {
+        if (call->since_usec != 0 || !service_outdated(s) || !s->callbacks->renew(call))
+                return false;
+        call->since_usec = now_usec();
+        arm_give_up(s, call->since_usec + patience(s, call));
+        LL_PREPEND(s->unsettled, call);
+        return true;
+}
+
 static void self_test(Service *s, Call *call) {
+        if (awaits_settings(s, call))
+                return;
         if (s->test) {
                 LL_PREPEND(s->next_testers, call);
                 return;
@@ -568,14 +597,6 @@ static const char *why_unsettled(const Service *s) {
         return s->settings->incomplete ? no_settings : old_settings;
 }
 
-static void arm_give_up(Service *s, uint64_t usec) {
-        if (usec >= s->give_up_usec)
-                return;
-        s->give_up_usec = usec;
-        (void) sd_event_source_set_time(s->give_up, usec);
-        (void) sd_event_source_set_enabled(s->give_up, SD_EVENT_ONESHOT);
-}
-
 static void refuse_unsettled(Service *s, Call *call, int error) {
         note_failure(s, METRICS_SETTINGS);
         refuse(s, call, REQUEST_FAIL, LOG_ERR, why_unsettled(s), error);
@@ -589,24 +610,31 @@ static void await_settings(Service *s, Call *call) {
         }
         if (call->since_usec == 0) /* else it has waited before, in vain */
                 call->since_usec = now_usec();
-        arm_give_up(s, call->since_usec + s->settings->request_timeout);
+        arm_give_up(s, call->since_usec + patience(s, call));
         LL_PREPEND(s->unsettled, call);
+}
+
+static void give_up(Service *s, Call *call, int error) {
+        if (call->request.kind == REQUEST_SELF_TEST) /* which says so */
+                self_test(s, call);
+        else
+                refuse_unsettled(s, call, error);
 }
 
 static int on_give_up(sd_event_source *source, uint64_t usec, void *userdata) {
         Service *s = userdata;
-        uint64_t now = now_usec(), timeout = s->settings->request_timeout;
+        uint64_t now = now_usec();
         Call *call, *tmp;
 
         (void) source;
         (void) usec;
         s->give_up_usec = USEC_INFINITY;
         LL_FOREACH_SAFE (s->unsettled, call, tmp)
-                if (call->since_usec + timeout <= now) {
+                if (call->since_usec + patience(s, call) <= now) {
                         LL_DELETE(s->unsettled, call);
-                        refuse_unsettled(s, call, -ETIMEDOUT);
+                        give_up(s, call, -ETIMEDOUT);
                 } else
-                        arm_give_up(s, call->since_usec + timeout);
+                        arm_give_up(s, call->since_usec + patience(s, call));
         return 0;
 }
 
@@ -660,6 +688,10 @@ static void on_table_answers(void *userdata) {
 /* ------------------------------------------------------------------------------------ turns */
 
 static void begin(Service *s, Call *call) {
+        if (call->request.kind == REQUEST_SELF_TEST) {
+                self_test(s, call);
+                return;
+        }
         if (s->settings->incomplete) {
                 await_settings(s, call);
                 return;
@@ -681,10 +713,7 @@ void service_submit(Service *s, Call *call) {
         if (call->request.n_unknown > 0)
                 log_message(LOG_NOTICE, "%s: %u unknown attributes ignored",
                             request_name(call->request.kind), call->request.n_unknown);
-        if (call->request.kind == REQUEST_SELF_TEST)
-                self_test(s, call);
-        else
-                begin(s, call);
+        begin(s, call);
 }
 
 static void write_adds(Service *s) {
@@ -835,7 +864,7 @@ void service_not_reconfigured(Service *s, const char *why) {
         s->trouble = why ? strdup(why) : NULL; /* without memory for it the self-test says less */
         start_due_test(s);
         LL_FOREACH_SAFE (calls, call, tmp)
-                refuse_unsettled(s, call, 0);
+                give_up(s, call, 0);
 }
 
 static int open_metrics(Service *s) {
