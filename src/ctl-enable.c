@@ -27,6 +27,18 @@ static int check_queue(Switch *s) {
         return EX_OK;
 }
 
+/* As on many a host that has never used it. Known before anything is begun, also to --dry-run; a
+ * list that only excludes is for the self-test. */
+static int check_list(const Switch *s) {
+        if (s->ctl->settings.fast_flush_domains[0])
+                return EX_OK;
+        ctl_error("fast_flush_domains is empty: nothing would be recorded");
+        ctl_error("%s -e fast_flush_domains=static:all records every destination; or set the "
+                  "domains that are to be recorded",
+                  s->postconf);
+        return EX_UNAVAILABLE;
+}
+
 static int check_units(Switch *s) {
         int r;
 
@@ -80,6 +92,8 @@ static int check(Switch *s) {
                 return EX_UNAVAILABLE;
         }
         r = check_queue(s);
+        if (r == EX_OK)
+                r = check_list(s);
         if (r == EX_OK)
                 r = check_units(s);
         if (r == EX_OK)

@@ -206,6 +206,7 @@ int ctl_export_logs(Ctl *ctl) {
 
 int ctl_export(Ctl *ctl, char *args[]) {
         _cleanup_free_ char *asked = NULL;
+        char command[CTL_UNIT_SIZE];
         int r;
 
         (void) args;
@@ -221,7 +222,9 @@ int ctl_export(Ctl *ctl, char *args[]) {
         }
         if (!asked || !streq(asked, CTL_SERVICE))
                 return ctl_export_logs(ctl);
-        ctl_error("Postfix asks fflushd, which would not find these logs any more: fflushctl "
-                  "disable-postfix exports them when it has switched back");
+        ctl_command_name(ctl, command);
+        ctl_error("Postfix asks fflushd, which would not find these logs any more: %s "
+                  "disable-postfix exports them when it has switched back",
+                  command);
         return EX_CONFIG;
 }

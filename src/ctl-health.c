@@ -88,15 +88,18 @@ static int ask_once(Ctl *ctl, uint64_t timeout, TestFindings *ret) {
         return EX_UNAVAILABLE;
 }
 
-/* A service that is about to read a new configuration is asked once more when it has. */
+/* A service that is about to read a new configuration is asked once more when it has, as long as an
+ * answer can be had in time: one that is cut short would tell less than the last one. */
 int ctl_self_test(Ctl *ctl, TestFindings *ret) {
         uint64_t end = now_usec() + (ctl->timeout > 0 ? ctl->timeout : CTL_SELF_TEST_USEC);
 
         for (;;) {
-                uint64_t now = now_usec();
-                int r = ask_once(ctl, now < end ? end - now : 1, ret);
+                uint64_t start = now_usec(), now;
+                int r = ask_once(ctl, start < end ? end - start : 1, ret);
 
-                if (!findings_have(ret, FINDING_OUTDATED) || now_usec() + OUTDATED_USEC >= end)
+                now = now_usec();
+                if (!findings_have(ret, FINDING_OUTDATED) ||
+                    now + OUTDATED_USEC + (now - start) >= end)
                         return r;
                 (void) usleep(OUTDATED_USEC);
         }
@@ -201,10 +204,13 @@ static bool is_enabled(const HealthUnit *u) {
 static void judge_socket(Health *h) {
         const HealthUnit *u = &h->units[HEALTH_SOCKET];
 
-        if (u->state[0] && !u->active)
+        if (u->failed)
                 finding_set_remedy(failed(h, "socket", "%s is not started: %s", u->name, u->state),
-                                   "systemctl reset-failed %s; systemctl start %s", u->name,
-                                   u->name);
+                                   "systemctl reset-failed %s %s; systemctl start %s", u->name,
+                                   h->units[HEALTH_SERVICE].name, u->name);
+        else if (u->state[0] && !u->active)
+                finding_set_remedy(failed(h, "socket", "%s is not started: %s", u->name, u->state),
+                                   "systemctl start %s", u->name);
         if (!is_enabled(u))
                 finding_set_remedy(
                         failed(h, "socket",
@@ -269,6 +275,14 @@ static void judge_overrides(Health *h) {
         }
         free(result.output);
         free(result.errors);
+}
+
+/* Nothing is broken about a service that was not switched over to. */
+static bool is_in_use(const Health *h) {
+        const HealthUnit *u = &h->units[HEALTH_SOCKET];
+
+        return !u->state[0] || u->active || u->failed || is_enabled(u) || !h->postfix_asks ||
+               streq(h->postfix_asks, health_service_name(h));
 }
 
 static void judge_postfix(Health *h) {
@@ -411,6 +425,14 @@ static void find_listener(Health *h) {
         h->listener = pid < 0 ? 0 : pid;
 }
 
+/* What is said of the unit is all that there is to say. */
+static bool is_known_to_be_down(const Health *h) {
+        const HealthUnit *u = &h->units[HEALTH_SOCKET];
+
+        return u->state[0] && !u->active &&
+               (h->listen_error == -ENOENT || h->listen_error == -ECONNREFUSED);
+}
+
 int health_gather(Ctl *ctl, bool test, Health *ret) {
         int r;
 
@@ -425,15 +447,18 @@ int health_gather(Ctl *ctl, bool test, Health *ret) {
         find_config(ret);
         if (test) {
                 find_listener(ret);
-                ret->test_status = ctl_self_test(ctl, &ret->findings);
+                ret->test_status = is_known_to_be_down(ret) ? EX_UNAVAILABLE
+                                                            : ctl_self_test(ctl, &ret->findings);
         }
         /* Else it has not answered a moment ago: it waits while main.cf is being edited. */
         if (!ctl->settings.unasked)
                 ret->postfix_asks = ctl_postconf(ctl, "flush_service_name");
         ret->has_counters = ctl_read_counters(ctl, &ret->counters, NULL) == 0;
         count_records(ret);
-        judge_socket(ret);
-        judge_timer(ret);
+        if (is_in_use(ret)) {
+                judge_socket(ret);
+                judge_timer(ret);
+        }
         judge_postfix(ret);
         if (!test)
                 judge_without_test(ret);
@@ -442,6 +467,14 @@ int health_gather(Ctl *ctl, bool test, Health *ret) {
 
 void health_free(Health *h) {
         free(h->postfix_asks);
+}
+
+/* The timer forgets when it is stopped, and knows nothing of those that others ask for. */
+time_t health_last_refresh(const Health *h) {
+        uint64_t by_timer = h->units[HEALTH_TIMER].triggered / USEC_PER_SEC;
+        uint64_t counted = h->has_counters ? h->counters.last_refresh_sec : 0;
+
+        return (time_t) (counted > by_timer ? counted : by_timer);
 }
 
 bool health_has_answer(const Health *h) {

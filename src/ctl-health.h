@@ -61,6 +61,9 @@ bool health_has_answer(const Health *h);
 /** health_service_name() - what flush_service_name has to be for Postfix to ask this one */
 const char *health_service_name(const Health *h);
 
+/** health_last_refresh() - when a refresh was last made, for whomever; 0: unknown, or never */
+time_t health_last_refresh(const Health *h);
+
 /** health_json_findings() - a new array */
 json_t *health_json_findings(const Health *h);
 

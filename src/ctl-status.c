@@ -102,6 +102,7 @@ static void say_service(const Health *h) {
 
 static void say_refresh(const Health *h) {
         const HealthUnit *u = &h->units[HEALTH_TIMER];
+        time_t last = health_last_refresh(h);
         char age[CTL_AGE_SIZE];
 
         say("Refresh", u->state[0] && !u->active ? CTL_RED : CTL_PLAIN,
@@ -109,9 +110,8 @@ static void say_refresh(const Health *h) {
         ctl_print(", %s", u->name);
         if (u->state[0])
                 ctl_print(", %s", u->enabled[0] ? u->enabled : "unknown");
-        if (u->triggered > 0)
-                ctl_print(", last %s ago",
-                          ctl_age(time(NULL), (time_t) (u->triggered / USEC_PER_SEC), age));
+        if (last > 0)
+                ctl_print(", last %s ago", ctl_age(time(NULL), last, age));
         else if (u->active)
                 ctl_print(", not yet run");
         ctl_print("\n");
@@ -222,7 +222,7 @@ static void add_counts(json_t *o, const Health *h) {
 
 static void say_json(const Health *h) {
         const Settings *settings = &h->ctl->settings;
-        uint64_t refreshed = h->units[HEALTH_TIMER].triggered / USEC_PER_SEC;
+        time_t refreshed = health_last_refresh(h);
         json_t *o = json_pack(
                 "{so sb sI so so so sI so so so sb so so sb}", "healthy",
                 health_has_answer(h) ? json_boolean(h->findings.worst != FINDING_FAILED)

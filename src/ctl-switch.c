@@ -315,8 +315,7 @@ static void name_instance(Switch *s) {
 
         if (!streq(ctl->settings.postfix_config_directory, "/etc/postfix"))
                 s->dir = ctl->settings.postfix_config_directory;
-        (void) snprintf(s->command, sizeof s->command, "fflushctl%s%s", ctl->instance ? " -i " : "",
-                        ctl->instance ? ctl->instance : "");
+        ctl_command_name(ctl, s->command);
         (void) snprintf(s->postconf, sizeof s->postconf, "postconf%s%s", s->dir ? " -c " : "",
                         s->dir ? s->dir : "");
         ctl_unit_name(ctl, "fflush", "socket", s->units[SWITCH_SOCKET]);

@@ -316,7 +316,7 @@ static int visit_log(const SurveyEntry *e, void *userdata) {
                 report(v, e->path,
                        &(Finding){"foreign",
                                   "written by flush(8), its site cannot be told; "
-                                  "\"fflushctl import\" records its mail anew",
+                                  "\"import\" records its mail anew",
                                   .note = true},
                        -EOPNOTSUPP);
         return check_content(v, e);
@@ -331,8 +331,11 @@ static int visit_deferred(const SurveyEntry *e, void *userdata) {
 }
 
 static void summarize(const Verify *v) {
+        char command[CTL_UNIT_SIZE];
+
         if (v->ctl->quiet)
                 return;
+        ctl_command_name(v->ctl, command);
         if (v->ctl->json)
                 ctl_print_json(
                         json_pack("{sI sI sI sI sI sI sI}", "logs", (json_int_t) v->logs, "records",
@@ -346,8 +349,7 @@ static void summarize(const Verify *v) {
                           v->logs, v->records, v->stale, v->duplicate, v->unrecorded, v->problems,
                           v->repaired);
                 if (v->unrecorded > 0)
-                        ctl_print("\"fflushctl import\" records deferred messages of eligible "
-                                  "sites\n");
+                        ctl_print("\"%s import\" records those of eligible sites\n", command);
         }
 }
 

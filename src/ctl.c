@@ -254,6 +254,11 @@ char *ctl_postconf(Ctl *ctl, const char *name) {
         return value;
 }
 
+void ctl_command_name(const Ctl *ctl, char ret[static CTL_UNIT_SIZE]) {
+        (void) snprintf(ret, CTL_UNIT_SIZE, "fflushctl%s%s", ctl->instance ? " -i " : "",
+                        ctl->instance ? ctl->instance : "");
+}
+
 void ctl_unit_name(const Ctl *ctl, const char *name, const char *type,
                    char ret[static CTL_UNIT_SIZE]) {
         const char *instance = ctl->instance;

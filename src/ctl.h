@@ -176,6 +176,9 @@ char *ctl_postconf(Ctl *ctl, const char *name);
 
 #define CTL_UNIT_SIZE 256u
 
+/** ctl_command_name() - "fflushctl", or "fflushctl -i NAME": for hints */
+void ctl_command_name(const Ctl *ctl, char ret[static CTL_UNIT_SIZE]);
+
 /** ctl_unit_name() - "fflush.socket", or "fflush@NAME.socket" of an instance */
 void ctl_unit_name(const Ctl *ctl, const char *name, const char *type,
                    char ret[static CTL_UNIT_SIZE]);

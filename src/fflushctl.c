@@ -255,8 +255,8 @@ static int run(Ctl *ctl, unsigned given, char *args[], int n_args) {
         if (!verb)
                 return ctl_usage("unknown command: %s", args[0]);
         if (n_args < verb->min || (verb->max >= 0 && n_args > verb->max)) {
-                ctl_error("wrong number of arguments: fflushctl %s %s", verb->name,
-                          verb->arguments);
+                ctl_error("wrong number of arguments: fflushctl %s%s%s", verb->name,
+                          verb->arguments[0] ? " " : "", verb->arguments);
                 return EX_USAGE;
         }
         if (given & ~verb->options)

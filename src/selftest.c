@@ -26,6 +26,7 @@ struct SelfTest {
         bool read_only;
         Domains *domains;
         bool *answered; /* by table */
+        bool unaskable; /* postmap(1) needs main.cf as well, and each table would say so */
         size_t n_answered;
         char (*logs)[QUEUE_PATH_SIZE]; /* their names */
         size_t n_logs, n_opened, n_bad;
@@ -62,6 +63,25 @@ static bool is_about_list(const char *problems) {
         return strncmp(problems, start, strlen(start)) == 0 && !strchr(problems, '\n');
 }
 
+static void report_trouble(SelfTest *t, const char *directory) {
+        const char *trouble = t->context.trouble;
+        TestFinding *f =
+                failed(t, "settings", "the configuration has changed and cannot be read: %.*s",
+                       (int) strcspn(trouble, "\n"), trouble);
+
+        t->unaskable = strstr(trouble, "/postconf");
+        if (t->unaskable)
+                finding_set_remedy(f, "postconf -c '%s', and mend what it complains of", directory);
+        else
+                finding_set_remedy(f, "fflushd --check-config, and mend what it complains of");
+}
+
+static void report_outdated(SelfTest *t) {
+        finding_set_remedy(
+                warning(t, FINDING_OUTDATED, "the service has not yet read its configuration anew"),
+                "ask again");
+}
+
 static void check_settings(SelfTest *t) {
         const Settings *settings = t->context.settings;
         const char *directory = settings->postfix_config_directory;
@@ -72,6 +92,9 @@ static void check_settings(SelfTest *t) {
         t->findings.checks++;
         n = settings->problems ? (int) strcspn(settings->problems, "\n") : 0;
         r = directory[0] ? remedy_postfix(t->context.facts, directory, remedy) : 0;
+        if (t->context.outdated && !t->context.trouble && r == 0)
+                report_outdated(t);
+        t->unaskable = r < 0;
         if (r < 0) {
                 f = failed(t, "settings", "%s/main.cf cannot be read by the service: %s", directory,
                            strerror(-r));
@@ -81,9 +104,7 @@ static void check_settings(SelfTest *t) {
                            settings->problems ? settings->problems : "");
                 finding_set_remedy(f, "postconf -c '%s', and mend what it complains of", directory);
         } else if (t->context.trouble) {
-                f = failed(t, "settings", "the configuration has changed and cannot be read: %.*s",
-                           (int) strcspn(t->context.trouble, "\n"), t->context.trouble);
-                finding_set_remedy(f, "fflushd --check-config shows all of it");
+                report_trouble(t, directory);
         } else if (settings->problems && !is_about_list(settings->problems)) {
                 f = warning(t, "settings", "the configuration has errors: %.*s", n,
                             settings->problems);
@@ -137,7 +158,7 @@ static void report_table(SelfTest *t, const char *name, const char *why) {
 }
 
 static bool ask_tables(SelfTest *t) {
-        size_t n = domains_n_tables(t->domains);
+        size_t n = t->unaskable ? 0 : domains_n_tables(t->domains);
 
         for (size_t i = 0; i < n; i++) {
                 const char *name, *why;
@@ -248,8 +269,20 @@ static void check_disk(SelfTest *t) {
                                    "remove files: df -i '%s'", directory);
 }
 
-static void check_qmgr(SelfTest *t) {
+/* A Postfix that was started by hand is in the way of the unit that is there for that. Restart: the
+ * unit that goes for all instances is active while one of them is not. */
+static const char *how_to_start(const SelfTest *t, char ret[static FINDING_TEXT_SIZE]) {
+        const char *instance = t->context.settings->instance;
         char options[PATH_MAX];
+
+        (void) snprintf(ret, FINDING_TEXT_SIZE,
+                        "systemctl restart postfix%s%s, or postfix%s start if no unit runs it",
+                        instance ? "@" : "", instance ? instance : "", options_for(t, options));
+        return ret;
+}
+
+static void check_qmgr(SelfTest *t) {
+        char remedy[FINDING_TEXT_SIZE];
         int r = qmgr_probe(t->context.queue->fd, t->context.endpoint);
 
         t->findings.checks++;
@@ -258,7 +291,7 @@ static void check_qmgr(SelfTest *t) {
                                           "Postfix is not running: the queue manager does not "
                                           "listen on %s: %s",
                                           t->context.endpoint, strerror(-r)),
-                                   "postfix%s start", options_for(t, options));
+                                   "%s", how_to_start(t, remedy));
         else if (r < 0 && r != -EAGAIN) /* a full backlog has a listener */
                 failed(t, "qmgr", "the queue manager cannot be reached on %s: %s",
                        t->context.endpoint, strerror(-r));
@@ -329,6 +362,7 @@ static void open_log(SelfTest *t, const char *name) {
 }
 
 static void report_logs(SelfTest *t) {
+        const char *instance = t->context.settings->instance;
         char path[PATH_MAX], user[REMEDY_NAME_SIZE];
         TestFinding *f;
 
@@ -342,7 +376,8 @@ static void report_logs(SelfTest *t) {
                         finding_set_remedy(f, "chown %s '%s' && chmod 600 '%s'",
                                            remedy_user(t->context.facts, user), path, path);
                 else
-                        finding_set_remedy(f, "fflushctl verify tells more of each");
+                        finding_set_remedy(f, "fflushctl%s%s verify tells more of each",
+                                           instance ? " -i " : "", instance ? instance : "");
         }
         if (t->more_logs)
                 findings_add(&t->findings, "logs", FINDING_OK, "only the first %u logs were opened",
@@ -388,10 +423,6 @@ static void on_done(Job *job, bool cancelled) {
 static int begin(SelfTest *t) {
         int r;
 
-        if (t->context.outdated)
-                finding_set_remedy(failed(t, FINDING_OUTDATED,
-                                          "the service has not yet read its configuration anew"),
-                                   "ask again");
         check_settings(t);
         check_disk(t);
         check_queues(t);

@@ -511,13 +511,14 @@ static void on_tested(const TestFindings *findings, void *userdata) {
 }
 
 static void start_self_test(Service *s) {
+        bool outdated = service_outdated(s);
         const SelfTestContext context = {.event = s->event,
                                          .settings = s->settings,
                                          .queue = &s->queue,
                                          .endpoint = s->trigger.endpoint,
                                          .postmap = s->postmap,
-                                         .outdated = service_outdated(s) && !s->trouble,
-                                         .trouble = s->trouble,
+                                         .outdated = outdated,
+                                         .trouble = outdated ? s->trouble : NULL,
                                          .metrics = s->metrics,
                                          .jobs = &s->jobs,
                                          .facts = &remedy_facts};

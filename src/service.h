@@ -43,7 +43,7 @@ int service_reconfigure(Service *service, const Settings *settings);
 
 /**
  * service_not_reconfigured() - there are no newer settings: who waits for them gets FAIL
- * @why:  for the self-test, which says so until there are; NULL: nothing is wrong
+ * @why:  for the self-test, as long as nothing has changed since; or NULL
  */
 void service_not_reconfigured(Service *service, const char *why);
 

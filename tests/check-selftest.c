@@ -187,11 +187,32 @@ END_TEST
 
 START_TEST(what_is_not_served_by_any_more_is_not_green) {
         context.outdated = true;
-        expect(FINDING_OUTDATED, FINDING_FAILED, "not yet read its configuration anew",
+        expect(FINDING_OUTDATED, FINDING_WARNING, "not yet read its configuration anew",
                "ask again");
+        ck_assert(findings_have(&found, FINDING_OUTDATED));
         context.outdated = false;
         run();
         ck_assert_uint_eq(found.n, 0);
+        ck_assert(!findings_have(&found, FINDING_OUTDATED));
+}
+END_TEST
+
+/* Nobody waits for what does not come. */
+START_TEST(a_new_configuration_that_cannot_be_used_is_named_with_its_reason) {
+        postmap[2] = BROKEN; /* of the same reason */
+        context.outdated = true;
+        context.trouble = "/usr/sbin/postconf -c /etc/postfix: fatal: line 55: oh\nmore";
+        expect("settings", FINDING_FAILED,
+               "the configuration has changed and cannot be read: /usr/sbin/postconf -c "
+               "/etc/postfix: "
+               "fatal: line 55: oh",
+               "postconf -c ");
+        ck_assert_uint_eq(found.n, 1);
+        postmap[2] = MISS;
+        context.trouble = "/etc/fflushd/fflushd.conf:1: oh";
+        expect("settings", FINDING_FAILED, "fflushd.conf:1: oh", "fflushd --check-config");
+        context.trouble = NULL;
+        context.outdated = false;
 }
 END_TEST
 
@@ -257,7 +278,7 @@ START_TEST(a_queue_manager_that_does_not_listen_is_found) {
         context.endpoint = "public/nosuch";
         expect("qmgr", FINDING_FAILED,
                "Postfix is not running: the queue manager does not listen on public/nosuch",
-               "postfix start");
+               "systemctl restart postfix, or postfix start");
         context.endpoint = "public"; /* neither a socket nor a FIFO */
         expect("qmgr", FINDING_FAILED, "the queue manager cannot be reached on public", "");
 }
@@ -344,6 +365,7 @@ int main(void) {
         tcase_add_test(tc, each_table_is_asked_and_none_twice);
         tcase_add_test(tc, an_answer_that_is_looked_at_too_late_is_asked_for_again);
         tcase_add_test(tc, what_is_not_served_by_any_more_is_not_green);
+        tcase_add_test(tc, a_new_configuration_that_cannot_be_used_is_named_with_its_reason);
         tcase_add_test(tc, a_stopped_service_does_not_wait_for_tables);
         tcase_add_test(tc, settings_that_are_not_known_are_a_failure_others_a_warning);
         tcase_add_loop_test(tc, directories_that_are_closed_or_missing_are_found, 0, 5);

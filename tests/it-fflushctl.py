@@ -840,7 +840,7 @@ def verify_finds_what_is_wrong(case):
     eq(daemon.ctl("verify").stdout,
        "1 logs, 2 records: 0 of messages that are gone, 0 twice; 1 deferred messages are recorded "
        "nowhere; 0 problems, 0 repaired\n"
-       "\"fflushctl import\" records deferred messages of eligible sites\n")
+       "\"fflushctl import\" records those of eligible sites\n")
     spool.log("stale_test", b"Z1\nA1\nA1\n")
     spool.log("torn_test", b"A1\n\nno id\n\xff\nA2")
     spool.log("x", b"A1\nA2\n")
@@ -1185,7 +1185,7 @@ def status_and_check_name_what_is_broken(case):
     eq("Health    2 problems, see below" in text, True, text)
     eq("failed: queue: the service has no access to %s: No such file" % spool.join("hold") in text,
        True, text)
-    eq("\n  remedy: postfix start\n" in text, True, text)
+    eq("\n  remedy: systemctl restart postfix, or postfix start if " in text, True, text)
     code, line = check(daemon)
     eq((code, line.startswith("FFLUSHD CRITICAL - the service has no access to ")), (2, True), line)
     r = daemon.ctl("status", "--no-start", check=False)

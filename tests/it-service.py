@@ -1608,7 +1608,8 @@ def what_breaks_while_nobody_asks_is_seen_by_the_refresh_and_said_once(t):
     eq(healthy(1), True)
     eq([line for line in d.journal() if "self-test" in line],
        ["<3>self-test: Postfix is not running: the queue manager does not listen on public/qmgr: "
-        "No such file or directory; remedy: postfix start", "<5>self-test: all is in order again"])
+        "No such file or directory; remedy: systemctl restart postfix, or postfix start if no unit runs it",
+        "<5>self-test: all is in order again"])
 
 
 @test

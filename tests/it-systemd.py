@@ -10,6 +10,7 @@ import booted_health  # noqa: F401
 import booted_layout  # noqa: F401
 import booted_limits  # noqa: F401
 import booted_names  # noqa: F401
+import booted_operator  # noqa: F401
 import booted_reload  # noqa: F401
 import booted_switch  # noqa: F401
 
