@@ -106,7 +106,8 @@ def another_depth_without_a_reload_loses_no_message(t):
 def other_names_without_a_reload_lose_no_message(t):
     fresh()
     mail("cust.test", 10)
-    for names in ("defer", "deferred, active, hold", "flush"):
+    # Not active: Postfix's own programs, some with the old and some with the new, lose sight of it.
+    for names in ("defer", "deferred, hold", "flush"):
         g.run(setting("hash_queue_names", names) + "; systemctl stop fflushd")
         counts = flush("cust.test")
         eq((counts["moved"], counts["gone"], counts["failed"]), (10, 0, 0), names)
