@@ -23,6 +23,8 @@ struct SelfTest {
         selftest_done_t done;
         void *userdata;
         bool parked; /* waits for tables */
+        sd_event_source *late;
+        bool is_late; /* so long that it does not wait any more */
         bool read_only;
         Domains *domains;
         bool *answered; /* by table */
@@ -167,12 +169,14 @@ static bool ask_tables(SelfTest *t) {
                 if (t->answered[i])
                         continue;
                 answer = domains_ask_table(t->domains, i, SELFTEST_SITE, &name, &why);
-                if (answer == TABLE_PENDING)
+                if (answer == TABLE_PENDING && !t->is_late)
                         continue;
                 t->answered[i] = true;
                 t->n_answered++;
                 t->findings.checks++;
-                if (answer == TABLE_ERROR)
+                if (answer == TABLE_PENDING)
+                        report_table(t, name, "it does not answer in time");
+                else if (answer == TABLE_ERROR)
                         report_table(t, name, why);
         }
         return t->n_answered == n;
@@ -409,6 +413,16 @@ static JobResult step(Job *job, uint64_t until_usec) {
         return t->parked ? JOB_PARKED : JOB_MORE; /* what cannot be asked has its answer */
 }
 
+static int on_late(sd_event_source *source, uint64_t usec, void *userdata) {
+        SelfTest *t = userdata;
+
+        (void) source;
+        (void) usec;
+        t->is_late = true;
+        on_table_answers(t);
+        return 0;
+}
+
 static void on_done(Job *job, bool cancelled) {
         SelfTest *t = self_test_of(job);
 
@@ -448,7 +462,10 @@ int selftest_start(const SelfTestContext *context, selftest_done_t done, void *u
         t->done = done;
         t->userdata = userdata;
         t->job = (Job){.step = step, .done = on_done};
-        r = begin(t);
+        r = sd_event_add_time_relative(context->event, &t->late, CLOCK_MONOTONIC,
+                                       SELFTEST_TABLE_USEC, 1000, on_late, t);
+        if (r >= 0)
+                r = begin(t);
         if (r < 0) {
                 selftest_free(t);
                 return r;
@@ -469,6 +486,7 @@ void selftest_reconfigure(SelfTest *t, const Settings *settings) {
 SelfTest *selftest_free(SelfTest *t) {
         if (!t)
                 return NULL;
+        sd_event_source_disable_unref(t->late);
         domains_free(t->domains);
         free(t->answered);
         free(t->logs);

@@ -14,7 +14,9 @@
 #include "remedy.h"
 #include "settings.h"
 
-#define SELFTEST_LOGS_MAX   1024u /* logs that are opened */
+#define SELFTEST_LOGS_MAX 1024u /* logs that are opened */
+#define SELFTEST_TABLE_USEC                                                                        \
+        ((uint64_t) 7000000)      /* for the tables; who monitors waits for ten seconds */
 #define SELFTEST_RECENT_SEC 3600u /* a failure longer ago is no finding */
 
 /* Every table is asked for it; nobody can have a domain below .invalid (RFC 6761). */
