@@ -58,7 +58,8 @@ def the_journal_tells_instances_apart(t):
           " data_directory=/var/lib/postfix-c && chown postfix:root /var/spool/postfix-c"
           " && install -d -o postfix -g postdrop -m 710 /var/spool/postfix-c/public"
           " && install -d -o postfix -m 700 /var/spool/postfix-c/flush /var/spool/postfix-c/deferred"
-          " /var/spool/postfix-c/incoming && systemctl start fflush@postfix-c.socket")
+          " /var/spool/postfix-c/incoming /var/spool/postfix-c/active /var/spool/postfix-c/hold"
+          " && systemctl start fflush@postfix-c.socket")
     try:
         eq(g.out("fflushctl -i postfix-c deliver ABC123", check=False),
            "ABC123: no such message in the queue")
