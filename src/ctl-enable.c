@@ -215,12 +215,17 @@ static void stop_unit(Switch *s, SwitchUnit u) {
 }
 
 static void stop_units(Switch *s) {
+        char refresh[CTL_UNIT_SIZE]; /* which the timer may have started meanwhile */
+
         stop_unit(s, SWITCH_TIMER);
         stop_unit(s, SWITCH_SOCKET);
         for (size_t i = 0; i < _SWITCH_UNIT_MAX; i++)
                 if (!switch_has_property(s->states[i], "ActiveState", "failed"))
                         (void) switch_run_words(s, SWITCH_ASK, SWITCH_SYSTEMCTL, "reset-failed",
                                                 s->units[i]);
+        ctl_unit_name(s->ctl, "fflush-refresh", "service", refresh);
+        if (!switch_has_property(s->states[SWITCH_TIMER], "ActiveState", "active"))
+                (void) switch_run_words(s, SWITCH_ASK, SWITCH_SYSTEMCTL, "reset-failed", refresh);
         if (!switch_has_property(s->states[SWITCH_SOCKET], "ActiveState", "active"))
                 switch_remove_socket(s);
 }

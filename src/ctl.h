@@ -195,7 +195,7 @@ int ctl_socket(Ctl *ctl);
 int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *ret_status,
             RequestCounts *ret_counts, bool *ret_has_counts);
 
-#define CTL_SELF_TEST_USEC (70 * (uint64_t) 1000000) /* a table may take a minute to answer */
+#define CTL_SELF_TEST_USEC (20 * (uint64_t) 1000000) /* the service takes half of it at most */
 
 /**
  * ctl_self_test() - have the service test itself; starts it, if it is not running
