@@ -120,6 +120,8 @@ START_TEST(what_a_directive_hides_is_told_from_what_is_not_there) {
         char name[128];
 
         set_mounts(hidden[_i].mounts, hidden[_i].point);
+        if (geteuid() != 0 && strncmp(hidden[_i].path, "/root/", strlen("/root/")) == 0)
+                return; /* who is not root cannot see that it is not there */
         ck_assert_int_eq(remedy_path(&facts, hidden[_i].path, R_OK, text), -ENOENT);
         expect(hidden[_i].remedy);
         if (strstr(text, "drop-in"))

@@ -738,7 +738,6 @@ static TCase *meanings(void) {
         tcase_add_test(tc, a_table_of_parameter_names_is_a_problem);
         tcase_add_test(tc, the_announcement_can_be_forced);
         tcase_add_test(tc, settings_can_be_freed_twice);
-        tcase_add_test(tc, a_start_does_not_make_do_with_a_queue_that_has_gone);
         tcase_add_test(tc, what_is_less_whole_does_not_improve);
         tcase_add_test(tc, a_further_instance_has_its_own_postfix_directory);
         return tc;
@@ -753,6 +752,7 @@ static TCase *postfix(void) {
                 return tc;
         }
         tcase_add_test(tc, what_the_file_does_not_set_is_postfix_s);
+        tcase_add_test(tc, a_start_does_not_make_do_with_a_queue_that_has_gone);
         tcase_add_test(tc, a_long_list_of_postfix_is_taken_whole);
         tcase_add_test(tc, a_value_with_an_equals_sign_is_taken_whole);
         tcase_add_test(tc, an_empty_list_of_postfix_is_empty_and_not_unknown);
