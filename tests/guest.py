@@ -212,12 +212,13 @@ class Guest:
         tar = subprocess.run(["tar", "-c", "-C", directory, "."], capture_output=True, check=True)
         self.run("mkdir -p '%s' && tar -x -C '%s'" % (target, target), input=tar.stdout)
 
-    def wait(self, script, what, timeout=30):
-        """Until the script ends with status 0."""
+    def wait(self, script, what, timeout=30, show=None):
+        """Until the script ends with status 0. @show: a script that tells why it did not."""
         end = time.monotonic() + timeout
         while self.run(script, check=False).returncode != 0:
             if time.monotonic() > end:
-                raise AssertionError("%s\n%s" % (what, self.journal("-n 40")))
+                told = self.out(show, check=False) if show else self.journal("-n 40")
+                raise AssertionError("%s\n%s" % (what, told))
             time.sleep(0.1)
 
     def close(self):
