@@ -88,7 +88,7 @@ def build_root():
 BUILD_SCRIPT = r"""
 set -e
 root=$1 dir=$2 source=$3 place=$4 options=$5 what=$6
-mount -t tmpfs -o mode=0755,size=2g build "$dir"
+mount -t tmpfs -o mode=0755,size=6g build "$dir"
 mkdir "$dir/upper" "$dir/work" "$dir/root"
 mount -t overlay -o "lowerdir=$root,upperdir=$dir/upper,workdir=$dir/work" build "$dir/root"
 mkdir -p "$dir/root/$place"
