@@ -104,6 +104,8 @@ def health_is_green_and_asking_says_what_it_starts(t):
     assert re.search(r"^Health +OK \(self-test of the service: \d+ checks\)$", text, re.M), text
     eq(active("fflushd"), "active")
     eq(status("--no-start")[0], 0)
+    if SUITE == "bullseye":
+        return  # no postlogd in its master.cf, so no log of its own to look at
     # The queue manager has nothing to say of somebody who connects and says nothing.
     g.run("postconf -e maillog_file=/var/log/postfix.log; postfix reload")
     for _ in range(5):
