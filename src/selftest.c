@@ -427,8 +427,7 @@ static void on_done(Job *job, bool cancelled) {
         SelfTest *t = self_test_of(job);
 
         if (cancelled)
-                finding_set_remedy(failed(t, "service", "the service was stopped meanwhile"),
-                                   "ask again");
+                finding_set_remedy(failed(t, "service", SELFTEST_STOPPED), "ask again");
         else
                 report_logs(t);
         t->done(&t->findings, t->userdata);

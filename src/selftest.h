@@ -20,7 +20,9 @@
 #define SELFTEST_RECENT_SEC 3600u /* a failure longer ago is no finding */
 
 /* Every table is asked for it; nobody can have a domain below .invalid (RFC 6761). */
-#define SELFTEST_SITE "self-test.fflushd.invalid"
+#define SELFTEST_SITE    "self-test.fflushd.invalid"
+
+#define SELFTEST_STOPPED "the service was stopped meanwhile" /* of the check "service" */
 
 /* All borrowed; as for domains_new() what has no comment. */
 typedef struct SelfTestContext {

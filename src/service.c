@@ -778,6 +778,20 @@ bool service_idle(const Service *s) {
         return !trigger_pending(&s->trigger) && !s->test;
 }
 
+/* Those that wait for newer settings; whoever asks for findings is given one. */
+static void cancel_waiting_tests(Service *s) {
+        TestFindings findings = {.checks = 1};
+        Call *call, *tmp;
+
+        LL_FOREACH_SAFE (s->unsettled, call, tmp)
+                if (call->request.kind == REQUEST_SELF_TEST) {
+                        LL_DELETE(s->unsettled, call);
+                        LL_PREPEND(s->testers, call);
+                }
+        (void) findings_add(&findings, "service", FINDING_FAILED, SELFTEST_STOPPED);
+        answer_self_test(s, &findings);
+}
+
 void service_cancel(Service *s) {
         s->cancelling = true;
         if (s->test)
@@ -785,6 +799,7 @@ void service_cancel(Service *s) {
         jobs_cancel(&s->jobs);
         s->cancelling = false;
         fail_all(s, TAKE_PTR(s->undecided), -ECANCELED);
+        cancel_waiting_tests(s);
         fail_all(s, TAKE_PTR(s->unsettled), -ECANCELED);
         sites_cancel(&s->sites, on_added, s);
 }

@@ -1670,6 +1670,24 @@ def self_tests_of_many_clients_and_a_stop_are_all_answered(t):
 
 
 @test
+def a_self_test_that_waits_for_a_configuration_is_answered_at_a_stop(t):
+    spool, d, p = make_with_postfix(t, "fast_flush_domains = example.com")
+    eq(findings(d.exchange(SELF_TEST))[1], [])
+    edits = Edits(p, "fast_flush_domains = example.org")  # postconf(1) waits
+    try:
+        asking = [Asking(d, SELF_TEST) for _ in range(3)]
+        time.sleep(0.3)
+        eq([a.answered() for a in asking], [False] * 3)
+        d.process.send_signal(signal.SIGTERM)
+        for a in asking:
+            eq(findings(a.reply()),
+               (4294967295, [("service", "the service was stopped meanwhile")]))
+        eq(d.process.wait(TIMEOUT), 0)
+    finally:
+        edits.end()
+
+
+@test
 def fflushctl_speaks_the_old_dialect_as_well(t):
     spool, d = t.make(protocol_announcement="off")
     with d.connect() as s:
