@@ -388,11 +388,18 @@ class Skip(Exception):
 
 
 TESTS = []
+BEFORE = []
 SEED = int(os.environ.get("FFLUSHD_SEED", random.SystemRandom().randrange(1 << 32)))
 
 
 def test(function):
     TESTS.append(function)
+    return function
+
+
+def before(function):
+    """Called before each test."""
+    BEFORE.append(function)
     return function
 
 
@@ -404,6 +411,8 @@ def eq(got, wanted, what=""):
 def run_one(function):
     case = Case()
     try:
+        for prepare in BEFORE:
+            prepare()
         function(case)
     finally:
         case.close()
