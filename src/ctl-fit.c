@@ -77,15 +77,19 @@ static bool is_in(const Fit *fit, const char *state, const char *property) {
         return false;
 }
 
-/* Return: the directive that hides the queue from a unit, or NULL. */
-static const char *find_cover(const Fit *fit, const char *state) {
-        static const struct {
-                const char *property, *directive, *place;
-        } covers[] = {{"ProtectHome", "ProtectHome=", "/home"},
-                      {"ProtectHome", "ProtectHome=", "/root"},
-                      {"ProtectHome", "ProtectHome=", "/run/user"},
-                      {"PrivateTmp", "PrivateTmp=", "/tmp"},
-                      {"PrivateTmp", "PrivateTmp=", "/var/tmp"}};
+typedef struct Cover {
+        const char *property, *directive, *place;
+} Cover;
+
+/* Return: what hides the queue from a unit, or NULL. */
+static const Cover *find_cover(const Fit *fit, const char *state) {
+        static const Cover covers[] = {{"ProtectHome", "ProtectHome=", "/home"},
+                                       {"ProtectHome", "ProtectHome=", "/root"},
+                                       {"ProtectHome", "ProtectHome=", "/run/user"},
+                                       {"PrivateTmp", "PrivateTmp=", "/tmp"},
+                                       {"PrivateTmp", "PrivateTmp=", "/var/tmp"}},
+                           lists[] = {{"InaccessiblePaths", "InaccessiblePaths=", NULL},
+                                      {"TemporaryFileSystem", "TemporaryFileSystem=", NULL}};
 
         if (is_in(fit, state, "BindPaths"))
                 return NULL;
@@ -93,10 +97,25 @@ static const char *find_cover(const Fit *fit, const char *state) {
                 if (!switch_has_property(state, covers[i].property, "no") &&
                     !switch_has_property(state, covers[i].property, "read-only") &&
                     is_below(fit->real, covers[i].place))
-                        return covers[i].directive;
-        if (is_in(fit, state, "InaccessiblePaths"))
-                return "InaccessiblePaths=";
-        return is_in(fit, state, "TemporaryFileSystem") ? "TemporaryFileSystem=" : NULL;
+                        return &covers[i];
+        for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
+                if (is_in(fit, state, lists[i].property))
+                        return &lists[i];
+        return NULL;
+}
+
+/* Shows the queue alone of what is hidden. Directories on the way to it that systemd makes itself
+ * get mode 0700 from UMask= (systemd 247), and only root could pass. */
+static void bind_queue(const Fit *fit, const Cover *cover, DropIn *d) {
+        const char *p;
+
+        if (streq(cover->property, "ProtectHome"))
+                add(d, "ProtectHome=tmpfs\n");
+        if (cover->place)
+                for (p = fit->real + strlen(cover->place) + 1; (p = strchr(p, '/')); p++)
+                        add(d, "TemporaryFileSystem=%.*s:mode=0755\n", (int) (p - fit->real),
+                            fit->real);
+        add(d, "BindPaths=%s\n", fit->real);
 }
 
 /* A path that is not there, as where the queue used to be, keeps the service from starting. */
@@ -125,13 +144,12 @@ static void fit_writable(Fit *fit, const char *unit, const char *state, DropIn *
 }
 
 static void fit_sandbox(Fit *fit, const char *unit, const char *state, bool writes, DropIn *d) {
-        const char *cover = find_cover(fit, state);
+        const Cover *cover = find_cover(fit, state);
 
         if (cover) {
-                append(&fit->problems, "  %s hides %s from %s\n", cover, fit->real, unit);
-                if (streq(cover, "ProtectHome="))
-                        add(d, "ProtectHome=tmpfs\n");
-                add(d, "BindPaths=%s\n", fit->real);
+                append(&fit->problems, "  %s hides %s from %s\n", cover->directive, fit->real,
+                       unit);
+                bind_queue(fit, cover, d);
         }
         if (writes && switch_has_property(state, "ProtectSystem", "strict"))
                 fit_writable(fit, unit, state, d);

@@ -452,7 +452,7 @@ def a_queue_that_the_units_do_not_fit_is_refused_with_what_to_write(t):
     for place, link, words in (
             ("/home/mail/spool", True, ["ProtectHome= hides /home/mail/spool from fflushd.service",
                                         "ProtectHome= hides /home/mail/spool from fflush-refresh"]),
-            ("/var/tmp/spool", True, ["PrivateTmp= hides /var/tmp/spool from fflushd.service"]),
+            ("/var/tmp/a/spool", True, ["PrivateTmp= hides /var/tmp/a/spool from fflushd.service"]),
             ("/srv/queue", False, ["fflush.socket does not listen on /srv/queue/public/fflushd",
                                    "fflushd.service may not write /srv/queue"]),
             ("/home/queue", False, ["ProtectHome= hides /home/queue from fflushd.service",
