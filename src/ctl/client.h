@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* The client's end of a connection, for fflushctl(8): one request, one reply, blocking. */
+
+#include <stdint.h>
+
+#include "core/request.h"
+
+/**
+ * client_patience - if set, called about once a second while an answer is waited for
+ *
+ * For a line of progress; @usec is how long this wait has lasted.
+ */
+extern void (*client_patience)(uint64_t usec);
+
+/**
+ * client_connect() - connect to the socket of a flush service
+ * @path:          of the socket, of any length
+ * @timeout_usec:  how long to wait while the backlog of a server that hangs is full, and later for
+ *                 each write; 0 for ever
+ *
+ * Return: a descriptor, -ENOENT (no such socket), -ECONNREFUSED (nobody listens), -EACCES (the
+ *         directory is not for you), -ETIMEDOUT, or another negative errno.
+ */
+int client_connect(const char *path, uint64_t timeout_usec);
+
+/**
+ * client_find_listener() - which process listens on a socket: who has called listen(2)
+ * @timeout_usec:  as of client_connect()
+ *
+ * Return: it, 1 for a socket of systemd's, 0 if it is out of sight, or as client_connect().
+ */
+int client_find_listener(const char *path, uint64_t timeout_usec);
+
+/**
+ * client_ask() - send a request and read the reply, of either dialect
+ * @fd:            connected
+ * @timeout_usec:  for the whole of the work, 0 for none
+ * @ret_counts:    all 0 if the server has no counts to tell (flush(8)), and then
+ * @ret_has_counts:  is false
+ *
+ * Return: 0, -EBADMSG (not a reply), -ECONNRESET or -EPIPE (closed without one), -ETIMEDOUT, or
+ *         another negative errno.
+ * Source: spec 1.4, 2.
+ */
+int client_ask(int fd, const Request *request, uint64_t timeout_usec, RequestStatus *ret,
+               RequestCounts *ret_counts, bool *ret_has_counts);
+
+/**
+ * client_work() - the same for refresh and purge, which answer first and work then, to their end
+ * @path:     to connect once more: a server that takes no attributes before the request, which is
+ *            flush(8), is asked again without
+ * @ret:      with detail that of the end, too: FAIL if it ended early or a log could not be flushed
+ * @ret_counts, @ret_has_counts:  with detail, what came of it; flush(8) does not tell
+ *
+ * Return: as from client_connect() and client_ask().
+ */
+int client_work(int fd, const char *path, const Request *request, uint64_t timeout_usec,
+                RequestStatus *ret, RequestCounts *ret_counts, bool *ret_has_counts);
+
+/**
+ * client_self_test() - have the service test itself
+ * @ret:           REQUEST_OK, or REQUEST_FAIL if something is broken
+ * @ret_findings:  with no checks if the server is one that knows no self-test: an older one
+ *                 answers REQUEST_BAD, flush(8) closes without a reply
+ *
+ * Return: as from client_ask().
+ */
+int client_self_test(int fd, uint64_t timeout_usec, RequestStatus *ret, TestFindings *ret_findings);
+
+/* What came of one of many requests. */
+typedef struct ClientAnswer {
+        int error; /* as client_connect() and client_ask() return it; then the rest means nothing */
+        RequestStatus status;
+        RequestCounts counts;
+        bool has_counts;
+} ClientAnswer;
+
+typedef struct ClientBatch {
+        /* Fills in one more request, and whatever shall tell it from others; false: that was all.
+         * The strings of the request live until it is answered. */
+        bool (*next)(Request *ret, void **ret_item, void *userdata);
+        /* Called once for each, in the order of the answers. */
+        void (*done)(void *item, const ClientAnswer *answer, void *userdata);
+        void *userdata;
+} ClientBatch;
+
+#define CLIENT_CONNECTIONS 32u
+
+/**
+ * client_ask_all() - many requests, over up to CLIENT_CONNECTIONS connections at once
+ * @timeout_usec:  for each of them, 0 for none
+ *
+ * If one cannot connect, no more are begun.
+ *
+ * Return: 0, or the negative errno with which the first one could not connect, or poll(2) failed.
+ */
+int client_ask_all(const char *path, uint64_t timeout_usec, const ClientBatch *batch);

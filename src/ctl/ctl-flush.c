@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: MIT */
+
+/* fflushctl flush, deliver, add, refresh, purge: what changes something, over the socket. */
+
+#include <limits.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "ctl/ctl.h"
+#include "ctl/pattern.h"
+#include "util/util.h"
+
+static void say_flushed(const Ctl *ctl, const char *what, const RequestCounts *c) {
+        ctl_print("%s: ", what);
+        if (c->sites)
+                ctl_print("%lu sites, ", c->sites);
+        ctl_print("%lu found, %lu %s", c->found, c->moved,
+                  ctl->dry_run ? "would be moved" : "moved");
+        if (c->gone)
+                ctl_print(", %lu gone", c->gone);
+        if (c->busy)
+                ctl_print(", %lu active or on hold", c->busy);
+        if (c->failed)
+                ctl_print(", %lu failed", c->failed);
+        if (c->duplicate)
+                ctl_print(", %lu recorded twice", c->duplicate);
+        if (c->left)
+                ctl_print("; %lu left", c->left);
+        ctl_print("\n");
+}
+
+static void say_delivered(const Ctl *ctl, const char *id, const RequestCounts *c) {
+        ctl_print("%s: %s\n", id,
+                  c->moved  ? (ctl->dry_run ? "would be moved" : "moved")
+                  : c->gone ? "no such message in the queue"
+                  : c->busy ? "active, on hold, or still being written"
+                            : "could not be moved, the journal says why");
+}
+
+static void say_json(const Ctl *ctl, const char *key, const char *value, RequestStatus status,
+                     const RequestCounts *counts) {
+        json_t *object = ctl_json_counts(key, value, status, counts);
+
+        if (object && counts && counts->sites)
+                (void) json_object_set_new(object, "sites",
+                                           json_integer((json_int_t) counts->sites));
+        if (object && ctl->dry_run)
+                (void) json_object_set_new(object, "dry_run", json_true());
+        ctl_print_json(object);
+}
+
+static void preview(Ctl *ctl, const char *id, bool unthrottle, RequestCounts *counts) {
+        QueueResult result;
+        int r = queue_preview(&ctl->queue, id, unthrottle, &result);
+
+        counts->moved += r == 0 && result == QUEUE_MOVED;
+        counts->gone += r == 0 && result == QUEUE_GONE;
+        counts->busy += r == 0 && (result == QUEUE_BUSY || result == QUEUE_NOT_READY);
+        counts->failed += r < 0;
+}
+
+static int preview_site(Ctl *ctl, const CtlSite *site, RequestCounts *ret) {
+        unsigned long limit = ctl->limit > 0 ? ctl->limit : ULONG_MAX;
+        SurveyLog log;
+        StrSet seen = {0};
+        int r = ctl_read_site(ctl, site, &log), k = 0;
+
+        ret->invalid = log.invalid;
+        for (size_t i = 0; k >= 0 && i < log.n_text; i += strlen(log.text + i) + 1) {
+                if (ret->moved == limit) {
+                        ret->left++;
+                        continue;
+                }
+                ret->found++;
+                k = strset_add(&seen, log.text + i);
+                ret->duplicate += k == 0;
+                if (k > 0)
+                        preview(ctl, log.text + i, false, ret);
+        }
+        strset_clear(&seen);
+        survey_free(&log);
+        return k < 0 ? ctl_no_memory() : r;
+}
+
+/* @ret receives all 0 if the service does not tell. */
+static int flush_site(Ctl *ctl, const CtlSite *site, RequestCounts *ret) {
+        Request request = {.kind = REQUEST_SEND_SITE,
+                           .site = site->site,
+                           .detail = true,
+                           .limit = ctl->limit,
+                           .reason = ctl->reason};
+        RequestStatus status = REQUEST_FAIL;
+        bool has_counts = ctl->dry_run;
+        int r;
+
+        *ret = (RequestCounts){0};
+        if (!site->named) {
+                ctl_error("%s: a log of flush(8), whose site is unknown; see import and purge",
+                          site->site);
+                return EX_DATAERR;
+        }
+        if (ctl->dry_run) {
+                status = REQUEST_OK;
+                r = preview_site(ctl, site, ret);
+        } else
+                r = ctl_ask(ctl, &request, site->site, &status, ret, &has_counts);
+        if (ctl->json && !ctl->quiet)
+                say_json(ctl, "site", site->site, status, has_counts ? ret : NULL);
+        else if (r == EX_OK && has_counts && !ctl->quiet) /* flush(8) does not tell */
+                say_flushed(ctl, site->site, ret);
+        return r == EX_OK && ret->failed > 0 ? EX_TEMPFAIL : r;
+}
+
+static int pause_between(const Ctl *ctl) {
+        struct timespec ts = {.tv_sec = (time_t) (ctl->every / USEC_PER_SEC),
+                              .tv_nsec = (long) (ctl->every % USEC_PER_SEC * 1000)};
+
+        if (fflush(stdout) != 0)
+                return EX_IOERR; /* who would know how far it got? */
+        (void) nanosleep(&ts, NULL);
+        return EX_OK;
+}
+
+/* With --every, again and again: sites of which something is left come to the front, the others
+ * have had their turn. What is left when somebody ends this stays recorded. */
+static int flush_portions(Ctl *ctl, CtlSites *sites, bool *all_moved) {
+        size_t n = sites->n, n_left;
+        int status = EX_OK;
+
+        for (;;) {
+                n_left = 0;
+                for (size_t i = 0; i < n; i++) {
+                        CtlSite site = sites->items[i];
+                        RequestCounts counts;
+                        int r = flush_site(ctl, &site, &counts);
+
+                        status = ctl_worse(status, r);
+                        *all_moved &= r == EX_OK;
+                        if (counts.left == 0)
+                                continue;
+                        sites->items[i] = sites->items[n_left];
+                        sites->items[n_left++] = site;
+                }
+                if (n_left == 0 || ctl->every == 0)
+                        return status;
+                n = n_left;
+                if (pause_between(ctl) != EX_OK)
+                        return EX_IOERR;
+        }
+}
+
+static int follow_site(Ctl *ctl, const CtlSite *site, Follow *f) {
+        const StrSetEntry *e = NULL;
+        SurveyLog log;
+        int r = ctl_read_site(ctl, site, &log);
+
+        while (r == EX_OK && (e = strset_next(&log.ids, e)))
+                r = ctl_wait_add(f, strset_entry_id(e));
+        survey_free(&log);
+        return r;
+}
+
+static int flush_sites(Ctl *ctl, CtlSites *sites) {
+        _cleanup_(follow_free) Follow follow = {.fd = -EBADF};
+        bool all_moved = true;
+        int r = EX_OK;
+
+        if (ctl->wait)
+                r = ctl_wait_begin(ctl, &follow);
+        for (size_t i = 0; r == EX_OK && ctl->wait && i < sites->n; i++)
+                r = follow_site(ctl, &sites->items[i], &follow);
+        if (r != EX_OK)
+                return r;
+        r = flush_portions(ctl, sites, &all_moved);
+        return ctl->wait ? ctl_worse(r, ctl_wait_end(ctl, &follow, all_moved)) : r;
+}
+
+/* Most users may connect to the socket but not look at the logs, and need not if they name sites.
+ * Return: EX_OK, with the sites, none if the logs have to be looked at; or an exit status. */
+static int take_sites(const Ctl *ctl, char *args[], CtlSites *ret) {
+        bool look = ctl->subdomains || ctl->dry_run || ctl->wait;
+        size_t n = 0;
+
+        while (args[n])
+                n++;
+        ret->items = calloc(n, sizeof *ret->items);
+        if (!ret->items)
+                return ctl_no_memory();
+        for (size_t i = 0; i < n; i++) {
+                Pattern pattern;
+                int r = pattern_parse(args[i], &pattern);
+
+                look |= pattern.glob != NULL;
+                pattern_free(&pattern);
+                if (r == -EINVAL)
+                        return ctl_no_site(args[i]);
+                ret->items[i] = (CtlSite){.site = strdup(pattern.exact), .named = true};
+                ret->n++;
+                if (r < 0 || !ret->items[i].site)
+                        return ctl_no_memory();
+        }
+        if (look)
+                ctl_free_sites(ret);
+        return EX_OK;
+}
+
+static int check_options(const Ctl *ctl) {
+        if (ctl->wait && ctl->dry_run)
+                return ctl_usage("--wait and --dry-run: there will be nothing to wait for");
+        if (ctl->every > 0 && ctl->limit == 0)
+                return ctl_usage("--every: how many, with --limit?");
+        if (ctl->every > 0 && (ctl->wait || ctl->dry_run))
+                return ctl_usage("--every goes with neither --wait nor --dry-run");
+        return EX_OK;
+}
+
+static int hex_value(char c) {
+        const char *digits = "0123456789abcdef", *digit = c ? strchr(digits, c) : NULL;
+
+        return digit ? (int) (digit - digits) : -1;
+}
+
+/* "\x2d" is "-", as systemd-escape(1) writes for the name of a unit. A site has no backslash of its
+ * own; a byte 0 would end it, and stays as it is written. */
+static void unescape(char *text) {
+        char *to = text;
+
+        while (*text) {
+                bool escaped = text[0] == '\\' && text[1] == 'x';
+                int high = escaped ? hex_value(text[2]) : -1;
+                int low = high >= 0 ? hex_value(text[3]) : -1;
+
+                if (low >= 0 && high + low > 0) {
+                        *to++ = (char) (high * 16 + low);
+                        text += 4;
+                } else
+                        *to++ = *text++;
+        }
+        *to = '\0';
+}
+
+int ctl_flush(Ctl *ctl, char *args[]) {
+        _cleanup_(ctl_free_sites) CtlSites sites = {0};
+        int r = check_options(ctl);
+
+        for (char **arg = args; *arg; arg++)
+                unescape(*arg);
+        if (r == EX_OK)
+                r = take_sites(ctl, args, &sites);
+        if (r == EX_OK && sites.n == 0)
+                r = ctl_find_sites(ctl, args, true, &sites);
+        return r == EX_OK || r == EX_NOINPUT ? ctl_worse(r, flush_sites(ctl, &sites)) : r;
+}
+
+static int preview_message(Ctl *ctl, const char *id, RequestCounts *ret) {
+        int r = ctl_queue(ctl);
+
+        ret->found = r == EX_OK;
+        if (r == EX_OK)
+                preview(ctl, id, true, ret);
+        return r;
+}
+
+static int deliver(Ctl *ctl, const char *id) {
+        Request request = {
+                .kind = REQUEST_SEND_FILE, .queue_id = id, .detail = true, .reason = ctl->reason};
+        RequestStatus status = REQUEST_FAIL;
+        RequestCounts counts = {0};
+        bool has_counts = ctl->dry_run;
+        int r;
+
+        r = ctl_check_id(id);
+        if (r != EX_OK)
+                status = REQUEST_BAD;
+        else if (ctl->dry_run) {
+                status = REQUEST_OK;
+                r = preview_message(ctl, id, &counts);
+        } else
+                r = ctl_ask(ctl, &request, id, &status, &counts, &has_counts);
+        if (ctl->json && !ctl->quiet)
+                say_json(ctl, "queue_id", id, status, has_counts ? &counts : NULL);
+        else if (r == EX_OK && has_counts && !ctl->quiet)
+                say_delivered(ctl, id, &counts);
+        if (r != EX_OK)
+                return r;
+        return counts.failed > 0 ? EX_TEMPFAIL : counts.gone > 0 ? EX_NOINPUT : EX_OK;
+}
+
+typedef int (*each_id_t)(Ctl *ctl, char *id, void *userdata);
+
+/* Between blanks, each as soon as it is there. */
+static int each_of_input(Ctl *ctl, each_id_t each, void *userdata) {
+        _cleanup_free_ char *line = NULL;
+        int status = EX_OK;
+        size_t size = 0;
+
+        while (getline(&line, &size, stdin) > 0) {
+                char *rest = line, *id;
+
+                while ((id = strsep(&rest, " \t\r\n")))
+                        if (*id)
+                                status = ctl_worse(status, each(ctl, id, userdata));
+        }
+        if (ferror(stdin)) {
+                ctl_error("standard input: %s", strerror(errno));
+                status = ctl_worse(status, EX_IOERR);
+        }
+        return status;
+}
+
+static int each_id(Ctl *ctl, char *args[], each_id_t each, void *userdata) {
+        int status = EX_OK;
+
+        for (; *args; args++)
+                status = ctl_worse(status, streq(*args, "-") ? each_of_input(ctl, each, userdata)
+                                                             : each(ctl, *args, userdata));
+        return status;
+}
+
+static int deliver_id(Ctl *ctl, char *id, void *userdata) {
+        return deliver(ctl, id);
+}
+
+/* IDs are known only once; to follow them, all have to be known before the first is delivered. */
+typedef struct Waiting {
+        Follow follow;
+        char **ids;
+        size_t n;
+} Waiting;
+
+static int collect_id(Ctl *ctl, char *id, void *userdata) {
+        Waiting *w = userdata;
+        char **ids = reallocarray(w->ids, w->n + 1, sizeof *ids);
+
+        if (!ids)
+                return ctl_no_memory();
+        w->ids = ids;
+        ids[w->n] = strdup(id);
+        if (!ids[w->n])
+                return ctl_no_memory();
+        w->n++;
+        return queueid_valid(id, strlen(id)) ? ctl_wait_add(&w->follow, id) : EX_OK;
+}
+
+static void waiting_free(Waiting *w) {
+        while (w->n > 0)
+                free(w->ids[--w->n]);
+        free(w->ids);
+        follow_free(&w->follow);
+}
+
+static int deliver_and_wait(Ctl *ctl, char *args[]) {
+        _cleanup_(waiting_free) Waiting w = {.follow.fd = -EBADF};
+        int r = ctl_wait_begin(ctl, &w.follow);
+
+        if (r == EX_OK)
+                r = each_id(ctl, args, collect_id, &w);
+        if (r != EX_OK)
+                return r;
+        for (size_t i = 0; i < w.n; i++)
+                r = ctl_worse(r, deliver(ctl, w.ids[i]));
+        return ctl_worse(r, ctl_wait_end(ctl, &w.follow, r == EX_OK || r == EX_NOINPUT));
+}
+
+int ctl_deliver(Ctl *ctl, char *args[]) {
+        int r = check_options(ctl);
+
+        if (r != EX_OK)
+                return r;
+        return ctl->wait ? deliver_and_wait(ctl, args) : each_id(ctl, args, deliver_id, NULL);
+}
+
+int ctl_add(Ctl *ctl, char *args[]) {
+        char site[SITE_SIZE];
+        Request request = {.kind = REQUEST_ADD, .site = site, .queue_id = args[1]};
+        RequestStatus status = REQUEST_BAD;
+        RequestCounts counts;
+        bool has_counts;
+        int r = pattern_site(args[0], site);
+
+        if (r < 0)
+                return r == -ENOMEM ? ctl_no_memory() : ctl_no_site(args[0]);
+        r = ctl_check_id(args[1]);
+        if (r == EX_OK)
+                r = ctl_ask(ctl, &request, site, &status, &counts, &has_counts);
+        if (ctl->json && !ctl->quiet)
+                say_json(ctl, "site", site, status, NULL);
+        return r;
+}
+
+static int work(Ctl *ctl, RequestKind kind) {
+        Request request = {.kind = kind, .detail = true, .reason = ctl->reason};
+        RequestStatus status = REQUEST_FAIL;
+        RequestCounts counts = {0};
+        bool has_counts = false;
+        int r = ctl_ask(ctl, &request, request_name(kind), &status, &counts, &has_counts);
+
+        if (ctl->json && !ctl->quiet)
+                say_json(ctl, "request", request_name(kind), status, has_counts ? &counts : NULL);
+        else if (has_counts && !ctl->quiet)
+                say_flushed(ctl, request_name(kind), &counts);
+        return r == EX_OK && counts.failed > 0 ? EX_TEMPFAIL : r;
+}
+
+int ctl_refresh(Ctl *ctl, char *args[]) {
+        return work(ctl, REQUEST_REFRESH);
+}
+
+int ctl_purge(Ctl *ctl, char *args[]) {
+        return work(ctl, REQUEST_PURGE);
+}

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: MIT */
+
+/* fflushctl import: record deferred mail that was there before fflushd was. */
+
+#include <fcntl.h>
+#include <stdio.h>
+
+#include "core/sitename.h"
+#include "ctl/client.h"
+#include "ctl/ctl.h"
+#include "ctl/messages.h"
+#include "util/hash.h"
+#include "util/util.h"
+
+/* What is in the log of a site, or will be. */
+typedef struct Recorded {
+        UT_hash_handle hh;
+        StrSet ids;
+        char site[];
+} Recorded;
+
+typedef struct Import {
+        Ctl *ctl;
+        Messages in;
+        bool look; /* may the logs be read? */
+        Recorded *recorded;
+        json_t *message; /* whose recipients are gone through */
+        size_t recipient;
+        int error; /* a negative errno ends it */
+        unsigned long messages, wanted, added, known, no_site, refused, failed;
+} Import;
+
+/* One record on its way. */
+typedef struct Pair {
+        char *site, *id;
+} Pair;
+
+static void free_pair(Pair *pair) {
+        if (!pair)
+                return;
+        free(pair->site);
+        free(pair->id);
+        free(pair);
+}
+
+static Pair *new_pair(const char *site, const char *id) {
+        Pair *pair = calloc(1, sizeof *pair);
+
+        if (pair) {
+                pair->site = strdup(site);
+                pair->id = strdup(id);
+        }
+        if (pair && pair->site && pair->id)
+                return pair;
+        free_pair(pair);
+        return NULL;
+}
+
+/* A log that cannot be read has, for us, nothing in it: the service knows better. */
+static void read_recorded(Import *im, Recorded *r) {
+        char name[SITE_LOG_SIZE];
+        SurveyLog log;
+
+        sitename_to_log(r->site, name);
+        if (survey_read_log(&im->ctl->queue, name, &log) == 0) {
+                r->ids = log.ids;
+                log.ids = (StrSet){0};
+        }
+        survey_free(&log);
+}
+
+static Recorded *get_recorded(Import *im, const char *site) {
+        size_t n = strlen(site);
+        bool oom = false;
+        Recorded *r;
+
+        HASH_FIND(hh, im->recorded, site, n, r);
+        if (r)
+                return r;
+        r = calloc(1, sizeof *r + n + 1);
+        if (!r)
+                return NULL;
+        memcpy(r->site, site, n);
+        HASH_ADD_KEYPTR(hh, im->recorded, r->site, n, r);
+        if (oom) {
+                free(r);
+                return NULL;
+        }
+        if (im->look)
+                read_recorded(im, r);
+        return r;
+}
+
+/* Return: 1 (has to be recorded), 0 (not), or -ENOMEM. */
+static int wants(Import *im, const char *text, const char *id) {
+        char site[SITE_SIZE];
+        Recorded *r;
+        int k;
+
+        k = text ? sitename_normalize(text, site) : -EINVAL;
+        if (k == -EINVAL) { /* a local name, or one that no flush could be asked for */
+                im->no_site++;
+                return 0;
+        }
+        r = k == 0 ? get_recorded(im, site) : NULL;
+        if (!r)
+                return -ENOMEM;
+        k = strset_add(&r->ids, id);
+        im->known += k == 0;
+        return k;
+}
+
+/* The next message that is deferred; those in other queues are on their way. */
+static bool next_message(Import *im) {
+        json_decref(im->message);
+        im->recipient = 0;
+        while ((im->message = messages_next(&im->in))) {
+                const char *id = json_string_value(json_object_get(im->message, "queue_id"));
+
+                if (streq(json_string_value(json_object_get(im->message, "queue_name")),
+                          queue_name(QUEUE_DEFERRED))) {
+                        if (queueid_valid(id, strlen(id))) {
+                                im->messages++;
+                                return true;
+                        }
+                        im->in.n_bad++;
+                }
+                json_decref(im->message);
+        }
+        return false;
+}
+
+/* Return: the address of the next recipient, with its message in @im; or NULL at the end. */
+static const char *next_recipient(Import *im) {
+        for (;;) {
+                const json_t *all, *one;
+
+                if (!im->message && !next_message(im))
+                        return NULL;
+                all = json_object_get(im->message, "recipients");
+                one = json_array_get(all, im->recipient++);
+                if (!one) {
+                        if (!next_message(im))
+                                return NULL;
+                } else if (json_is_string(json_object_get(one, "address")))
+                        return json_string_value(json_object_get(one, "address"));
+        }
+}
+
+static bool next(Request *ret, void **ret_item, void *userdata) {
+        Import *im = userdata;
+        const char *address, *site, *id;
+        Pair *pair;
+        int r = 0;
+
+        do {
+                address = im->error == 0 ? next_recipient(im) : NULL;
+                if (!address)
+                        return false;
+                site = messages_site(address);
+                id = json_string_value(json_object_get(im->message, "queue_id"));
+                r = wants(im, site, id);
+        } while (r == 0);
+        pair = r > 0 ? new_pair(site, id) : NULL;
+        if (!pair) {
+                im->error = -ENOMEM;
+                return false;
+        }
+        im->wanted++;
+        *ret = (Request){.kind = REQUEST_ADD, .site = pair->site, .queue_id = pair->id};
+        *ret_item = pair;
+        return true;
+}
+
+static void done(void *item, const ClientAnswer *answer, void *userdata) {
+        Import *im = userdata;
+
+        if (answer->error < 0 || answer->status == REQUEST_FAIL)
+                im->failed++;
+        else if (answer->status == REQUEST_OK)
+                im->added++;
+        else
+                im->refused++;
+        free_pair(item);
+}
+
+static void preview(Import *im) {
+        void *item = NULL;
+        Request request;
+
+        while (next(&request, &item, im)) {
+                im->added++;
+                free_pair(item);
+        }
+}
+
+static void report(const Import *im) {
+        if (im->ctl->json)
+                ctl_print_json(json_pack(
+                        "{sI sI sI sI sI sI sI sb}", "messages", (json_int_t) im->messages, "added",
+                        (json_int_t) im->added, "known", (json_int_t) im->known, "not_eligible",
+                        (json_int_t) im->refused, "no_site", (json_int_t) im->no_site, "failed",
+                        (json_int_t) im->failed, "malformed", (json_int_t) im->in.n_bad, "dry_run",
+                        im->ctl->dry_run));
+        else {
+                ctl_print("%lu deferred messages: %lu records %s, %lu already there", im->messages,
+                          im->added, im->ctl->dry_run ? "would be added" : "added", im->known);
+                if (im->refused)
+                        ctl_print(", %lu not eligible", im->refused);
+                if (im->no_site)
+                        ctl_print(", %lu without a domain", im->no_site);
+                if (im->failed)
+                        ctl_print(", %lu failed", im->failed);
+                ctl_print("\n");
+        }
+}
+
+static int open_input(Import *im, const char *source) {
+        const char *directory = im->ctl->settings.postfix_config_directory;
+        int r;
+
+        if (source && !streq(source, "-")) {
+                ctl_error("import reads postqueue -j by itself, or \"-\"; not %s", source);
+                return EX_USAGE;
+        }
+        if (source) {
+                messages_from(&im->in, stdin);
+                return EX_OK;
+        }
+        if (!directory[0]) {
+                ctl_error("postfix_config_directory is empty: there is no Postfix to ask");
+                return EX_CONFIG;
+        }
+        r = messages_open(&im->in, directory);
+        if (r == 0)
+                return EX_OK;
+        ctl_error("postqueue: %s", strerror(-r));
+        return EX_UNAVAILABLE;
+}
+
+static int close_input(Import *im) {
+        unsigned long n_bad = im->in.n_bad;
+        _cleanup_free_ char *errors = NULL;
+        int r = messages_close(&im->in, &errors), status = EX_OK;
+
+        if (errors)
+                ctl_error_lines(errors);
+
+        if (n_bad > 0) {
+                ctl_error("%lu lines are not what postqueue -j prints", n_bad);
+                status = EX_DATAERR;
+        }
+        if (r < 0) {
+                ctl_error(r == -EREMOTEIO ? "postqueue failed" : "the input broke off");
+                status = r == -EREMOTEIO ? EX_UNAVAILABLE : EX_IOERR;
+        }
+        return status;
+}
+
+static int run(Import *im) {
+        const ClientBatch batch = {.next = next, .done = done, .userdata = im};
+        int r = 0;
+
+        if (im->ctl->dry_run)
+                preview(im);
+        else
+                r = client_ask_all(im->ctl->socket_path, im->ctl->timeout, &batch);
+        json_decref(im->message);
+        im->message = NULL;
+        if (r < 0)
+                return ctl_connect_error(im->ctl, r);
+        if (im->error < 0)
+                return ctl_no_memory();
+        return im->failed > 0 ? EX_TEMPFAIL : EX_OK;
+}
+
+static void free_recorded(Import *im) {
+        Recorded *r, *tmp;
+
+        HASH_ITER (hh, im->recorded, r, tmp) {
+                HASH_DEL(im->recorded, r);
+                strset_clear(&r->ids);
+                free(r);
+        }
+}
+
+static int import_from(Ctl *ctl, const char *source, unsigned long *ret_added) {
+        Import im = {.ctl = ctl};
+        int r;
+
+        r = ctl_socket(ctl);
+        if (r == EX_OK)
+                r = ctl_settings(ctl);
+        if (r == EX_OK)
+                r = ctl_queue(ctl);
+        if (r != EX_OK)
+                return r;
+        im.look = faccessat(ctl->queue.fd, queue_name(QUEUE_FLUSH), R_OK | X_OK, AT_EACCESS) == 0;
+        r = open_input(&im, source);
+        if (r != EX_OK)
+                return r;
+        r = run(&im);
+        r = ctl_worse(r, close_input(&im));
+        free_recorded(&im);
+        if (!ctl->quiet)
+                report(&im);
+        *ret_added = im.added;
+        return r;
+}
+
+int ctl_import(Ctl *ctl, char *args[]) {
+        unsigned long added;
+
+        return import_from(ctl, args[0], &added);
+}
+
+int ctl_import_deferred(Ctl *ctl, unsigned long *ret_added) {
+        *ret_added = 0;
+        return import_from(ctl, NULL, ret_added);
+}

@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: MIT */
+
+/* fflushctl metrics: what the service has counted, and what the logs have, for Prometheus. */
+
+#include <stdio.h>
+
+#include "ctl/ctl-health.h"
+#include "util/atomicfile.h"
+#include "util/escape.h"
+#include "util/textfile.h"
+#include "util/util.h"
+
+#define LABEL_SIZE  1024u /* of the value of a label, escaped */
+#define MODE_OUTPUT 0644  /* for the user of node_exporter */
+
+/* Neighbours with the same family have one header. The key is for JSON. */
+static const struct {
+        const char *family, *type, *label, *help, *key;
+        size_t offset;
+} values[] = {
+#define COUNTER(family, label, key, help)                                                          \
+        { "fflushd_" family "_total", "counter", label, help, #key, offsetof(Metrics, key) }
+#define GAUGE(family, label, key, help)                                                            \
+        { "fflushd_" family, "gauge", label, help, #key, offsetof(Metrics, key) }
+#define TIME(family, key, json, help)                                                              \
+        {                                                                                          \
+                "fflushd_" family "_timestamp_seconds", "gauge", NULL, help, json,                 \
+                        offsetof(Metrics, key)                                                     \
+        }
+        COUNTER("starts", NULL, starts, "Starts of the service."),
+        COUNTER("bad_requests", NULL, bad_requests,
+                "Requests that were malformed, too long, or not sent in time."),
+        COUNTER("records_appended", NULL, appended, "Records written to logs."),
+        COUNTER("adds_coalesced", NULL, coalesced,
+                "Adds that needed no record, as there was one already."),
+        COUNTER("messages", "result=\"moved\"", moved,
+                "Messages by what became of them in a flush or delivery."),
+        COUNTER("messages", "result=\"gone\"", gone, NULL),
+        COUNTER("messages", "result=\"busy\"", busy, NULL),
+        COUNTER("messages", "result=\"failed\"", failed, NULL),
+        COUNTER("duplicate_records", NULL, duplicate, "Further records of a message, dropped."),
+        COUNTER("invalid_records", NULL, invalid, "Lines of logs that are no queue ID, dropped."),
+        COUNTER("refreshes", NULL, refreshes, "Refreshes and purges that have ended."),
+        COUNTER("refreshes_failed", NULL, refreshes_failed, "Of them, those that ended early."),
+        COUNTER("refresh_logs", "result=\"flushed\"", flushed,
+                "Logs by what a refresh or purge did with them."),
+        COUNTER("refresh_logs", "result=\"compacted\"", compacted, NULL),
+        COUNTER("refresh_logs", "result=\"removed\"", removed, NULL),
+        TIME("last_refresh", last_refresh_sec, "last_refresh", "End of the last refresh, or 0."),
+        TIME("last_purge", last_purge_sec, "last_purge", "End of the last purge, or 0."),
+        COUNTER("self_tests", NULL, self_tests, "Self-tests of the service that have ended."),
+        TIME("last_self_test", last_self_test_sec, "last_self_test",
+             "End of the last self-test, or 0."),
+        GAUGE("self_test_findings", "result=\"failed\"", self_test_failed,
+              "Findings of the last self-test."),
+        GAUGE("self_test_findings", "result=\"warning\"", self_test_warnings, NULL),
+};
+
+static const char *const statuses[_METRICS_STATUS_MAX] = {"ok", "failed", "denied"};
+
+typedef struct Row {
+        const char *site;
+        unsigned long records, messages;
+        time_t changed, flushed; /* 0: there is no log */
+} Row;
+
+typedef struct Report {
+        Ctl *ctl;
+        Metrics counters;
+        bool has_counters;
+        bool socket_is_up; /* as far as systemd tells */
+        unsigned long logs, sites, records, unreadable;
+        time_t oldest_change, oldest_flush; /* of logs with records; 0: there are none */
+        CtlSites all, named;
+        Row *rows; /* of all logs, and then of those sites that were named */
+        size_t n_all, n_rows;
+} Report;
+
+/* ----------------------------------------------------------------------------------- gathering */
+
+static int read_counters(Report *r) {
+        _cleanup_free_ char *path = NULL;
+        int k = ctl_read_counters(r->ctl, &r->counters, &path);
+
+        if (!path)
+                return ctl_no_memory();
+        r->has_counters = k == 0;
+        if (k == 0)
+                return EX_OK;
+        ctl_error("%s/" METRICS_FILE ": %s; no counters", path,
+                  k == -EBADMSG ? "not of this version" : strerror(-k));
+        /* Before the first start it is not there, and that is in order. */
+        return k == -ENOENT ? EX_OK : k == -EACCES ? EX_NOPERM : EX_IOERR;
+}
+
+static void note_oldest(time_t *oldest, time_t t) {
+        if (*oldest == 0 || t < *oldest)
+                *oldest = t;
+}
+
+static int look(Report *r, const CtlSite *site, Row *ret) {
+        SurveyLog log;
+        int k = ctl_read_site(r->ctl, site, &log);
+
+        *ret = (Row){.site = site->site,
+                     .records = log.records,
+                     .messages = strset_size(&log.ids),
+                     .changed = site->st.st_mtim.tv_sec,
+                     .flushed = site->st.st_atim.tv_sec};
+        survey_free(&log);
+        r->unreadable += k != EX_OK;
+        return k;
+}
+
+static void sum(Report *r, const Row *row) {
+        r->logs++;
+        if (row->records == 0)
+                return;
+        r->sites++;
+        r->records += row->records;
+        note_oldest(&r->oldest_change, row->changed);
+        note_oldest(&r->oldest_flush, row->flushed);
+}
+
+static int by_records(const void *a, const void *b) { /* most first */
+        const Row *x = a, *y = b;
+
+        return x->records != y->records ? (x->records < y->records ? 1 : -1)
+                                        : strcmp(x->site, y->site);
+}
+
+static bool is_among(const Row *rows, size_t n, const char *site) {
+        for (size_t i = 0; i < n; i++)
+                if (streq(rows[i].site, site))
+                        return true;
+        return false;
+}
+
+/* Leaves the rows that are to be shown: the first of them, and those that were named. */
+static int choose_rows(Report *r) {
+        int k = EX_OK;
+
+        if (r->n_all > 1)
+                qsort(r->rows, r->n_all, sizeof *r->rows, by_records);
+        r->n_rows = r->ctl->top < r->n_all ? r->ctl->top : r->n_all;
+        for (size_t i = 0; i < r->named.n; i++)
+                if (!is_among(r->rows, r->n_rows, r->named.items[i].site))
+                        k = ctl_worse(k, look(r, &r->named.items[i], &r->rows[r->n_rows++]));
+        return k;
+}
+
+static int gather(Report *r, char *args[]) {
+        int k = ctl_find_sites(r->ctl, (char *[]){NULL}, false, &r->all);
+
+        if (k != EX_OK)
+                return k;
+        if (*args)
+                k = ctl_find_sites(r->ctl, args, true, &r->named);
+        if (k != EX_OK && k != EX_NOINPUT)
+                return k;
+        r->rows = calloc(r->all.n + r->named.n + 1, sizeof *r->rows);
+        if (!r->rows)
+                return ctl_no_memory();
+        r->n_all = r->all.n;
+        for (size_t i = 0; i < r->n_all; i++) {
+                k = ctl_worse(k, look(r, &r->all.items[i], &r->rows[i]));
+                sum(r, &r->rows[i]);
+        }
+        k = ctl_worse(k, choose_rows(r));
+        r->socket_is_up = health_socket_is_up(r->ctl);
+        return ctl_worse(k, read_counters(r));
+}
+
+static void report_free(Report *r) {
+        free(r->rows);
+        ctl_free_sites(&r->all);
+        ctl_free_sites(&r->named);
+}
+
+/* -------------------------------------------------------------------------------- Prometheus */
+
+static void head(FILE *f, const char *family, const char *type, const char *help) {
+        (void) fprintf(f, "# HELP %s %s\n# TYPE %s %s\n", family, help, family, type);
+}
+
+/* What is not printable is shown as text: the format knows no way to write it. */
+static void quoted(FILE *f, const char *label, const char *value) {
+        char shown[LABEL_SIZE];
+
+        (void) fprintf(f, "%s=\"", label);
+        for (const char *p = escape_line(value, shown, sizeof shown); *p; p++) {
+                if (*p == '"' || *p == '\\')
+                        (void) fputc('\\', f);
+                (void) fputc(*p, f);
+        }
+        (void) fputc('"', f);
+}
+
+/* @label, NULL: none, stands as it is; @site is a value. Several instances may share a collector,
+ * which wants all samples to differ. */
+static void sample(const Report *r, FILE *f, const char *family, const char *label,
+                   const char *site, uint64_t value) {
+        const char *separator = "{";
+
+        (void) fputs(family, f);
+        if (r->ctl->instance) {
+                (void) fputs(separator, f);
+                quoted(f, "postfix_instance", r->ctl->instance);
+                separator = ",";
+        }
+        if (label) {
+                (void) fprintf(f, "%s%s", separator, label);
+                separator = ",";
+        }
+        if (site) {
+                (void) fputs(separator, f);
+                quoted(f, "site", site);
+                separator = ",";
+        }
+        (void) fprintf(f, "%s %llu\n", *separator == ',' ? "}" : "", (unsigned long long) value);
+}
+
+static void gauge(const Report *r, FILE *f, const char *family, const char *help, uint64_t value) {
+        head(f, family, "gauge", help);
+        sample(r, f, family, NULL, NULL, value);
+}
+
+static uint64_t value_of(const Report *r, size_t i) {
+        const void *at = (const char *) &r->counters + values[i].offset;
+
+        return *(const uint64_t *) at;
+}
+
+/* By kind of failure: a family each. */
+static const struct {
+        const char *family, *type, *help, *key;
+        size_t offset;
+} by_class[] = {
+        {"fflushd_failures_total", "counter",
+         "Requests, messages and refreshes that failed, by what has to be looked at.", "failures",
+         offsetof(Metrics, failures)},
+        {"fflushd_last_failure_timestamp_seconds", "gauge", "Last of these failures, or 0.",
+         "last_failure", offsetof(Metrics, last_failure_sec)},
+        {"fflushd_last_success_timestamp_seconds", "gauge",
+         "Last time that what could have failed so was in order, or 0.", "last_success",
+         offsetof(Metrics, last_success_sec)},
+};
+
+static uint64_t value_by_class(const Report *r, size_t i, MetricsClass c) {
+        const void *at = (const char *) &r->counters + by_class[i].offset;
+
+        return ((const uint64_t *) at)[c];
+}
+
+static void print_failures(const Report *r, FILE *f) {
+        char label[64];
+
+        for (size_t i = 0; i < ARRAY_SIZE(by_class); i++) {
+                head(f, by_class[i].family, by_class[i].type, by_class[i].help);
+                for (MetricsClass c = 0; c < _METRICS_CLASS_MAX; c++) {
+                        (void) snprintf(label, sizeof label, "class=\"%s\"", metrics_class_name(c));
+                        sample(r, f, by_class[i].family, label, NULL, value_by_class(r, i, c));
+                }
+        }
+}
+
+/* Without starting the service: what it has seen itself, and whether it would be started. */
+static bool is_healthy(const Report *r) {
+        return metrics_healthy(&r->counters) && r->socket_is_up;
+}
+
+static void print_counters(const Report *r, FILE *f) {
+        char label[64];
+
+        gauge(r, f, "fflushd_healthy",
+              "1 if the last self-test and the requests since have found nothing broken, and the "
+              "socket is up.",
+              is_healthy(r));
+
+        head(f, "fflushd_requests_total", "counter", "Requests by kind and answer.");
+        for (int kind = 0; kind < REQUEST_COUNTED_MAX; kind++)
+                for (int status = 0; status < _METRICS_STATUS_MAX; status++) {
+                        (void) snprintf(label, sizeof label, "request=\"%s\",status=\"%s\"",
+                                        request_name((RequestKind) kind), statuses[status]);
+                        sample(r, f, "fflushd_requests_total", label, NULL,
+                               r->counters.requests[kind][status]);
+                }
+        for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
+                if (values[i].help)
+                        head(f, values[i].family, values[i].type, values[i].help);
+                sample(r, f, values[i].family, values[i].label, NULL, value_of(r, i));
+        }
+        print_failures(r, f);
+}
+
+static void print_rows(const Report *r, FILE *f) {
+        static const struct {
+                const char *family, *help;
+        } series[] = {{"fflushd_site_records", "Records of a site."},
+                      {"fflushd_site_messages", "Distinct messages recorded for a site."},
+                      {"fflushd_site_flushed_timestamp_seconds", "Last flush of a site, or 0."},
+                      {"fflushd_site_changed_timestamp_seconds",
+                       "Last change of the log of a site, or 0."}};
+
+        for (size_t k = 0; r->n_rows > 0 && k < ARRAY_SIZE(series); k++) {
+                head(f, series[k].family, "gauge", series[k].help);
+                for (size_t i = 0; i < r->n_rows; i++) {
+                        const Row *row = &r->rows[i];
+                        const uint64_t v[] = {row->records, row->messages, (uint64_t) row->flushed,
+                                              (uint64_t) row->changed};
+
+                        sample(r, f, series[k].family, NULL, row->site, v[k]);
+                }
+        }
+}
+
+static void print_text(const Report *r, FILE *f) {
+        gauge(r, f, "fflushd_logs", "Logs of sites, with records or without.", r->logs);
+        gauge(r, f, "fflushd_sites", "Sites with records.", r->sites);
+        gauge(r, f, "fflushd_records", "Records of all sites.", r->records);
+        gauge(r, f, "fflushd_unreadable_logs", "Logs that are not counted.", r->unreadable);
+        if (r->sites > 0) {
+                gauge(r, f, "fflushd_oldest_change_timestamp_seconds",
+                      "Of the logs with records, the last change that is longest ago: the oldest "
+                      "record is at least as old.",
+                      (uint64_t) r->oldest_change);
+                gauge(r, f, "fflushd_oldest_flush_timestamp_seconds",
+                      "Of the logs with records, the last flush that is longest ago.",
+                      (uint64_t) r->oldest_flush);
+        }
+        print_rows(r, f);
+        if (r->has_counters)
+                print_counters(r, f);
+        (void) fputs("# EOF\n", f);
+}
+
+/* -------------------------------------------------------------------------------------- JSON */
+
+static json_t *json_counters(const Report *r) {
+        json_t *counters = json_object(), *requests = json_object();
+
+        if (!r->has_counters) {
+                json_decref(counters);
+                json_decref(requests);
+                return json_null();
+        }
+        for (int kind = 0; kind < REQUEST_COUNTED_MAX; kind++) {
+                json_t *of = json_object();
+
+                for (int status = 0; status < _METRICS_STATUS_MAX; status++)
+                        (void) json_object_set_new(
+                                of, statuses[status],
+                                json_integer((json_int_t) r->counters.requests[kind][status]));
+                (void) json_object_set_new(requests, request_name((RequestKind) kind), of);
+        }
+        (void) json_object_set_new(counters, "requests", requests);
+        (void) json_object_set_new(counters, "healthy", json_boolean(is_healthy(r)));
+        for (size_t i = 0; i < ARRAY_SIZE(by_class); i++) {
+                json_t *of = json_object();
+
+                for (MetricsClass c = 0; c < _METRICS_CLASS_MAX; c++)
+                        (void) json_object_set_new(
+                                of, metrics_class_name(c),
+                                json_integer((json_int_t) value_by_class(r, i, c)));
+                (void) json_object_set_new(counters, by_class[i].key, of);
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(values); i++)
+                (void) json_object_set_new(counters, values[i].key,
+                                           json_integer((json_int_t) value_of(r, i)));
+        return counters;
+}
+
+static json_t *json_time(time_t t) {
+        return t ? json_integer(t) : json_null();
+}
+
+static json_t *json_report(const Report *r) {
+        json_t *rows = json_array();
+
+        for (size_t i = 0; i < r->n_rows; i++) {
+                const Row *row = &r->rows[i];
+
+                (void) json_array_append_new(rows, json_pack("{so sI sI so so}", "site",
+                                                             ctl_json_text(row->site), "records",
+                                                             (json_int_t) row->records, "messages",
+                                                             (json_int_t) row->messages, "flushed",
+                                                             json_time(row->flushed), "changed",
+                                                             json_time(row->changed)));
+        }
+        return json_pack("{sI sI sI sI so so so so}", "logs", (json_int_t) r->logs, "sites",
+                         (json_int_t) r->sites, "records", (json_int_t) r->records, "unreadable",
+                         (json_int_t) r->unreadable, "oldest_change", json_time(r->oldest_change),
+                         "oldest_flush", json_time(r->oldest_flush), "by_site", rows, "counters",
+                         json_counters(r));
+}
+
+/* ------------------------------------------------------------------------------------- output */
+
+static int print(const Report *r, FILE *f) {
+        if (!r->ctl->json) {
+                print_text(r, f);
+                return EX_OK;
+        }
+        return ctl_write_json(json_report(r), f);
+}
+
+/* In one piece, under a name that no collector looks at before it is whole. */
+static int write_file(const Report *r, const char *path) {
+        char *temporary;
+        FILE *f;
+        int k, status;
+
+        k = atomicfile_begin(path, MODE_OUTPUT, &f, &temporary);
+        if (k < 0) {
+                ctl_error("%s: %s", path, textfile_strerror(k));
+                return EX_CANTCREAT;
+        }
+        status = print(r, f);
+        if (status == EX_OK && (k = atomicfile_sync(f)) < 0) {
+                ctl_error("%s: %s", path, strerror(-k));
+                status = EX_IOERR;
+        }
+        k = atomicfile_end(f, temporary, status == EX_OK ? path : NULL);
+        if (status != EX_OK || k == 0)
+                return status;
+        ctl_error("%s: %s", path, strerror(-k));
+        return EX_CANTCREAT;
+}
+
+int ctl_metrics(Ctl *ctl, char *args[]) {
+        _cleanup_(report_free) Report r = {.ctl = ctl};
+        int status = gather(&r, args);
+
+        if (!r.rows) /* without the logs, zeros would look as if all mail had gone */
+                return status;
+        return ctl_worse(status, ctl->output ? write_file(&r, ctl->output) : print(&r, stdout));
+}

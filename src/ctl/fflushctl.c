@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: MIT */
+
+/* fflushctl(8): options, the table of commands. */
+
+#include <getopt.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include "ctl/ctl.h"
+#include "util/cmdline.h"
+#include "util/timespan.h"
+#include "util/util.h"
+
+#define MANY (-1)
+
+static const Verb verbs[] = {
+        {"list", "[PATTERN...]", 0, MANY, CTL_SUBDOMAINS | CTL_BY | CTL_TOP, ctl_list},
+        {"show", "PATTERN...", 1, MANY, CTL_SUBDOMAINS, ctl_show},
+        {"flush", "PATTERN...", 1, MANY,
+         CTL_SUBDOMAINS | CTL_DRY_RUN | CTL_WAIT | CTL_LIMIT | CTL_EVERY | CTL_REASON, ctl_flush},
+        {"deliver", "ID...|-", 1, MANY, CTL_DRY_RUN | CTL_WAIT | CTL_REASON, ctl_deliver},
+        {"add", "SITE ID", 2, 2, 0, ctl_add},
+        {"refresh", "", 0, 0, CTL_REASON, ctl_refresh},
+        {"purge", "", 0, 0, CTL_REASON, ctl_purge},
+        {"import", "[-]", 0, 1, CTL_DRY_RUN, ctl_import},
+        {"verify", "", 0, 0, CTL_REPAIR, ctl_verify},
+        {"status", "", 0, 0, CTL_NO_START, ctl_status},
+        {"check", "", 0, 0, CTL_THRESHOLD, ctl_check},
+        {"metrics", "[PATTERN...]", 0, MANY, CTL_SUBDOMAINS | CTL_TOP | CTL_OUTPUT, ctl_metrics},
+        {"enable-postfix", "", 0, 0, CTL_DRY_RUN, ctl_enable_postfix},
+        {"disable-postfix", "", 0, 0, CTL_DRY_RUN, ctl_disable_postfix},
+        {"export", "", 0, 0, CTL_DRY_RUN, ctl_export},
+};
+
+typedef enum OptionKind {
+        OPT_FLAG,
+        OPT_TEXT,
+        OPT_NUMBER,
+        OPT_TIME,
+        OPT_VERSION,
+        OPT_HELP
+} OptionKind;
+
+/* Kind says what type Ctl has at the offset: bool, const char *, unsigned long, uint64_t. */
+static const struct {
+        const char *name;
+        int letter; /* 0: none */
+        OptionKind kind;
+        size_t offset;
+        unsigned bit; /* 0: for every command */
+} options[] = {
+        {"config", 'c', OPT_TEXT, offsetof(Ctl, config), 0},
+        {"instance", 'i', OPT_TEXT, offsetof(Ctl, instance), 0},
+        {"socket", 's', OPT_TEXT, offsetof(Ctl, socket), 0},
+        {"host", 'H', OPT_TEXT, offsetof(Ctl, host), 0},
+        {"timeout", 't', OPT_TIME, offsetof(Ctl, timeout), 0},
+        {"quiet", 'q', OPT_FLAG, offsetof(Ctl, quiet), 0},
+        {"json", 'j', OPT_FLAG, offsetof(Ctl, json), 0},
+        {"dry-run", 'n', OPT_FLAG, offsetof(Ctl, dry_run), CTL_DRY_RUN},
+        {"subdomains", 'S', OPT_FLAG, offsetof(Ctl, subdomains), CTL_SUBDOMAINS},
+        {"by", 'b', OPT_TEXT, offsetof(Ctl, by), CTL_BY},
+        {"top", 0, OPT_NUMBER, offsetof(Ctl, top), CTL_TOP},
+        {"limit", 'l', OPT_NUMBER, offsetof(Ctl, limit), CTL_LIMIT},
+        {"every", 'e', OPT_TIME, offsetof(Ctl, every), CTL_EVERY},
+        {"reason", 'r', OPT_TEXT, offsetof(Ctl, reason), CTL_REASON},
+        {"wait", 'w', OPT_FLAG, offsetof(Ctl, wait), CTL_WAIT},
+        {"repair", 0, OPT_FLAG, offsetof(Ctl, repair), CTL_REPAIR},
+        {"output", 'o', OPT_TEXT, offsetof(Ctl, output), CTL_OUTPUT},
+        {"no-start", 0, OPT_FLAG, offsetof(Ctl, no_start), CTL_NO_START},
+        {"oldest-warning", 0, OPT_TIME, offsetof(Ctl, oldest_warning), CTL_THRESHOLD},
+        {"oldest-critical", 0, OPT_TIME, offsetof(Ctl, oldest_critical), CTL_THRESHOLD},
+        {"deferred-warning", 0, OPT_NUMBER, offsetof(Ctl, deferred_warning), CTL_THRESHOLD},
+        {"deferred-critical", 0, OPT_NUMBER, offsetof(Ctl, deferred_critical), CTL_THRESHOLD},
+        {"refresh-warning", 0, OPT_TIME, offsetof(Ctl, refresh_warning), CTL_THRESHOLD},
+        {"refresh-critical", 0, OPT_TIME, offsetof(Ctl, refresh_critical), CTL_THRESHOLD},
+        {"version", 0, OPT_VERSION, 0, 0},
+        {"help", 'h', OPT_HELP, 0, 0},
+};
+
+static void print_help(void) {
+        puts("Usage: fflushctl [OPTION...] COMMAND [ARGUMENT...]             See fflushctl(8).\n"
+             "Commands:\n"
+             "  list [PATTERN...]  what waits         show PATTERN...  where that mail is\n"
+             "  flush PATTERN...   deliver it now     deliver ID...|-  deliver these now\n"
+             "  add SITE ID        record a message   import [-]       record deferred mail\n"
+             "  refresh            flush what is old  purge            flush all of it\n"
+             "  verify             are logs sound?    status           who serves, who asks\n"
+             "  check              for monitoring     metrics [PAT...] for Prometheus\n"
+             "  enable-postfix  have it ask us  disable-postfix  and export  export  only that\n"
+             "Options:\n"
+             "  -n, --dry-run      change nothing     -w, --wait           follow the mail\n"
+             "  -l, --limit N      so many at once    -e, --every TIME     then the next N\n"
+             "  -S, --subdomains   of a SITE as well  -t, --timeout TIME   stop waiting then\n"
+             "  -b, --by COLUMN    sort the list      --top N              the first N of it\n"
+             "  -q, --quiet        only errors        -j, --json           for programs\n"
+             "  -s, --socket PATH  (public/fflushd)   -i, --instance NAME  of Postfix\n"
+             "  -r, --reason TEXT  for the journal    -H, --host USER@HOST over ssh\n"
+             "  --repair           when verifying     -o, --output FILE    of metrics\n"
+             "  check: --oldest-warning TIME, --oldest-critical TIME, --refresh-warning TIME,\n"
+             "    --refresh-critical TIME, --deferred-warning N, --deferred-critical N\n"
+             "  -c, --config FILE  (" SETTINGS_FILE ")\n"
+             "  --no-start         status only looks  --version            -h, --help\n"
+             "A SITE is a domain or an [address], as after the @ of the recipients; a PATTERN\n"
+             "is a SITE, or has * ? [...] in it and means the recorded ones that match.");
+}
+
+static int parse_number(const char *text, unsigned long *ret) {
+        char *end;
+
+        errno = 0;
+        *ret = strtoul(text, &end, 10);
+        return errno == 0 && *ret > 0 && *end == '\0' && text[0] >= '0' && text[0] <= '9' ? 0
+                                                                                          : -EINVAL;
+}
+
+static int wrong_value(size_t i, const char *what) {
+        ctl_error("--%s: not %s: %s", options[i].name, what, optarg);
+        return EX_USAGE;
+}
+
+/* Return: -1 (go on), or an exit status. */
+static int parse_option(Ctl *ctl, size_t i, unsigned *given) {
+        void *value = (char *) ctl + options[i].offset;
+
+        *given |= options[i].bit;
+        switch (options[i].kind) {
+        case OPT_FLAG:
+                *(bool *) value = true;
+                return -1;
+        case OPT_TEXT:
+                *(const char **) value = optarg;
+                return -1;
+        case OPT_NUMBER:
+                return parse_number(optarg, value) < 0 ? wrong_value(i, "a number above 0") : -1;
+        case OPT_TIME:
+                return timespan_parse(optarg, 's', value) < 0 ? wrong_value(i, "a time") : -1;
+        case OPT_VERSION:
+                puts(PACKAGE_STRING);
+                return EX_OK;
+        default:
+                print_help();
+                return EX_OK;
+        }
+}
+
+#define FIRST_INDEX                                                                                \
+        256 /* what getopt_long() returns: letters, or this and the place in the table */
+
+/* The command line in a form of our own, for another host: all options but --host, spelled out. */
+typedef struct Words {
+        char **items;
+        size_t n;
+} Words;
+
+/* Takes @word, which may be NULL: no memory. */
+static int add_word(Words *words, char *word) {
+        char **items = word ? reallocarray(words->items, words->n + 1, sizeof *items) : NULL;
+
+        if (!items) {
+                free(word);
+                return ctl_no_memory();
+        }
+        words->items = items;
+        items[words->n++] = word;
+        return EX_OK;
+}
+
+static int keep_option(Words *words, size_t i) {
+        char *word = NULL;
+
+        if (streq(options[i].name, "host"))
+                return EX_OK;
+        if (asprintf(&word, "--%s%s%s", options[i].name, optarg ? "=" : "", optarg ? optarg : "") <
+            0)
+                word = NULL;
+        return add_word(words, word);
+}
+
+static void words_free(Words *words) {
+        while (words->n > 0)
+                free(words->items[--words->n]);
+        free(words->items);
+}
+
+static void make_table(struct option *table, char *letters) {
+        for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+                bool has_value = options[i].kind >= OPT_TEXT && options[i].kind <= OPT_TIME;
+
+                table[i] = (struct option){options[i].name, has_value, NULL, FIRST_INDEX + (int) i};
+                if (options[i].letter) {
+                        *letters++ = (char) options[i].letter;
+                        if (has_value)
+                                *letters++ = ':';
+                }
+        }
+        *letters = '\0';
+}
+
+static size_t find_option(int c) {
+        size_t i = 0;
+
+        if (c >= FIRST_INDEX)
+                return (size_t) (c - FIRST_INDEX);
+        while (options[i].letter != c)
+                i++;
+        return i;
+}
+
+/* Return: -1 (go on), or an exit status. */
+static int parse_options(Ctl *ctl, int argc, char *argv[], unsigned *given, Words *words) {
+        struct option table[ARRAY_SIZE(options) + 1] = {0};
+        char letters[1 + 2 * ARRAY_SIZE(options) + 1] = ":";
+        int c, r = -1;
+
+        opterr = 0;
+        make_table(table, letters + 1);
+        while (r < 0 && (c = getopt_long(argc, argv, letters, table, NULL)) >= 0) {
+                if (c == '?' || c == ':') {
+                        _cleanup_free_ char *problem = cmdline_problem(c, argv);
+
+                        return problem ? ctl_usage("%s", problem) : ctl_no_memory();
+                }
+                r = parse_option(ctl, find_option(c), given);
+                if (r < 0 && keep_option(words, find_option(c)) != EX_OK)
+                        r = EX_OSERR;
+        }
+        return r;
+}
+
+static int run_on_host(const Ctl *ctl, Words *words, char *args[]) {
+        if (ctl->host[0] == '\0' || ctl->host[0] == '-')
+                return ctl_usage("--host: not a host");
+        if (add_word(words, strdup("--")) != EX_OK)
+                return EX_OSERR;
+        for (; *args; args++)
+                if (add_word(words, strdup(*args)) != EX_OK)
+                        return EX_OSERR;
+        return ctl_host(ctl->host, words->items, words->n);
+}
+
+static const Verb *find_verb(const char *name) {
+        for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+                if (streq(name, verbs[i].name))
+                        return &verbs[i];
+        return NULL;
+}
+
+static int run(Ctl *ctl, unsigned given, char *args[], int n_args) {
+        const Verb *verb;
+
+        if (n_args == 0)
+                return ctl_usage("no command");
+        verb = find_verb(args[0]);
+        n_args--;
+        if (!verb)
+                return ctl_usage("unknown command: %s", args[0]);
+        if (n_args < verb->min || (verb->max >= 0 && n_args > verb->max)) {
+                ctl_error("wrong number of arguments: fflushctl %s%s%s", verb->name,
+                          verb->arguments[0] ? " " : "", verb->arguments);
+                return EX_USAGE;
+        }
+        if (given & ~verb->options)
+                return ctl_usage("an option that this command does not have");
+        if (ctl->instance && (!ctl->instance[0] || strchr(ctl->instance, '/')))
+                return ctl_usage("--instance: not a name");
+        if (ctl->reason && strlen(ctl->reason) > CTL_REASON_MAX)
+                return ctl_usage("--reason: at most 200 bytes");
+        return verb->run(ctl, args + 1);
+}
+
+static void ctl_free(Ctl *ctl) {
+        if (ctl->has_settings)
+                settings_free(&ctl->settings);
+        closep(&ctl->queue.fd);
+        free(ctl->socket_path);
+}
+
+static bool has_word(char *args[], int n_args, const char *word) {
+        for (int i = 0; i < n_args; i++)
+                if (streq(args[i], word))
+                        return true;
+        return false;
+}
+
+/* What runs plugins knows four statuses, and wants a line, whatever is wrong with the options:
+ * --json may stand after the one that is wrong. The command may be anywhere. */
+static int as_plugin(const Ctl *ctl, int status, char *args[], int n_args) {
+        if (status <= CTL_CHECK_UNKNOWN || !has_word(args, n_args, "check"))
+                return status;
+        if (ctl->json || has_word(args, n_args, "-j") || has_word(args, n_args, "--json"))
+                ctl_print_json(
+                        json_pack("{ss si}", "state", "UNKNOWN", "status", CTL_CHECK_UNKNOWN));
+        else
+                ctl_print("FFLUSHD UNKNOWN - it could not be run, see its standard error\n");
+        return CTL_CHECK_UNKNOWN;
+}
+
+int main(int argc, char *argv[]) {
+        _cleanup_(ctl_free) Ctl ctl = {.queue.fd = -EBADF};
+        _cleanup_(words_free) Words words = {0};
+        unsigned given = 0;
+        int r;
+
+        r = parse_options(&ctl, argc, argv, &given, &words);
+        if (r >= 0)
+                r = as_plugin(&ctl, r, argv + 1, argc - 1);
+        else
+                r = ctl.host ? run_on_host(&ctl, &words, argv + optind)
+                             : run(&ctl, given, argv + optind, argc - optind);
+        r = as_plugin(&ctl, r, argv + optind, argc > optind);
+        if (fflush(stdout) != 0 || ferror(stdout))
+                return EX_IOERR;
+        return r;
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* The requests: who may, what is done, what is answered, what the journal says. */
+
+#include <systemd/sd-event.h>
+
+#include "core/queue.h"
+#include "core/settings.h"
+#include "daemon/call.h"
+
+typedef struct Service Service;
+
+/* What the service asks of whoever holds the connections. */
+typedef struct ServiceCallbacks {
+        void (*reply)(Call *call);    /* send status (and counts); the call stays */
+        void (*finish)(Call *call);   /* nothing more will be done: close, free the call */
+        void (*identify)(Call *call); /* fill in call->caller */
+        /* Have the settings read anew: service_reconfigure() or service_not_reconfigured() follows.
+         * Return: false if that was tried in vain, and nothing has changed since. */
+        bool (*renew)(Call *call);
+} ServiceCallbacks;
+
+/**
+ * service_new() - open the queue directory, read the eligibility list
+ * @settings:  borrowed, until service_reconfigure(); if they are incomplete, nothing is opened
+ * Return: 0, or a negative errno.
+ */
+int service_new(sd_event *event, const Settings *settings, const ServiceCallbacks *callbacks,
+                Service **ret);
+Service *service_free(Service *service);
+
+/**
+ * service_reconfigure() - go on with other settings
+ * @settings:  borrowed, in the place of those so far; their queue_directory must be that of those,
+ *             unless they were incomplete
+ *
+ * What is under way goes on. Calls that are not decided yet are decided anew.
+ *
+ * Return: 0, or a negative errno: all is as before.
+ */
+int service_reconfigure(Service *service, const Settings *settings);
+
+/**
+ * service_not_reconfigured() - there are no newer settings: who waits for them gets FAIL
+ * @why:  for the self-test, as long as nothing has changed since; or NULL
+ */
+void service_not_reconfigured(Service *service, const char *why);
+
+/**
+ * service_submit() - a request has been read
+ *
+ * It is answered at once, at service_end_turn(), or later, by the callbacks. Whether its client
+ * is still there makes no difference (spec 2.7).
+ */
+void service_submit(Service *service, Call *call);
+
+/** service_end_turn() - all that was ready has been submitted: write the adds, wake qmgr */
+void service_end_turn(Service *service);
+
+/** service_step() - one slice of the long work, so that clients without end cannot stop it */
+void service_step(Service *service);
+
+/**
+ * service_refuse() - what came is no request: one line in the journal; the call is finished
+ * @status:  REQUEST_BAD, or REQUEST_FAIL if that is our fault
+ */
+void service_refuse(Service *service, Call *call, RequestStatus status, const char *why,
+                    const char *bytes, size_t n_bytes);
+
+/**
+ * service_fds() - how many descriptors its work needs at a time
+ *
+ * Without the logs of sends: SENDS_MAX, or what service_limit_sends() says.
+ */
+unsigned service_fds(const Service *service);
+
+/** service_limit_sends() - run no more at a time than @n, 1 to SENDS_MAX; further ones wait */
+void service_limit_sends(Service *service, unsigned n);
+
+/** service_outdated() - has a file of the configuration changed since it was read? */
+bool service_outdated(const Service *service);
+
+/**
+ * service_is_at() - does it work on the queue directory at this path?
+ * Return: 1 (also if it has none yet), 0, or a negative errno: cannot be told.
+ */
+int service_is_at(const Service *service, const char *queue_directory);
+
+/** service_findings() - how many things the last self-test found broken; 0 if there was none */
+uint64_t service_findings(const Service *service);
+
+/** service_busy() - is there work that could be done now? */
+bool service_busy(const Service *service);
+
+/** service_idle() - is nothing left to do, not even something to wait for? */
+bool service_idle(const Service *service);
+
+/** service_cancel() - end all that is under way: what has not been moved stays recorded */
+void service_cancel(Service *service);
