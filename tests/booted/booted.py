@@ -6,6 +6,7 @@ $FFLUSHD_SUITE: the release, bookworm unless it is set. Cases stand in modules b
 named booted_*.py, one for each subject; it-systemd.py imports and runs them.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -34,15 +35,39 @@ class Later:
 g = Later()
 
 
-def prepare():
-    """Build and install as the README says, but out of the tree and with warnings as errors."""
-    g.run("mkdir -p /src /opt")
+def build():
+    """As the README says, but out of the tree and with warnings as errors."""
     tar = subprocess.run(["tar", "-c", "-C", TOP, "--exclude=.git", "--exclude=./build*",
                           "--exclude=./fflushd-*", "."], capture_output=True, check=True)
-    g.run("tar -x -C /src --no-same-owner", input=tar.stdout)
+    g.run("mkdir /src && tar -x -C /src --no-same-owner", input=tar.stdout)
     g.run("cd /src && rm -f config.status config.h Makefile && autoreconf -fi 2>&1 &&"
           " mkdir /build && cd /build && /src/configure -q --prefix=/usr --sysconfdir=/etc"
-          " CFLAGS='-O2 -g -Werror' && make -s -j2 2>&1 && make -s install", timeout=600)
+          " CFLAGS='-O2 -g -Werror' && make -s -j2 2>&1", timeout=600)
+
+
+def build_once(kept):
+    """The guests of one run share what the first of a release has built."""
+    path = os.path.join(kept, SUITE + ".tar")
+    with open(path + ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(path):
+            build()
+            tar = g.run("tar -c -C / src build", text=False)
+            with open(path, "wb") as f:
+                f.write(tar.stdout)
+            return
+    with open(path, "rb") as f:
+        g.run("tar -x -C / --no-same-owner", input=f.read())
+
+
+def prepare():
+    """Install fflushd, and set Postfix up."""
+    kept = os.environ.get("FFLUSHD_GUEST_BUILDS")
+    if kept:
+        build_once(kept)
+    else:
+        build()
+    g.run("mkdir -p /opt; make -C /build -s install")
     with open(os.path.join(TOP, "tests/lib/mailhost.py")) as f:
         g.write("/opt/mailhost.py", f.read())
     for unit in ("postfix.service", "postfix@.service"):  # we restart it all the time

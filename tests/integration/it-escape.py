@@ -454,10 +454,10 @@ def what_clients_send_to_the_journal(case):
 def commands_print_only_through_what_escapes(case):
     """ctl.c has the functions; the help and the version, which are constant, go by themselves."""
     wrong = []
-    for name in sorted(os.listdir(SOURCES)):
+    for name in sorted(os.listdir(CTL)):
         if not re.match(r"(fflushctl|ctl-.*|messages)\.c$", name):
             continue
-        with open(os.path.join(SOURCES, name)) as f:
+        with open(os.path.join(CTL, name)) as f:
             for number, line in enumerate(f, 1):
                 if (re.search(r"(?<![a-z_])(v?printf|v?dprintf|puts|putchar|perror|p?error)\(", line)
                         and not re.search(r'puts\((PACKAGE_STRING|"Usage)', line)

@@ -183,7 +183,7 @@ class Guest:
         with open(self.console.name, errors="replace") as f:
             return f.read()[-3000:]
 
-    def run(self, script, check=True, timeout=RUN_TIMEOUT, input=None, user=None):
+    def run(self, script, check=True, timeout=RUN_TIMEOUT, input=None, user=None, text=True):
         """Run a shell script in the guest, as root unless told otherwise."""
         command = ["nsenter", "--target", str(self.leader), "--all", "--",
                    "env", "-i", "LC_ALL=C.UTF-8", "HOME=/root", "SYSTEMD_PAGER=",
@@ -192,7 +192,7 @@ class Guest:
             command += ["runuser", "-u", user, "--"]
         command += ["sh", "-c", "cd /; " + script]
         r = subprocess.run(command, input=input, capture_output=True,
-                           text=not isinstance(input, bytes), timeout=timeout)
+                           text=text and not isinstance(input, bytes), timeout=timeout)
         if check and r.returncode != 0:
             raise AssertionError("%s\nstatus %d\n%s%s" % (script, r.returncode, r.stdout, r.stderr))
         return r
