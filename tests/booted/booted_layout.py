@@ -19,7 +19,10 @@ for request in requests:
     s = socket.socket(socket.AF_UNIX)
     s.connect("/var/spool/postfix/public/fflushd")
     clients.append((s, request))
-select.select([s], [], [], 1)  # all accepted: the announcement, which Postfix before 3.6 does without
+select.select([s], [], [], 1)  # all are accepted; Postfix before 3.6 gets no announcement
+for s, _ in clients:
+    if select.select([s], [], [], 0)[0]:
+        s.recv(100)
 subprocess.run(command, shell=True, check=True)
 end = time.monotonic() + 30
 while subprocess.run(wanted, shell=True).returncode != 0:
