@@ -13,6 +13,7 @@ sys.path.insert(0, "/opt")
 import mailhost
 path, site, end = sys.argv[1:]
 counts, longest, n = collections.Counter(), 0, 0
+open("/tmp/begun", "w").close()
 while not os.path.exists(end):
     start = time.monotonic()
     counts[mailhost.exchange(path, mailhost.request("add", ("site", site), ("queue_id", "B%X" % n)))] += 1
@@ -57,7 +58,7 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
 def serve(domains="one.test"):
     """A daemon that has just served, with this list."""
     clean()
-    g.run("rm -f %s /tmp/end /tmp/stream; postconf -e 'fast_flush_domains = %s'" % (CACHE, domains))
+    g.run("rm -f %s /tmp/end /tmp/stream /tmp/begun; postconf -e 'fast_flush_domains = %s'" % (CACHE, domains))
     g.run("touch -d '1 hour ago' /etc/postfix/main.cf")
     g.write("/opt/stream.py", STREAM)
     g.write("/opt/dialect.py", DIALECT)
@@ -76,6 +77,7 @@ def a_playbook_fails_no_request_and_loses_no_record(t):
     pid = serve()
     try:
         g.run("python3 /opt/stream.py %s one.test /tmp/end > /tmp/stream 2>&1 &" % SOCKET)
+        g.wait("test -e /tmp/begun", "no stream")  # it asks postconf, which would wait for the edits
         g.run("postconf -e 'fast_flush_domains = one.test, two.test'")
         ask("add", "two.test", "A1", background=True)  # as an agent that has just read main.cf
         for i in range(12):  # one "postconf -e" a task
