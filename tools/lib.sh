@@ -14,6 +14,18 @@ configure_postfix() {
 	printf '# Made for the tests of fflushd.\ncompatibility_level = 3.6\n' >/etc/postfix/main.cf
 }
 
+apt_install() { apt-get update -q && apt-get install -y -q --no-install-recommends "$@"; }
+
+# without_starting COMMAND...: nothing that is installed for tests is to listen on this host.
+without_starting() {
+	local policy=/usr/sbin/policy-rc.d status=0
+	[ ! -e $policy ] || { "$@"; return; }
+	printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy
+	"$@" || status=$?
+	rm -f $policy
+	return $status
+}
+
 # install_missing PACKAGE...: those that are not there, as root, without a question.
 install_missing() {
 	local missing=() package
@@ -33,7 +45,7 @@ install_missing() {
 	export DEBIAN_FRONTEND=noninteractive
 	# Postfix asks nothing then, and is left without a configuration to start with.
 	debconf-set-selections <<<"postfix postfix/main_mailer_type select No configuration" 2>/dev/null || true
-	{ apt-get update -q && apt-get install -y -q --no-install-recommends "${missing[@]}"; } >"$work/apt.log" 2>&1 || {
+	without_starting apt_install "${missing[@]}" >"$work/apt.log" 2>&1 || {
 		tail -n 30 "$work/apt.log" >&2
 		exit 1
 	}
