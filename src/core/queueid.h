@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <time.h>
 
 #define QUEUEID_MAX         255u
 #define QUEUEID_FOREST_MAX  16u /* deepest hash_queue_depth that we accept */
@@ -34,3 +35,10 @@ bool queueid_valid(const char *id, size_t n);
  * Source: spec 3.3.
  */
 void queueid_forest(const char *id, unsigned depth, char ret[static QUEUEID_FOREST_SIZE]);
+
+/**
+ * queueid_arrival() - when a message with a long queue ID arrived: its first digits are that time
+ * Return: seconds since 1970; 0: the ID is short, and does not tell.
+ * Source: postconf(5), enable_long_queue_ids.
+ */
+time_t queueid_arrival(const char *id);

@@ -122,6 +122,15 @@ START_TEST(the_deepest_forest_of_the_longest_name_fits) {
 }
 END_TEST
 
+START_TEST(a_long_id_tells_when_the_message_arrived) {
+        ck_assert_int_eq(queueid_arrival("3Pt2mN2VXxznjll"), 1300631508); /* of postconf(5) */
+        ck_assert_int_eq(queueid_arrival("AED9EE0"), 0);
+        ck_assert_int_eq(queueid_arrival("z"), 0);
+        ck_assert_int_eq(queueid_arrival(LETTERS_250 "z"), 0);
+        ck_assert_int_eq(queueid_arrival("AAAAAAAAAAz1"), 0);
+}
+END_TEST
+
 int main(void) {
         TCase *tc = tcase_create("queueid");
 
@@ -130,5 +139,6 @@ int main(void) {
         tcase_add_loop_test(tc, a_hashed_path_is_postfix_s, 0, ARRAY_SIZE(paths));
         tcase_add_test(tc, a_queue_that_is_not_hashed_has_no_forest);
         tcase_add_test(tc, the_deepest_forest_of_the_longest_name_fits);
+        tcase_add_test(tc, a_long_id_tells_when_the_message_arrived);
         return run_case("queueid", tc);
 }
