@@ -7,13 +7,20 @@ A record is lost if its add was answered OK, or it was in the log before, and it
 its message still waits in the deferred queue.
 """
 
+import errno
 import os
+import signal
+import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../tests/lib")
 
-from original import *
-from traced import *
+from basics import eq
+from client import OK, send_site
+from harness import main, test
+from original import make_original
+from traced import Client, Queue, SCENES, TRACER, Traced
 
 WAYS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EACCES)
 CALLS = ("openat", "open", "write", "pwrite64", "flock", "ftruncate", "rename", "renameat",

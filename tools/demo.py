@@ -4,10 +4,13 @@
 
 import os
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../tests/lib")
 
-from harness import *
+from basics import TIMEOUT, eq
+from client import ANNOUNCEMENT, OK, add, receive_all
+from harness import Case
 
 SITES = {"customer.example": 2000, "a-b.test": 400, "a.b.test": 300, "elsewhere.example": 1300}
 FOLDERS = "0123456789ABCDEF"

@@ -13,7 +13,8 @@ import re
 import subprocess
 
 import guest
-from harness import *
+from basics import TOP
+from harness import before
 
 SUITE = os.environ.get("FFLUSHD_SUITE", "bookworm")
 SOCKET = "/var/spool/postfix/public/fflushd"

@@ -3,9 +3,13 @@
 seems well is seen by status and check, which name the reason and what helps; that done, they are
 green again. Conditions are those of a booted system: users, sandbox, units, a real Postfix."""
 
+import json
+import re
 import shlex
 
-from booted import *
+from basics import eq
+from booted import SOCKET, SUITE, TOOLS, active, ask, clean, drop_in, g
+from harness import test
 
 UNAVAILABLE = 69
 

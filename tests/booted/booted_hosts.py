@@ -2,7 +2,14 @@
 """Hosts unlike the one it was made on: other daemons of the same user, a socket that is buried, names
 as systemd-escape makes them, another mail_owner, a queue on the network, containers."""
 
-from booted import *
+import os
+import re
+import time
+
+import guest
+from basics import Skip, TOP, eq
+from booted import SOCKET, SUITE, TOOLS, active, ask, clean, drop_in, g, main_pid, property_of, records
+from harness import test
 
 QUEUE = "/var/spool/postfix"
 # As LXC without nesting: ids of its own, and no mount. What PID 1 itself has to have is mounted before.

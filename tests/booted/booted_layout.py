@@ -4,7 +4,12 @@
 The messages are real ones, which Postfix has deferred and whose records its agents have made.
 """
 
-from booted import *
+import json
+import time
+
+from basics import eq
+from booted import SOCKET, ask, clean, g, journal, records
+from harness import test
 
 SPOOL = "/var/spool/postfix"
 PORT = 2527  # where nobody listens

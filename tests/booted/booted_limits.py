@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: MIT
 """What the service does when others hang, and how instances are told apart (it-systemd.py)."""
 
-from booted import *
+import json
+import time
+
+from basics import eq
+from booted import ask, clean, drop_in, g, load, main_pid, property_of, records
+from harness import test
 
 FREEZE_SECONDS = 45  # a snapshot, a SAN that fails over: more than WatchdogSec= once was
 REQUESTS = 6000  # more lines than journald's socket and 1 MiB hold

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Names of sites, by all ways in: fflushctl, the unit, Postfix's clients and its delivery agents."""
 
-from booted import *
+from booted import TOOLS, clean, g, journal
+from harness import test
 
 SITE, UNICODE = "xn--bcher-kva.example", "b\u00fccher.example"
 IN_DEFERRED = "find /var/spool/postfix/deferred -type f | wc -l"

@@ -2,8 +2,12 @@
 """What an administrator meets in a day's work: that each message is true, is enough to act on, and
 comes when it is asked for."""
 
-from booted import *
+import re
+
+from basics import eq
+from booted import g, journal
 from booted_health import UNAVAILABLE, begin, check, is_green, status
+from harness import test
 
 
 def reasons(found):

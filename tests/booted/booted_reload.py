@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The daemon lives through changes of the configuration, of Postfix and of the queue directory."""
 
-from booted import *
+import json
+
+from basics import eq
+from booted import SOCKET, TOOLS, active, ask, clean, drop_in, g, load, main_pid, records
+from harness import test
 
 SPOOL = "/var/spool/postfix"
 CACHE = "/var/cache/fflushd/postfix/postconf"

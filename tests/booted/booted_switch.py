@@ -3,7 +3,12 @@
 other ways; run again they end where one whole run ends. Cases of it-systemd.py.
 """
 
-from booted import *
+import json
+import re
+
+from basics import eq
+from booted import SOCKET, TOOLS, active, clean, drop_in, g, property_of
+from harness import test
 
 UNITS = ("fflush.socket", "fflush-refresh.timer")
 SPAWN = "clone,clone3,vfork"  # what posix_spawn(3) uses

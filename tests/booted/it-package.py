@@ -7,17 +7,22 @@ that has what debian/control asks for and no more, and installed in a booted gue
 real Postfix. On other releases than bookworm the tests that do not depend on it are left out.
 """
 
-import os
-import sys
 import glob
 import hashlib
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 
 import guest
-from harness import *
+from basics import Skip, TOP, eq
+from harness import main, test
 
 SUITE = os.environ.get("FFLUSHD_SUITE", "bookworm")
 SOCKET = "/var/spool/postfix/public/fflushd"

@@ -9,13 +9,16 @@ daemon is started on the same socket, and it has to flush all the rest.
 FFLUSHD_STRIDE=N kills at every Nth call only.
 """
 
-
 import os
+import signal
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 
-from traced import *
+from basics import eq
+from client import OK, send_site
+from harness import main, test
+from traced import Ended, HASHED, SCENES, SYNC, Stage, WORKERS, in_workers
 
 STRIDE = int(os.environ.get("FFLUSHD_STRIDE", "1"))
 

@@ -17,10 +17,12 @@ import unicodedata
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 
-import harness
-from harness import eq, test, wait_for
+from basics import Skip, TIMEOUT, TOP, as_user, eq, wait_for
+from client import ANNOUNCEMENT, add, attrs, bind, send_file, send_site
+from harness import main, test
+from spool import Spool
 
-CTL = os.path.join(harness.TOP, "src/ctl")
+CTL = os.path.join(TOP, "src/ctl")
 
 # Titles and other commands to a terminal, in ESC, C1 as UTF-8 and C1 as a byte; what overwrites a
 # line, rearranges it or ends it. What begins with a file name or an option must do so here too.
@@ -72,10 +74,10 @@ def check_output(r, what, json_lines=False):
 
 def run(program, *words, stdin=b"", env=None, wrapper=(), cwd=None, user=True):
     return subprocess.run([os.fsencode(word) for word in (*wrapper, program, *words)],
-                          input=stdin, capture_output=True, timeout=harness.TIMEOUT, cwd=cwd,
+                          input=stdin, capture_output=True, timeout=TIMEOUT, cwd=cwd,
                           env={os.fsencode(k): os.fsencode(v)
                                for k, v in (dict(os.environ) | (env or {})).items()},
-                          **(harness.as_user() if user else {}))
+                          **(as_user() if user else {}))
 
 
 class Host:
@@ -224,7 +226,7 @@ def directories_with_names_of_their_own(case):
     base = os.path.join(case.base, EVIL)
     os.mkdir(base, 0o755)
     os.chmod(base, 0o777)
-    queue = harness.Spool(base)
+    queue = Spool(base)
     case.open.append(queue)
     there = write_config(case, "there", queue_directory=queue.path)
     shown = every_command(host, config=there)
@@ -285,7 +287,7 @@ def the_name_of_who_listens(case):
     libc.prctl(15, name)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
-            harness.bind(s, host.daemon.socket_path)
+            bind(s, host.daemon.socket_path)
             os.chmod(host.daemon.socket_path, 0o666)
             s.listen()
             shown = host.ctl("--timeout=1s", "status")
@@ -303,7 +305,7 @@ def replies_of_a_server(case):
     replies = (evil, b"status\0" + evil + b"\0\0", b"status\0" + b"0\0" + evil + b"\0" + evil + b"\0\0",
                b"status\0" + b"7\0\0", evil + b"\0" + evil + b"\0\0")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        harness.bind(listener, path)
+        bind(listener, path)
         os.chmod(path, 0o666)
         listener.listen()
 
@@ -316,8 +318,8 @@ def replies_of_a_server(case):
                     return
                 with s:
                     try:
-                        s.settimeout(harness.TIMEOUT)
-                        s.sendall(harness.ANNOUNCEMENT)
+                        s.settimeout(TIMEOUT)
+                        s.sendall(ANNOUNCEMENT)
                         if s.recv(65536):
                             s.sendall(replies[n % len(replies)])
                             n += 1
@@ -356,7 +358,7 @@ def mail_to_be_imported(case):
 def what_postfix_and_systemd_say(case):
     """In the place of their programs, ones that say the worst, for good and for ill."""
     if os.getuid() != 0 or not os.path.exists("/usr/sbin/postconf"):
-        raise harness.Skip("needs root and Postfix")
+        raise Skip("needs root and Postfix")
     host = Host(case)
     conf = os.path.join(case.base, "postfix")
     os.mkdir(conf, 0o755)
@@ -395,7 +397,7 @@ def what_postfix_and_systemd_say(case):
             mounts += "mount --bind %s $(realpath %s) && " % (path, place)
         inside = ("unshare", "-m", "sh", "-c", mounts + 'exec "$@"', "sh")
         if run("true", wrapper=inside, user=False).returncode != 0:
-            raise harness.Skip("needs mounts of its own")
+            raise Skip("needs mounts of its own")
         shown = every_command(host, config=config, wrapper=inside, user=False)
         if status == 0:
             expect(shown["status", ()], "flush_service_name = " + SHOWN[:10], "status")
@@ -433,12 +435,12 @@ def what_clients_send_to_the_journal(case):
     daemon = host.daemon
     for evil in PARTS + (EVIL,):
         data = os.fsencode(evil)
-        for request in (harness.add(data, "A1"), harness.add("example.com", data),
-                        harness.send_site(data), harness.send_file(data), data,
-                        harness.attrs(data, ("site", data)),
-                        harness.send_site("example.com", (data, data)),
-                        harness.send_site("example.com", ("reason", data)),
-                        harness.send_file("A1", ("reason", data))):
+        for request in (add(data, "A1"), add("example.com", data),
+                        send_site(data), send_file(data), data,
+                        attrs(data, ("site", data)),
+                        send_site("example.com", (data, data)),
+                        send_site("example.com", ("reason", data)),
+                        send_file("A1", ("reason", data))):
             daemon.exchange(request, eof=True)
     with open(daemon.stderr_path, "rb") as f:
         data = f.read()
@@ -494,4 +496,4 @@ def write_config(case, name, text="", **settings):
 if __name__ == "__main__":
     if not shutil.which("unshare"):
         sys.exit(77)
-    harness.main()
+    main()

@@ -9,15 +9,24 @@ same process, and what could not be done is done then. One daemon lives through 
 FFLUSHD_STRIDE=N has only every Nth of all faults happen.
 """
 
-import os
-import sys
 import contextlib
+import errno
 import mmap
+import os
+import select
+import signal
 import struct
+import subprocess
+import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 
-from traced import *
+from basics import BUILD, Skip, TIMEOUT, as_user, eq, wait_for
+from client import BAD, DENY, FAIL, OK, add, send_site
+from daemon import Daemon
+from harness import main, test
+from spool import Spool
+from traced import Ended, HASHED, SCENES, SYNC, Stage, Traced, WORKERS, in_workers
 
 STRIDE = int(os.environ.get("FFLUSHD_STRIDE", "1"))
 SHIM = os.path.join(BUILD, "tests/lib/malloc-fail.so")

@@ -9,7 +9,6 @@ FFLUSHD_SPRAY=1000000 is the long form of the first test; FFLUSHD_RACE is how ma
 swapped under a send; FFLUSHD_HALF=16384 is as many half requests as can be.
 """
 
-import sys
 import contextlib
 import fcntl
 import json
@@ -20,12 +19,16 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 
-import harness
-from harness import ANNOUNCEMENT, BAD, DENY, FAIL, OK, Skip, add, attrs, eq, send_file, send_site, test
+import client
+from basics import BUILD, Skip, USER, eq, wait_for
+from client import (ANNOUNCEMENT, BAD, DENY, FAIL, OK, PURGE, REFRESH, add, attrs, bind, receive_all,
+                    send_file, send_site)
+from harness import SEED, main, test
 
 BOUND = 10  # seconds; generous, as tests run on loaded machines. Ordinary is a millisecond.
 MEMORY_MAX = 64 << 20  # bytes, of a daemon with 10,000 connections; without sanitizers
@@ -40,7 +43,7 @@ def connect(daemon, bound=BOUND):
     """As Postfix's clients do: wait while the backlog is full, but not for ever."""
     s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", bound, 0))
-    harness.connect(s, daemon.socket_path)
+    client.connect(s, daemon.socket_path)
     s.settimeout(bound)
     return s
 
@@ -50,7 +53,7 @@ def ask(daemon, request, bound=BOUND):
     start = time.monotonic()
     with connect(daemon, bound) as s:
         s.sendall(request)
-        got = harness.receive_all(s).removeprefix(ANNOUNCEMENT)
+        got = receive_all(s).removeprefix(ANNOUNCEMENT)
     took = time.monotonic() - start
     if took > bound:
         raise AssertionError("answered after %.1f s" % took)
@@ -168,7 +171,7 @@ def raise_limit(wanted):
 
 
 def program(name):
-    path = os.path.join(harness.BUILD, "tests/integration", name)
+    path = os.path.join(BUILD, "tests/integration", name)
     if not os.path.exists(path):
         raise Skip("%s is not built" % name)
     return path
@@ -181,7 +184,7 @@ def malformed_requests_are_answered_and_leave_nothing(case):
     serve_honest(daemon, spool)
     pid, fds = daemon.process.pid, descriptors(daemon)
     r = subprocess.run([program("spray"), daemon.socket_path, str(SPRAY), "200",
-                        str(harness.SEED)], capture_output=True, text=True)
+                        str(SEED)], capture_output=True, text=True)
     eq(r.returncode, 0, r.stdout + r.stderr)
     print("#", r.stdout.strip())
     told = json.loads(r.stdout)
@@ -189,7 +192,7 @@ def malformed_requests_are_answered_and_leave_nothing(case):
     if told["bad"] < SPRAY / 3 or told["silent"] > SPRAY / 3:
         raise AssertionError(r.stdout)
     serve_honest(daemon, spool)
-    harness.wait_for(lambda: descriptors(daemon) <= fds, "descriptors are left open")
+    wait_for(lambda: descriptors(daemon) <= fds, "descriptors are left open")
     eq(daemon.process.poll(), None)
     eq(daemon.process.pid, pid)
     check_memory(daemon)
@@ -204,12 +207,12 @@ def ten_thousand_idle_connections_do_not_disturb(case):
     serve_honest(daemon, spool)
     fds, before = descriptors(daemon), memory(daemon)
     with connections(daemon, N_IDLE):
-        harness.wait_for(lambda: descriptors(daemon) >= fds + N_IDLE - 100)
+        wait_for(lambda: descriptors(daemon) >= fds + N_IDLE - 100)
         longest = serve_honest(daemon, spool, 100)
         check_memory(daemon)
         print("# longest wait %.1f ms, %.1f KiB for each connection" %
               (longest * 1e3, (memory(daemon) - before) / N_IDLE / 1024))
-    harness.wait_for(lambda: descriptors(daemon) <= fds, "descriptors are left open")
+    wait_for(lambda: descriptors(daemon) <= fds, "descriptors are left open")
 
 
 @test
@@ -257,13 +260,13 @@ def half_requests_share_one_budget(case):
         check_memory(daemon)
         # The newest are there, and may still end.
         s.sendall(b"\0queue_id\0A1\0\0")
-        eq(harness.receive_all(s).removeprefix(ANNOUNCEMENT), DENY)
+        eq(receive_all(s).removeprefix(ANNOUNCEMENT), DENY)
         mine.sendall(b"mine.example\0queue_id\0A1\0\0")
-        eq(harness.receive_all(mine).removeprefix(ANNOUNCEMENT), OK)
+        eq(receive_all(mine).removeprefix(ANNOUNCEMENT), OK)
         mine.close()
-    harness.wait_for(lambda: descriptors(daemon) <= fds, "descriptors are left open")
+    wait_for(lambda: descriptors(daemon) <= fds, "descriptors are left open")
     if not has_sanitizer(daemon):
-        harness.wait_for(lambda: memory(daemon) < before + (4 << 20), "memory is not returned")
+        wait_for(lambda: memory(daemon) < before + (4 << 20), "memory is not returned")
         print("# %.1f MiB before, %.1f MiB after" % (before / (1 << 20), memory(daemon) / (1 << 20)))
     lines = [line for line in daemon.journal() if "half a request" in line]
     eq(len(lines) > 0, True)
@@ -299,7 +302,7 @@ def long_requests_that_wait_cost_no_more_than_short_ones(case):
             print("# %.1f MiB" % (memory(daemon) / (1 << 20)))
             fcntl.flock(f, fcntl.LOCK_UN)
             for s in waiting:
-                eq(harness.receive_all(s).removeprefix(ANNOUNCEMENT), OK)
+                eq(receive_all(s).removeprefix(ANNOUNCEMENT), OK)
 
 
 @test
@@ -313,7 +316,7 @@ def slow_senders_wait_alone(case):
             if i % 5 == 0:
                 serve_honest(daemon, spool, 5)
         for s in slow:
-            eq(harness.receive_all(s).removeprefix(ANNOUNCEMENT), OK)
+            eq(receive_all(s).removeprefix(ANNOUNCEMENT), OK)
     eq(spool.read("flush/slow_example"), b"A1\n")
 
 
@@ -329,7 +332,7 @@ def clients_that_never_read_cost_nothing(case):
         for request in requests:
             stack.enter_context(connections(daemon, 500, request))
         serve_honest(daemon, spool)
-        harness.wait_for(lambda: descriptors(daemon) <= fds, "descriptors are left open")
+        wait_for(lambda: descriptors(daemon) <= fds, "descriptors are left open")
         check_memory(daemon)
 
 
@@ -403,7 +406,7 @@ def in_place_of_log(kind, path, decoy):
         os.mkfifo(path, 0o600)
     elif kind == "socket":
         s = socket.socket(socket.AF_UNIX)
-        harness.bind(s, path)
+        bind(s, path)
         s.close()
     elif kind == "symbolic link":
         os.symlink(decoy.kept, path)
@@ -436,15 +439,15 @@ def what_is_no_log_is_refused_and_left_alone(case):
     for i, kind in enumerate(KINDS):
         in_place_of_log(kind, spool.join("flush/bad%d_example" % i), decoy)
         if kind not in ("foreign owner", "hard link"):
-            os.chown(spool.join("flush/bad%d_example" % i), harness.USER.pw_uid, -1,
+            os.chown(spool.join("flush/bad%d_example" % i), USER.pw_uid, -1,
                      follow_symlinks=False)
     before = {i: os.lstat(spool.join("flush/bad%d_example" % i)) for i in range(len(KINDS))}
     for i, kind in enumerate(KINDS):
         site = "bad%d.example" % i
         for request in (add(site, "A1"), send_site(site)):
             eq(ask(daemon, request), FAIL, kind)
-    eq(ask(daemon, harness.REFRESH), OK)
-    eq(ask(daemon, harness.PURGE), OK)
+    eq(ask(daemon, REFRESH), OK)
+    eq(ask(daemon, PURGE), OK)
     serve_honest(daemon, spool)
     for i, kind in enumerate(KINDS):
         now = os.lstat(spool.join("flush/bad%d_example" % i))
@@ -508,9 +511,9 @@ def start_swapping(spool, decoy):
     pid = os.fork()
     if pid == 0:
         try:
-            if harness.USER is not None:
-                os.setgid(harness.USER.pw_gid)
-                os.setuid(harness.USER.pw_uid)
+            if USER is not None:
+                os.setgid(USER.pw_gid)
+                os.setuid(USER.pw_uid)
             os.write(w, b"%d" % swap(spool, decoy, end))
             os._exit(0)
         except BaseException as e:
@@ -549,4 +552,4 @@ def files_swapped_under_a_send_lead_nowhere(case):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    harness.main()
+    main()

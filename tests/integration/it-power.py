@@ -16,12 +16,15 @@ In each such state each record that was promised must be in its log, or its mess
 """
 
 import os
-import sys
 import re
+import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 
-from traced import *
+from basics import eq
+from client import OK
+from harness import main, test
+from traced import HASHED, SCENES, SYNC, Stage
 
 
 class File:

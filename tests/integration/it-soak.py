@@ -14,8 +14,9 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 
-import harness
-from harness import as_user, eq, test
+from basics import BUILD, as_user, eq, wait_for
+from client import REFRESH
+from harness import SEED, main, test
 
 N = int(os.environ.get("FFLUSHD_SOAK", 40000))
 CLIENTS = 8
@@ -43,7 +44,7 @@ class Watch:
         # A daemon that still starts cannot be told to stop, one that has left does not answer.
         if self.daemon.process.poll() is not None:
             self.daemon.start()
-        self.daemon.exchange(harness.REFRESH)
+        self.daemon.exchange(REFRESH)
 
     def run(self):
         last = 0.0
@@ -75,8 +76,8 @@ class Watch:
 
 
 def soak(daemon, spool, n, part):
-    command = [os.path.join(harness.BUILD, "tests/integration/soak"), daemon.socket_path, spool.path, str(n),
-               str(CLIENTS), str((harness.SEED + part) % (1 << 32))]
+    command = [os.path.join(BUILD, "tests/integration/soak"), daemon.socket_path, spool.path, str(n),
+               str(CLIENTS), str((SEED + part) % (1 << 32))]
     r = subprocess.run(command, capture_output=True, text=True, **as_user())
     eq(r.returncode, 0, r.stderr + daemon.stderr()[-2000:])
     return json.loads(r.stdout)
@@ -125,7 +126,7 @@ def many_activations_lose_nothing(case):
         for i in range(IDLE):
             in_parts(daemon, spool, watch, N // 2 // IDLE, 5 if N >= 1000000 else 1, 100 * i)
             n = len(watch.lives)
-            harness.wait_for(lambda: len(watch.lives) > n, "no idle exit")
+            wait_for(lambda: len(watch.lives) > n, "no idle exit")
     eq(watch.failures, [])
     sizes = [max(pss for pss, _ in life) for life in watch.lives if life]
     print("# %d activations; the largest %.1f MiB, the smallest %.1f MiB" %
@@ -141,6 +142,6 @@ def make(case, **settings):
 
 
 if __name__ == "__main__":
-    if not os.path.exists(os.path.join(harness.BUILD, "tests/integration/soak")):
+    if not os.path.exists(os.path.join(BUILD, "tests/integration/soak")):
         sys.exit(77)
-    harness.main()
+    main()

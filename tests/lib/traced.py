@@ -8,12 +8,19 @@ is kept as long as the record is in its log, or its message has been moved, or t
 
 import collections
 import concurrent.futures
-import errno
 import multiprocessing
+import os
 import select
+import shutil
+import signal
+import subprocess
+import time
 from dataclasses import dataclass, field
 
-from harness import *
+from basics import BUILD, TIMEOUT, USER, as_user, eq
+from client import ANNOUNCEMENT, OK, PURGE, REFRESH, add, send_file, send_site
+from daemon import Daemon
+from spool import QUEUES, Spool
 
 WORKERS = 2
 

@@ -1,0 +1,223 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""fflushctl and whoever sits in front of it: terminals, help, completion, another host."""
+
+import fcntl
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
+
+from basics import Skip, TIMEOUT, TOP, as_user, eq, wait_for
+from ctl import backlog, stand_in, write
+from harness import main, test
+from postfix import answers, free_port
+
+
+def on_terminal(daemon, *args, env=None):
+    """What fflushctl writes to a terminal."""
+    master, slave = pty.openpty()
+    p = subprocess.Popen([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, *args],
+                         stdout=slave, stderr=slave, stdin=slave,
+                         env=dict(os.environ, TERM="xterm") | (env or {}), **as_user())
+    os.close(slave)
+    out = b""
+    try:
+        while chunk := os.read(master, 65536):
+            out += chunk
+    except OSError:  # the other end is closed
+        pass
+    os.close(master)
+    return p.wait(TIMEOUT), out
+
+
+@test
+def colour_is_for_terminals_that_want_it(case):
+    spool, daemon = case.make()
+    backlog(spool)
+    eq(b"\033[1m" in on_terminal(daemon, "list")[1], True)
+    eq(b"\033" in on_terminal(daemon, "list", env={"NO_COLOR": "1"})[1], False)
+    eq(b"\033[1m" in on_terminal(daemon, "list", env={"NO_COLOR": ""})[1], True)
+    eq(b"\033" in on_terminal(daemon, "list", env={"TERM": "dumb"})[1], False)
+    eq("\033" in daemon.ctl("list").stdout, False)
+
+
+@test
+def a_terminal_sees_that_something_lasts(case):
+    spool, daemon = case.make()
+    backlog(spool)
+    with open(spool.join("flush/a_test"), "w") as log:
+        spool.own(spool.join("flush"))
+        fcntl.flock(log, fcntl.LOCK_EX)  # the flush waits for it
+        for env, args in (({}, ("-t4", "flush", "a.test")), ({}, ("-q", "-t4", "flush", "a.test"))):
+            status, out = on_terminal(daemon, *args, env=env)
+            eq(status, os.EX_TEMPFAIL)
+            eq(b"a.test: 1 s" in out, "-q" not in args, out)
+            eq(b"\r\033[Kfflushctl: a.test: no reply in time" in out, "-q" not in args, out)
+        r = daemon.ctl("-t1", "flush", "a.test", check=False)
+        eq(r.stderr, "fflushctl: a.test: no reply in time\n")
+
+
+@test
+def help_fits_on_a_screen(case):
+    _, daemon = case.make()
+    lines = daemon.ctl("--help").stdout.splitlines()
+    eq([line for line in lines if len(line) > 80], [])
+    eq(len(lines) <= 24, True, "%d lines" % len(lines))
+
+
+@test
+def output_that_cannot_be_written_is_an_error(case):
+    spool, daemon = case.make()
+    backlog(spool)
+    for args in (("list",), ("list", "--json"), ("show", "*"), ("flush", "-n", "*"), ("--help",)):
+        with open("/dev/full", "w") as full:
+            r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, *args],
+                               stdout=full, stderr=subprocess.PIPE, **as_user())
+        eq(r.returncode, 74, args)
+
+
+@test
+def another_host_is_asked_over_ssh(case):
+    spool, daemon = case.make()
+    spool.log("example_com", b"A1\n")
+    spool.put("deferred/A/A1")
+    # as ssh does: the words become one line for a shell, standard input and status pass through
+    ssh = stand_in(case, "ssh", '#!/bin/sh\n[ "$1 $2 $3" = "-xT -- me@there" ] || exit 99\n'
+                                'shift 3\nexec sh -c "$*"\n')
+    args = stand_in(case, "fflushctl", "#!/bin/sh\nfor a; do printf '[%s]' \"$a\"; done\ncat\nexit 66\n")
+
+    def there(*words, path=(ssh, args), stdin=""):
+        env = dict(os.environ, PATH=":".join((*path, os.environ["PATH"])))
+        return subprocess.run([os.path.join(daemon.bin, "fflushctl"), *words], input=stdin, env=env,
+                              capture_output=True, text=True, **as_user())
+
+    r = there("-H", "me@there", "-jqt", "5s", "--by=x y", "flush", "it's", "$(id)", "*", "",
+              "--limit", "3", "--", "-q", "a\nb\\", stdin="in")
+    eq(r.stdout, "[--json][--quiet][--timeout=5s][--by=x y][--limit=3][--][flush][it's][$(id)][*][]"
+                 "[-q][a\nb\\]in")
+    eq(r.returncode, 66)
+    r = there("--host=me@there", "-c", daemon.config, "flush", "example.com",
+              path=(ssh, daemon.bin))
+    eq((r.returncode, r.stdout, r.stderr), (os.EX_OK, "example.com: 1 found, 1 moved\n", ""))
+    for host in ("", "-oProxyCommand=id"):
+        eq(there("-H", host, "list").returncode, os.EX_USAGE)
+    eq(there("-H", "x", "list").returncode, 99)
+    r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-H", "x", "list"],
+                       env={"PATH": "/nonexistent"}, capture_output=True, text=True,
+                       **as_user())
+    eq((r.returncode, r.stderr), (os.EX_UNAVAILABLE, "fflushctl: ssh: No such file or directory\n"))
+
+
+@test
+def another_host_with_a_real_sshd(case):
+    sshd = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if sshd is None or os.getuid() != 0 or shutil.which("ssh-keygen") is None:
+        raise Skip("needs root and sshd")
+    spool, daemon = case.make()
+    backlog(spool)
+    base = os.path.join(case.base, "ssh")
+    os.mkdir(base, 0o700)
+    for key in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f",
+                        os.path.join(base, key)], check=True)
+    port = free_port()
+    write(base, "sshd_config", "ListenAddress 127.0.0.1:%d\nHostKey %s/host\nPidFile none\n"
+          "AuthorizedKeysFile %s/user.pub\nStrictModes no\nUsePAM no\n"
+          "PermitRootLogin prohibit-password\nSetEnv PATH=%s:/usr/bin:/bin\n"
+          % (port, base, base, daemon.bin))
+    write(base, "ssh_config", "Host there\nHostName 127.0.0.1\nPort %d\nIdentityFile %s/user\n"
+          "StrictHostKeyChecking no\nUserKnownHostsFile %s/known\nLogLevel ERROR\n"
+          % (port, base, base))
+    ssh = stand_in(case, "ssh", '#!/bin/sh\nexec %s -F %s/ssh_config "$@"\n'
+                   % (shutil.which("ssh"), base))
+    os.makedirs("/run/sshd", exist_ok=True)
+    server = subprocess.Popen([sshd, "-D", "-e", "-f", os.path.join(base, "sshd_config")],
+                              stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: answers(port), "no sshd")
+
+        def there(*words, stdin=""):
+            return subprocess.run(
+                [os.path.join(daemon.bin, "fflushctl"), "-H", "root@there", "-c", daemon.config,
+                 *words], input=stdin, capture_output=True, text=True, timeout=TIMEOUT,
+                env=dict(os.environ, PATH=ssh + ":" + os.environ["PATH"]))
+
+        r = there("flush", "-n", "*.com")
+        eq((r.returncode, r.stderr), (os.EX_OK, ""))
+        eq(r.stdout, daemon.ctl("flush", "-n", "*.com").stdout)
+        r = there("deliver", "-", stdin="A1 NOSUCH\n")
+        eq((r.returncode, r.stdout), (os.EX_NOINPUT, "A1: moved\nNOSUCH: no such message in the queue\n"))
+        eq(there("show", "no'such").stderr,
+           "fflushctl: not a domain name: \"no'such\"\n")
+    finally:
+        server.terminate()
+        server.wait(TIMEOUT)
+
+
+def complete(daemon, *words):
+    """What bash offers for the last word."""
+    script = 'PATH=$1:$PATH; . "$2"; shift 2; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); ' \
+             '_fflushctl; printf "%s\\n" "${COMPREPLY[@]}"'
+    # a fflushctl that knows the test's configuration
+    directory = os.path.join(daemon.base, "path")
+    os.makedirs(directory, exist_ok=True)
+    write(directory, "fflushctl",
+          '#!/bin/sh\nexec "%s/fflushctl" -c "%s" "$@"\n' % (daemon.bin, daemon.config), 0o755)
+    r = subprocess.run(["bash", "-c", script, "bash", directory,
+                        os.path.join(TOP, "completions/fflushctl.bash"), "fflushctl", *words],
+                       capture_output=True, text=True, check=True)
+    eq(r.stderr, "")
+    return sorted(r.stdout.split())
+
+
+@test
+def bash_completes_what_help_knows(case):
+    spool, daemon = case.make()
+    backlog(spool)
+    eq(complete(daemon, "st"), ["status"])
+    eq(complete(daemon, "-c", "x", "--json", "f"), ["flush"])
+    eq(complete(daemon, "flush", ""), ["a-b.test", "example.com", "mail.example.com"])
+    eq(complete(daemon, "list", "exa"), ["example.com"])
+    eq(complete(daemon, "list", "--by", "ne"), ["newest"])
+    eq(complete(daemon, "verify", "--re"), ["--repair"])
+    eq(complete(daemon, "refresh", "x"), [])
+    # all commands and long options are completed for some command
+    text = daemon.ctl("--help").stdout
+    verbs = complete(daemon, "")
+    rows = text[text.index("Commands:\n"):text.index("Options:\n")].splitlines()[1:]
+    # a command and what it does, twice in most rows
+    named = {words.split()[0] for row in rows for words in re.split("  +", row.strip())[0::2]}
+    eq(named - set(verbs), set(), "in --help, but not completed")
+    for verb in verbs:
+        eq("  %s " % verb in text, True, "%s is not in --help" % verb)
+        r = daemon.ctl(verb, "--nosuch", check=False)
+        eq("unknown command" in r.stderr, False, verb)
+    offered = {o for verb in verbs for o in complete(daemon, verb, "--")}
+    wanted = {word.strip(",") for word in text.split() if word.startswith("--")}
+    eq(offered - wanted, set())
+    eq(wanted - offered, set())
+
+
+@test
+def zsh_understands_the_completion(case):
+    zsh = shutil.which("zsh")
+    if not zsh:
+        raise Skip("needs zsh")
+    path = os.path.join(TOP, "completions/_fflushctl")
+    subprocess.run([zsh, "-n", path], check=True)
+    with open(path) as f:
+        text = f.read()
+    _, daemon = case.make()
+    for verb in complete(daemon, ""):
+        eq("'%s:" % verb in text, True, verb)
+        for option in complete(daemon, verb, "--"):
+            eq(option in text, True, option)
+
+
+if __name__ == "__main__":
+    main()
