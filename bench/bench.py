@@ -1001,8 +1001,7 @@ class Panel:
         xs = [p[0] for _, points in lines for p in points]
         ys = [y for _, points in lines for p in points for y in p[1:]]
         self.x0, self.x1 = min(xs), max(xs)
-        self.y0, self.y1 = (10 ** f(math.log10(y)) for f, y in ((math.floor, min(ys)),
-                                                               (math.ceil, max(ys))))
+        self.y0, self.y1 = 10 ** math.floor(math.log10(min(ys))), 10 ** math.ceil(math.log10(max(ys)))
         if self.y0 == self.y1:
             self.y1 *= 10
 

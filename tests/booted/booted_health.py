@@ -141,7 +141,8 @@ def health_a_table_that_only_root_can_read(t):
 @test
 def health_a_list_that_only_root_can_read(t):
     begin()
-    g.run("rm -f /etc/postfix/ff-list; echo site0.test > /etc/postfix/ff-list; chmod 600 /etc/postfix/ff-list")
+    g.run("rm -f /etc/postfix/ff-list; echo site0.test > /etc/postfix/ff-list;"
+          " chmod 600 /etc/postfix/ff-list")
     with_list("/etc/postfix/ff-list")
     is_found("list", "fast_flush_domains cannot be used: /etc/postfix/ff-list",
              "chgrp postfix '/etc/postfix/ff-list'")

@@ -59,8 +59,9 @@ def a_freeze_is_no_hang(t):
 def the_journal_tells_instances_apart(t):
     clean()
     g.run("mkdir -p /etc/postfix-c /var/spool/postfix-c/public && cp /etc/postfix/main.cf /etc/postfix-c"
-          " && postconf -c /etc/postfix-c -e multi_instance_name=postfix-c queue_directory=/var/spool/postfix-c"
-          " data_directory=/var/lib/postfix-c && chown postfix:root /var/spool/postfix-c"
+          " && postconf -c /etc/postfix-c -e multi_instance_name=postfix-c"
+          " queue_directory=/var/spool/postfix-c data_directory=/var/lib/postfix-c"
+          " && chown postfix:root /var/spool/postfix-c"
           " && install -d -o postfix -g postdrop -m 710 /var/spool/postfix-c/public"
           " && install -d -o postfix -m 700 /var/spool/postfix-c/flush /var/spool/postfix-c/deferred"
           " /var/spool/postfix-c/incoming /var/spool/postfix-c/active /var/spool/postfix-c/hold"

@@ -33,7 +33,8 @@ OFF = ("flush", ["inactive"] * 2, ["disabled"] * 2)
 def off():
     """Postfix as it was before fflushd, with nothing deferred and no old agent."""
     g.run("rm -rf /etc/systemd/system/ff*.d /etc/fflushd; systemctl daemon-reload; postsuper -d ALL;"
-          "postconf -X flush_service_name; touch -d '1 minute ago' /etc/postfix/main.cf;"  # else postconf waits
+          "postconf -X flush_service_name;"
+          "touch -d '1 minute ago' /etc/postfix/main.cf;"  # else postconf waits
           "systemctl disable --now %s 2>/dev/null;"
           "systemctl stop fflushd; systemctl reset-failed; rm -rf /var/spool/postfix/flush/* %s;"
           "systemctl start postfix; postfix reload" % (" ".join(UNITS), SOCKET), check=False)
@@ -510,7 +511,8 @@ def the_mail_may_be_of_another_user_and_group(t):
 @after
 def hints_name_the_instance(t):
     off()
-    g.run("postmulti -e init; rm -rf /etc/postfix-b /var/spool/postfix-b /var/lib/postfix-b; postmulti -I postfix-b -G mta -e create;"
+    g.run("postmulti -e init; rm -rf /etc/postfix-b /var/spool/postfix-b /var/lib/postfix-b;"
+          "postmulti -I postfix-b -G mta -e create;"
           "postconf -c /etc/postfix-b -MX smtp/inet; postconf -c /etc/postfix-b -e"
           " master_service_disable= fast_flush_domains=; postmulti -i postfix-b -e enable;"
           "postmulti -i postfix-b -p start")

@@ -243,8 +243,9 @@ def prepare_guest():
 
 FOOTPRINT = r"""
 find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/log -o -path /dev \
-    -o -path /var/lib/dpkg -o -path /var/cache/[a-eg-z]\* -o -path /var/spool/postfix/[a-eg-o]\* -o -path /opt \
-    -o -path /var/spool/postfix/pid -o -path /var/lib/apt -o -path /var/spool/postfix/flush -o -path /var/lib/systemd/catalog -o -path /var/tmp/systemd-private-\* \) -prune \
+    -o -path /var/lib/dpkg -o -path /var/cache/[a-eg-z]\* -o -path /var/spool/postfix/[a-eg-o]\* \
+    -o -path /opt -o -path /var/spool/postfix/pid -o -path /var/lib/apt -o -path /var/spool/postfix/flush \
+    -o -path /var/lib/systemd/catalog -o -path /var/tmp/systemd-private-\* \) -prune \
     -o -printf '%p %l\n' | sort
 """
 
@@ -327,8 +328,8 @@ def one_command_switches_over_and_one_back(t):
     eq((asks(), active("fflush.socket"), g.out("md5sum < /etc/postfix/main.cf")),
        ("flush", ["inactive"], before))
     out = ctl("enable-postfix")
-    for words in ("systemctl enable --now fflush.socket fflush-refresh.timer", "postfix -c /etc/postfix reload",
-                  "Postfix asks fflushd now"):
+    for words in ("systemctl enable --now fflush.socket fflush-refresh.timer",
+                  "postfix -c /etc/postfix reload", "Postfix asks fflushd now"):
         assert words in out, out
     eq(active("fflush.socket", "fflush-refresh.timer"), ["active"] * 2)
     eq(enabled("fflush.socket", "fflush-refresh.timer"), ["enabled"] * 2)
@@ -454,8 +455,9 @@ REFUSALS = (
      " > /etc/systemd/system/fflushd.service.d/x.conf; systemctl daemon-reload",
      "rm -r /etc/systemd/system/fflushd.service.d; systemctl daemon-reload", "may not write"),
     ("a foreign listener",
-     "rm -f %s; systemd-run --quiet --unit=foreign python3 -c \"import socket; s=socket.socket(socket.AF_UNIX);"
-     " s.bind('%s'); s.listen(); [s.accept() for _ in iter(int, 1)]\";"
+     "rm -f %s; systemd-run --quiet --unit=foreign python3 -c"
+     " \"import socket; s=socket.socket(socket.AF_UNIX); s.bind('%s'); s.listen();"
+     " [s.accept() for _ in iter(int, 1)]\";"
      " until ss -lx | grep -q %s; do sleep 0.1; done" % (SOCKET, SOCKET, SOCKET),
      "systemctl stop foreign; rm " + SOCKET, "and it is not systemd"),
     ("master.cf with our name", "postconf -Me 'fflushd/unix=fflushd unix n - y - 0 flush'",
@@ -611,7 +613,8 @@ def purging_it_leaves_nothing(t):
     install()
     ctl("enable-postfix")
     ctl("add one.test A1")
-    g.run("systemctl restart fflushd; systemctl enable --now fflush-flush@a-b.test.timer fflush-metrics.timer")
+    g.run("systemctl restart fflushd;"
+          " systemctl enable --now fflush-flush@a-b.test.timer fflush-metrics.timer")
     during = footprint()
     assert len(during) > len(before) + 20, len(during)
     g.run("apt-get -q -y purge fflushd 2>&1")

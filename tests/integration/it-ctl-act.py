@@ -251,8 +251,8 @@ def an_instance_that_does_not_exist_is_not_the_default(case):
     for args, process in running:
         out, err = process.communicate()
         eq((args, process.returncode, out, err),
-           (args, os.EX_NOINPUT, "", "fflushctl: no such instance: /etc/no-such/main.cf: No such file or "
-                               "directory\n"))
+           (args, os.EX_NOINPUT, "",
+            "fflushctl: no such instance: /etc/no-such/main.cf: No such file or directory\n"))
     for name in ("", "a/b", "../postfix"):
         r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-i", name, "list"],
                            capture_output=True, text=True)

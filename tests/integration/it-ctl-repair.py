@@ -114,8 +114,8 @@ def import_goes_on_after_what_it_cannot_read(case):
     odd = ('{"queue_name": "deferred", "queue_id": "A2", '
            '"recipients": [null, 5, {}, {"address": 7}, {"address": "x@y.test"}]}')
     r = import_from(daemon, "\n".join(bad) + "\n" + odd + "\n" + message("A3", "x@y.test"))
-    eq((r.returncode, r.stdout), (os.EX_DATAERR, "2 deferred messages: 2 records added, "
-                                           "0 already there\n"))
+    eq((r.returncode, r.stdout),
+       (os.EX_DATAERR, "2 deferred messages: 2 records added, 0 already there\n"))
     eq(r.stderr, "fflushctl: %d lines are not what postqueue -j prints\n" % len(bad))
     eq(spool.read("flush/y_test"), b"A2\nA3\n")
 

@@ -185,8 +185,8 @@ class Mailhost(Instance):
 
     def start_sink(self):
         self.sink = subprocess.Popen(
-            [sys.executable, os.path.join(TOP, "tests/lib/mailhost.py"), "sink", str(self.port), self.received],
-            stderr=subprocess.DEVNULL, start_new_session=True)
+            [sys.executable, os.path.join(TOP, "tests/lib/mailhost.py"), "sink", str(self.port),
+             self.received], stderr=subprocess.DEVNULL, start_new_session=True)
         wait_for(lambda: answers(self.port), "no SMTP server")
 
     def send(self, *recipients, n=1):

@@ -458,8 +458,8 @@ def mixed_log(q, site, n=6):
     q.gone |= {"B1", "B2"}
     lines = [q.message(i) for i in ids("A", n)]
     stay = [q.message("C1AAAAAAAAAAAAAAA", "active"), q.message("C2", "hold")]
-    q.log(site, ["B1", stay[0]] + lines + ["B1", lines[0], stay[1], "B2",
-                 q.message(ids("D", 1)[0]), "B1", lines[1], q.obstacle("E1")])
+    more = ["B1", lines[0], stay[1], "B2", q.message(ids("D", 1)[0]), "B1", lines[1], q.obstacle("E1")]
+    q.log(site, ["B1", stay[0]] + lines + more)
 
 
 def send_everything(q):

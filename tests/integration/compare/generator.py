@@ -210,8 +210,7 @@ class Stream:
         mode = mode or self.rng.choice((0o700, 0o700, 0o700, 0o700, 0o600, 0o740, 0o710, 0o777))
         mtime = self.rng.choice((HOUR, HOUR, -HOUR))
         for spool in self.twins.spools:
-            put(spool, self.twins.path(queue, queue_id), mode, b"message " + queue_id.encode(),
-                      mtime)
+            put(spool, self.twins.path(queue, queue_id), mode, b"message " + queue_id.encode(), mtime)
 
     def vanish(self, queue_id):
         for _, path in self.everywhere(queue_id):
@@ -313,7 +312,7 @@ class Stream:
         for spool, path in zip(self.twins.spools, self.twins.log_paths(log)):
             old = b"" if replace or not os.path.exists(path) else read_quietly(path)
             put(spool, os.path.relpath(path, spool.path), 0o600, old + text, 0,
-                      self.rng.choice((0, 0, -13 * HOUR)) if replace else 0)
+                self.rng.choice((0, 0, -13 * HOUR)) if replace else 0)
             os.utime(path, (now, now))
         self.twins.pure[self.twins.key(log)] = False
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the comparison knows of queue files and logs: names, places, records, everything that can be seen of one."""
+"""Queue files and logs as the comparison sees them: names, places, records, everything about one."""
 
 import os
 import re
