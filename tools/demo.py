@@ -11,6 +11,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../tests/lib")
 from basics import TIMEOUT, eq
 from client import ANNOUNCEMENT, OK, add, receive_all
 from harness import Case
+from spool import queue_id
 
 SITES = {"customer.example": 2000, "a-b.test": 400, "a.b.test": 300, "elsewhere.example": 1300}
 FOLDERS = "0123456789ABCDEF"
@@ -18,10 +19,6 @@ FOLDERS = "0123456789ABCDEF"
 
 def title(text):
     print("\n== %s" % text)
-
-
-def queue_id(i):
-    return "%05X%X" % (i * 7919 % 1000000, 0x2A0000 + i)
 
 
 def defer(spool):

@@ -10,7 +10,7 @@ QUEUES = ("incoming", "active", "deferred", "hold", "flush", "public")
 
 
 def queue_id(i):
-    """The i-th of a million IDs, spread over hash directories as those of Postfix are."""
+    """The i-th of a million IDs, spread over the hash directories; as in bench/common.h."""
     return "%05X%X" % (i * 7919 % 1000000, 0x100000 + i)
 
 
