@@ -86,10 +86,17 @@ def is_found(name, reason, remedy, level=2):
 
 def begin():
     clean()
-    g.run("rm -rf /etc/postfix/ff*; postconf -X proxy_read_maps; systemctl stop ff-map ff-tcp 2>/dev/null;"
+    g.run("rm -rf /etc/postfix/ff*; postconf -X proxy_read_maps; systemctl stop ff-map 2>/dev/null;"
           " postconf -e fast_flush_domains=static:all; systemctl start postfix;"
           " systemctl enable -q fflush.socket fflush-refresh.timer; fflushctl -q enable-postfix")
     is_green()
+
+
+def serve_map(script, address, ready):
+    """A server of a table, until the next begin()."""
+    g.write("/opt/map.py", script)
+    g.run("systemd-run -q --unit ff-map python3 /opt/map.py " + address)
+    g.wait(ready, "nobody listens")
 
 
 def with_list(value):
@@ -170,9 +177,8 @@ def health_a_table_below_home(t):
 @test
 def health_a_socketmap_in_tmp(t):
     begin()
-    g.write("/opt/socketmap.py", SOCKETMAP)
-    g.run("rm -f /tmp/ff-socket; systemd-run -q --unit ff-map python3 /opt/socketmap.py /tmp/ff-socket")
-    g.wait("test -S /tmp/ff-socket", "no socket")
+    g.run("rm -f /tmp/ff-socket")
+    serve_map(SOCKETMAP, "/tmp/ff-socket", "ss -lx | grep -q /tmp/ff-socket")
     with_list("!socketmap:unix:/tmp/ff-socket:x static:all")
     is_found("table", "table socketmap:unix:/tmp/ff-socket:x cannot be asked", "PrivateTmp=no")
     g.run("systemctl stop ff-map; rm -f /tmp/ff-socket")
@@ -181,12 +187,10 @@ def health_a_socketmap_in_tmp(t):
 @test
 def health_a_table_that_needs_the_network(t):
     begin()
-    g.write("/opt/tcptable.py", TCP)
-    g.run("systemd-run -q --unit ff-tcp python3 /opt/tcptable.py 7777")
-    g.wait("ss -ltn | grep -q :7777", "nobody listens")
+    serve_map(TCP, "7777", "ss -ltn | grep -q :7777")
     with_list("!tcp:127.0.0.1:7777 static:all")
     is_found("table", "table tcp:127.0.0.1:7777 cannot be asked", "PrivateNetwork=no")
-    g.run("systemctl stop ff-tcp")
+    g.run("systemctl stop ff-map")
 
 
 @test

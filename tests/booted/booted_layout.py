@@ -99,28 +99,26 @@ def deeper(depth):
         SPOOL, SPOOL, "/?" * depth)
 
 
-@layout_test
-def another_depth_without_a_reload_loses_no_message(t):
-    """The settings are ahead of the queue."""
+def stay_ahead_of_the_queue(name, values):
+    """Each value is set without a reload: the messages are where Postfix put them before."""
     fresh()
     mail("cust.test", 10)
-    for depth in (2, 3, 1):
-        g.run(setting("hash_queue_depth", depth) + "; systemctl stop fflushd")
+    for value in values:
+        g.run(setting(name, value) + "; systemctl stop fflushd")
         counts = flush("cust.test")
-        eq((counts["moved"], counts["gone"], counts["failed"]), (10, 0, 0), depth)
+        eq((counts["moved"], counts["gone"], counts["failed"]), (10, 0, 0), value)
         settle(10)
+
+
+@layout_test
+def another_depth_without_a_reload_loses_no_message(t):
+    stay_ahead_of_the_queue("hash_queue_depth", (2, 3, 1))
 
 
 @layout_test
 def other_names_without_a_reload_lose_no_message(t):
-    fresh()
-    mail("cust.test", 10)
     # Not active: Postfix's own programs, some with the old and some with the new, lose sight of it.
-    for names in ("defer", "deferred, hold", "flush"):
-        g.run(setting("hash_queue_names", names) + "; systemctl stop fflushd")
-        counts = flush("cust.test")
-        eq((counts["moved"], counts["gone"], counts["failed"]), (10, 0, 0), names)
-        settle(10)
+    stay_ahead_of_the_queue("hash_queue_names", ("defer", "deferred, hold", "flush"))
 
 
 @layout_test

@@ -108,24 +108,35 @@ def killed(verb, calls, i):
     return r.returncode == 137
 
 
+def kill_and_run_again(verb, steps, before, log_before, wanted, log_after):
+    """Killed at each of the steps [(calls, which of them)], and run again: it ends where one whole
+    run ends. before() is the state to begin with; the logs are those that messages are recorded in."""
+    for calls, i in steps:
+        before()
+        send()
+        recorded(log_before)
+        assert killed(verb, calls, i), (calls, i)
+        ctl(verb)
+        eq((calls, i, state()), (calls, i, wanted))
+        send()  # also by an agent of before, if it was not told
+        recorded(log_after)
+        if wanted == OFF:
+            eq(g.run("test -e %s || test -e /var/spool/postfix/flush/aDb_test" % SOCKET,
+                     check=False).returncode, 1)
+
+
 @test
 @after
 def enabling_is_killed_at_each_step_and_run_again(t):
     off()
     n = spawned("enable-postfix")
     eq(state(), ON)
-    for calls, i in ((RUNS, n - 7), (SPAWN, n - 6),  # systemctl enable: while it runs, and after
-                     (SPAWN, n - 3),  # after postconf -e
-                     (RUNS, n - 3), (SPAWN, n - 2),  # postfix reload: while it runs, and after
-                     (SPAWN, n)):  # before the import
-        off()
-        send()  # flush(8) records it under a name of its own
-        recorded("a_b_test")
-        assert killed("enable-postfix", calls, i), (calls, i)
-        ctl("enable-postfix")
-        eq((calls, i, state()), (calls, i, ON))
-        send()  # by an agent of before, if it was not told
-        recorded("aDb_test")
+    kill_and_run_again("enable-postfix", (
+        (RUNS, n - 7), (SPAWN, n - 6),  # systemctl enable: while it runs, and after
+        (SPAWN, n - 3),  # after postconf -e
+        (RUNS, n - 3), (SPAWN, n - 2),  # postfix reload: while it runs, and after
+        (SPAWN, n),  # before the import
+    ), off, "a_b_test", ON, "aDb_test")
 
 
 @test
@@ -135,20 +146,12 @@ def disabling_is_killed_at_each_step_and_run_again(t):
     n = spawned("disable-postfix")
     eq(state(), OFF)
     before = failures()
-    for calls, i in ((SPAWN, n - 5),  # after postconf -X
-                     (RUNS, n - 5), (SPAWN, n - 4),  # postfix reload: while it runs, and after
-                     (SPAWN, n), (RUNS, n),  # systemctl disable: before, and while it runs
-                     ("flock", 2), ("flock", 3), ("ftruncate", 1)):  # in the middle of the export
-        on()
-        send()
-        recorded("aDb_test")
-        assert killed("disable-postfix", calls, i), (calls, i)
-        ctl("disable-postfix")
-        eq((calls, i, state()), (calls, i, OFF))
-        send()
-        recorded("a_b_test")
-        eq(g.run("test -e %s || test -e /var/spool/postfix/flush/aDb_test" % SOCKET,
-                 check=False).returncode, 1)
+    kill_and_run_again("disable-postfix", (
+        (SPAWN, n - 5),  # after postconf -X
+        (RUNS, n - 5), (SPAWN, n - 4),  # postfix reload: while it runs, and after
+        (SPAWN, n), (RUNS, n),  # systemctl disable: before, and while it runs
+        ("flock", 2), ("flock", 3), ("ftruncate", 1),  # in the middle of the export
+    ), on, "aDb_test", OFF, "a_b_test")
     eq(failures(), before)
 
 

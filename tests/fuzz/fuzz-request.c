@@ -5,33 +5,24 @@
 
 #include "core/queueid.h"
 #include "core/request.h"
-#include "fuzz.h"
+#include "fuzz-feed.h"
 #include "util/util.h"
 
-#define N_CUTS 4
+typedef struct Decoding {
+        RequestDecoder *decoder;
+        Request *request;
+} Decoding;
+
+static int decode(AttrReader *in, void *userdata) {
+        Decoding *d = userdata;
+
+        return request_decode(d->decoder, false, d->request);
+}
 
 static int feed(RequestDecoder *d, const uint8_t *data, size_t n, const uint8_t *cuts, bool eof,
                 Request *ret) {
-        int r = 0;
+        int r = fuzz_feed(&d->in, data, n, cuts, decode, &(Decoding){d, ret});
 
-        for (unsigned i = 0; r == 0 && n > 0; i++) {
-                size_t size;
-                char *space;
-
-                r = attr_reader_space(&d->in, &space, &size);
-                if (r < 0)
-                        return r;
-                require(size > 0);
-                if (size > n)
-                        size = n;
-                if (cuts && size > cuts[i % N_CUTS] + 1u)
-                        size = cuts[i % N_CUTS] + 1u;
-                memcpy(space, data, size);
-                attr_reader_commit(&d->in, size);
-                data += size;
-                n -= size;
-                r = request_decode(d, false, ret);
-        }
         return r == 0 && eof ? request_decode(d, true, ret) : r;
 }
 

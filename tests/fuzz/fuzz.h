@@ -3,7 +3,7 @@
 
 /* What fuzz targets share. A target is a function that takes any bytes and aborts when something is
  * wrong. configure --enable-fuzzing CC=clang links it with libFuzzer; otherwise fuzz-main.c runs it
- * over its corpus, tests/corpus/TARGET. */
+ * over its corpus, tests/fuzz/corpus/TARGET. */
 
 #include <stddef.h>
 #include <stdint.h>
