@@ -110,12 +110,12 @@ def a_dribbling_client_is_closed_by_the_time_for_the_whole_request(t):
     with d.connect() as s:
         start = time.monotonic()
         try:
-            for byte in add("example.com", "A" * 200):
+            for byte in add("example.com", "A" * 2000):
                 s.sendall(bytes([byte]))
                 time.sleep(0.02)
         except (BrokenPipeError, ConnectionResetError):
             pass
-        assert time.monotonic() - start < 4
+        assert time.monotonic() - start < 20
         eq(receive_all(s).removeprefix(ANNOUNCEMENT), b"")
 
 
@@ -136,7 +136,7 @@ def what_came_while_the_daemon_was_frozen_is_not_too_late(t):
     if hard < n + 100:
         raise Skip("no more than %d descriptors" % hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (n + 100, hard))
-    spool, d = t.make(activation="hold", request_timeout="8s")
+    spool, d = t.make(activation="hold", request_timeout="15s")
     request = add("frozen.example", "A1")
     clients = []
     for _ in range(n):
@@ -147,7 +147,7 @@ def what_came_while_the_daemon_was_frozen_is_not_too_late(t):
     os.kill(d.process.pid, signal.SIGSTOP)
     for s in clients:
         s.sendall(request[20:])
-    time.sleep(10)  # longer than request_timeout
+    time.sleep(16)  # longer than request_timeout
     os.kill(d.process.pid, signal.SIGCONT)
     for s in clients:
         with s:

@@ -69,7 +69,7 @@ def send_file_marks_and_moves_one_message_and_merges_triggers(t):
     eq(counts(d.exchange(send_file("ABC123", DETAIL)))["moved"], 1)
     st = os.stat(spool.join("incoming/ABC123"))
     eq(stat.S_IMODE(st.st_mode), 0o750)
-    assert abs(st.st_mtime - time.time()) < 5
+    assert abs(st.st_mtime - time.time()) < 60
     eq(spool.triggers(), b"I")
     eq(counts(d.exchange(send_file("ABC999", DETAIL)))["gone"], 1)
     eq(spool.triggers(), b"")
@@ -246,17 +246,16 @@ def a_wake_up_counts_though_its_client_has_not_read_the_announcement(t):
 def etrn_during_a_refresh_wakes_qmgr_for_what_the_refresh_has_moved(t):
     spool, d = t.make()
     eq(d.exchange(add("warm.test", "B1")), OK)
-    spool.put("deferred/A/A1")
-    spool.log("first_test", b"A1\n", atime=-13 * 3600)
-    spool.log("locked_test", b"A2\n", atime=-13 * 3600)
-    with open(spool.join("flush/locked_test"), "rb+") as f:
+    for name, i in (("one_test", "A1"), ("two_test", "A2")):
+        spool.put("deferred/A/" + i)
+        spool.log(name, (i + "\n").encode(), atime=-13 * 3600)
+    # In the order of the directory, as the refresh goes through it.
+    first, locked = [n for n in os.listdir(spool.join("flush")) if n != "warm_test"]
+    with open(spool.join("flush", locked), "rb+") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         refreshing = Asking(d, REFRESH)
-        try:
-            wait_for(lambda: os.path.getsize(spool.join("flush/first_test")) == 0, timeout=2)
-        except AssertionError:
-            raise Skip("the locked log came first in the directory")
-        eq(d.exchange(send_site("first.test")), OK)
+        wait_for(lambda: os.path.getsize(spool.join("flush", first)) == 0, "the first is not sent")
+        eq(d.exchange(send_site(first.replace("_", "."))), OK)
         eq(set(spool.triggers()), set(b"FI"))
     eq(refreshing.reply(), OK)
 

@@ -18,10 +18,27 @@ from harness import main, test
 MANY = int(os.environ.get("FFLUSHD_MANY", 100000))  # messages in a long send
 
 
+class OverTooSoon(Exception):
+    """A send was to last while something else happened, and did not: this machine was busy."""
+
+
+def while_it_lasts(case):
+    def run(t):
+        for _ in range(5):
+            try:
+                return case(t)
+            except OverTooSoon:
+                pass
+        raise AssertionError("the send was over too soon, again and again: a larger FFLUSHD_MANY?")
+    run.__name__ = case.__name__
+    return run
+
+
 # -------------------------------------------------------------------------------- long sends
 
 
 @test
+@while_it_lasts
 def adds_and_other_sends_go_on_during_a_long_send(t):
     spool, d = t.make()
     spool.fill("big_test", MANY)
@@ -37,8 +54,8 @@ def adds_and_other_sends_go_on_during_a_long_send(t):
         eq(d.exchange(add("big.test", "NEW%d" % n)), OK)
         eq(d.exchange(add("other.test", "NEW%d" % n)), OK)
         n += 1
-        if n == 5:
-            assert not big.answered(), "the send was over before: a larger FFLUSHD_MANY?"
+        if n == 5 and big.answered():
+            raise OverTooSoon
     reply = counts(big.reply())
     eq((reply["found"], reply["moved"]), (MANY, MANY))
     eq(len(os.listdir(spool.join("incoming"))), MANY + 1)
@@ -81,6 +98,7 @@ def a_portion_is_moved_and_the_rest_stays_recorded(t):
 
 
 @test
+@while_it_lasts
 def a_portion_does_not_hide_a_wish_for_all(t):
     spool, d = t.make()
     ids = spool.fill("big_test", MANY // 5)
@@ -88,6 +106,8 @@ def a_portion_does_not_hide_a_wish_for_all(t):
     first = Asking(d, send_site("big.test", ("limit", str(len(ids) - 50)), DETAIL))
     wait_for(lambda: b"F" in spool.triggers())
     small = [Asking(d, send_site("big.test", ("limit", str(i)), DETAIL)) for i in (3, 20, 7)]
+    if first.answered():
+        raise OverTooSoon
     eq(counts(first.reply())["left"], 50)
     for s in small:  # together they get what the largest asked for
         reply = counts(s.reply())
@@ -102,6 +122,8 @@ def a_portion_does_not_hide_a_wish_for_all(t):
         eq(d.exchange(add("big.test", "LATE%d" % i)), OK)
     others = [Asking(d, send_site("big.test", ("limit", "3"), DETAIL)),
               Asking(d, send_site("big.test", DETAIL))]
+    if first.answered():
+        raise OverTooSoon
     eq(counts(first.reply())["moved"], MANY // 5)
     for o in others:
         reply = counts(o.reply())
@@ -143,6 +165,7 @@ def terminate_and_pause(d):
 
 
 @test
+@while_it_lasts
 def a_refresh_that_is_cut_short_says_so(t):
     spool, d = t.make(activation="hold")
     spool.fill("big_test", MANY // 2)
@@ -151,10 +174,13 @@ def a_refresh_that_is_cut_short_says_so(t):
     wait_for(lambda: os.listdir(spool.join("incoming")), "nothing moved")
     terminate_and_pause(d)
     first, second = purge.reply().split(b"\0\0", 1)
+    if len(os.listdir(spool.join("incoming"))) == MANY // 2:
+        raise OverTooSoon
     eq((first + b"\0\0", counts(second)["status"]), (OK, 4294967295))
 
 
 @test
+@while_it_lasts
 def sigterm_during_a_long_send_loses_no_record(t):
     spool, d = t.make(activation="hold")
     ids = spool.fill("big_test", MANY)
@@ -163,8 +189,10 @@ def sigterm_during_a_long_send_loses_no_record(t):
     wait_for(lambda: b"I" in spool.triggers(), "no early trigger")
     terminate_and_pause(d)
     eq(d.process.wait(TIMEOUT), 0)
-    eq(big.reply(), FAIL, "the send was over before the signal: a larger FFLUSHD_MANY?")
     moved = {os.path.basename(f) for f in spool.files("incoming")}
+    if len(moved) == MANY:
+        raise OverTooSoon
+    eq(big.reply(), FAIL)
     recorded = set(spool.lines("big_test"))
     eq(moved | recorded, set(ids))
     d.start()
@@ -173,6 +201,7 @@ def sigterm_during_a_long_send_loses_no_record(t):
 
 
 @test
+@while_it_lasts
 def sigkill_during_a_long_send_loses_no_record(t):
     spool, d = t.make(activation="hold")
     ids = spool.fill("big_test", MANY // 5)
@@ -180,8 +209,10 @@ def sigkill_during_a_long_send_loses_no_record(t):
     big = Asking(d, send_site("big.test"))
     wait_for(lambda: b"F" in spool.triggers())
     d.stop(signal.SIGKILL)
-    eq(big.reply(), b"")
     moved = {os.path.basename(f) for f in spool.files("incoming")}
+    if len(moved) == MANY // 5:
+        raise OverTooSoon
+    eq(big.reply(), b"")
     assert moved | set(spool.lines("big_test")) >= set(ids) | {"LAST1"}
     d.start()
     eq(d.exchange(send_site("big.test")), OK)
