@@ -2,6 +2,7 @@
 """What random requests are made of: sites, lists of sites, layouts of the queue, IDs."""
 
 import functools
+
 import os
 import subprocess
 from typing import NamedTuple
@@ -59,6 +60,7 @@ SITES = [
     Site("0123456789zz.example"),
     Site("l" * 63 + ".example.com"),
 ]
+
 # No site at all, or none that both can record.
 ODD_SITES = [
     "", ".", "..", ".example.com", "example.com.", "a..b.example.com", "-x.example.com",
@@ -69,6 +71,7 @@ ODD_SITES = [
     "example.com\\", "a'b.example.com", "#x.example.com", "{x}.example.com", "!example.com",
     "\u200b", "a\u2260b.example.com", "[", "[]", "[192.0.2.1", "a" * 20000,
 ]
+
 # For random names: letters of several scripts, width variants, capitals, digits.
 NAME_CHARACTERS = ("abcxyzABC0189-_\u00e4\u00d6\u00df\u00e9\u0131"
                    "\u03b1\u03a9\u03c2\u03c3\u0436\u0429"
@@ -80,7 +83,9 @@ RIGHT_NAMES = ["\u05d0\u05d1\u05d2.example", "\u0645\u062b\u0627\u0644.example",
 # has those of UTS 46 only. Joiners where the script has none, mixed directions, symbols.
 WRONG_NAMES = ["a\u200db.example", "a\u200cb.example", "a\u05d0.example", "\u0661.example",
                "\u2603.example", "\U0001f600.example"]
+
 LITERALS = ("[192.0.2.1]", "[198.51.100.7]", "[IPv6:2001:db8::1]")
+
 LISTS = [  # fast_flush_domains, strict?
     ("!bad.example.com, example.com Example.NET,[192.0.2.1]\tb\u00fccher.example,"
      " under_score.example a-b.example k.example \u65e5\u672c\u8a9e.example", False),
@@ -100,6 +105,7 @@ LISTS = [  # fast_flush_domains, strict?
     ("first.example, $DIR/missing, example.com", True),
     ("", False),
 ]
+
 HASHES = [
     ("deferred, defer", 1, "short"),
     ("deferred, incoming", 2, "both"),
