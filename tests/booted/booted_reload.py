@@ -62,7 +62,8 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
 def serve(domains="one.test"):
     """A daemon that has just served, with this list."""
     clean()
-    g.run("rm -f %s /tmp/end /tmp/stream /tmp/begun; postconf -e 'fast_flush_domains = %s'" % (CACHE, domains))
+    g.run("rm -f %s /tmp/end /tmp/stream /tmp/begun; postconf -e 'fast_flush_domains = %s'"
+          % (CACHE, domains))
     g.run("touch -d '1 hour ago' /etc/postfix/main.cf")
     g.write("/opt/stream.py", STREAM)
     g.write("/opt/dialect.py", DIALECT)
