@@ -21,11 +21,27 @@ UNITS = {"h": "hours", "d": "days", "s": "seconds"}
 # How a page writes a value.
 PLAIN = "{}".format
 COMMA = "{:,}".format
-KIB = lambda n: "%g" % (n / 1024)
-MIB = lambda n: "%g" % (n / 1024 / 1024)
-SECONDS = lambda usec: "%g" % (usec / 1e6)
-MILLISECONDS = lambda usec: "%g" % (usec / 1e3)
-IN_WORDS = lambda usec: WORDS[int(usec / 1e6)]
+
+
+def KIB(n):
+    return "%g" % (n / 1024)
+
+
+def MIB(n):
+    return "%g" % (n / 1024 / 1024)
+
+
+def SECONDS(usec):
+    return "%g" % (usec / 1e6)
+
+
+def MILLISECONDS(usec):
+    return "%g" % (usec / 1e3)
+
+
+def IN_WORDS(usec):
+    return WORDS[int(usec / 1e6)]
+
 
 # Constant, how it is written, and the sentences, with whitespace as one blank and macros as they are.
 FFLUSHD = [
