@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "ctl/commands.h"
 #include "ctl/ctl-health.h"
+#include "ctl/ctl-print.h"
 #include "util/util.h"
 
 #define CHECK_USEC (10 * USEC_PER_SEC) /* as plugins do, when no --timeout is given */

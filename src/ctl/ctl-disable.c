@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <systemd/sd-daemon.h>
 
+#include "ctl/commands.h"
+#include "ctl/ctl-print.h"
 #include "ctl/ctl-switch.h"
 #include "util/util.h"
 

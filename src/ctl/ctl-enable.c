@@ -6,6 +6,9 @@
 #include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 
+#include "ctl/commands.h"
+#include "ctl/ctl-ask.h"
+#include "ctl/ctl-print.h"
 #include "ctl/ctl-switch.h"
 #include "util/util.h"
 

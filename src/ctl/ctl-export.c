@@ -8,7 +8,8 @@
 #include "core/sitelog.h"
 #include "core/sitename.h"
 #include "core/survey.h"
-#include "ctl/ctl.h"
+#include "ctl/commands.h"
+#include "ctl/ctl-print.h"
 #include "util/util.h"
 
 /* flush(8) has a log locked for as long as it flushes it. */

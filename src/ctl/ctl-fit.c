@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "ctl/ctl-print.h"
 #include "ctl/ctl-switch.h"
 #include "util/util.h"
 

@@ -6,7 +6,11 @@
 #include <stdio.h>
 #include <time.h>
 
-#include "ctl/ctl.h"
+#include "ctl/commands.h"
+#include "ctl/ctl-ask.h"
+#include "ctl/ctl-print.h"
+#include "ctl/ctl-sites.h"
+#include "ctl/ctl-wait.h"
 #include "ctl/pattern.h"
 #include "util/util.h"
 

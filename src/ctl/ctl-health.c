@@ -12,6 +12,9 @@
 
 #include "core/qmgr.h"
 #include "ctl/client.h"
+#include "ctl/ctl-ask.h"
+#include "ctl/ctl-print.h"
+#include "ctl/ctl-sites.h"
 #include "util/child.h"
 #include "util/util.h"
 

@@ -3,8 +3,10 @@
 
 /* All that status and check look at, and what is wrong with it. */
 
+#include <jansson.h>
 #include <limits.h>
 
+#include "core/finding.h"
 #include "core/metrics.h"
 #include "ctl/ctl.h"
 

@@ -6,8 +6,11 @@
 #include <stdio.h>
 
 #include "core/sitename.h"
+#include "core/survey.h"
 #include "ctl/client.h"
-#include "ctl/ctl.h"
+#include "ctl/commands.h"
+#include "ctl/ctl-ask.h"
+#include "ctl/ctl-print.h"
 #include "ctl/messages.h"
 #include "util/hash.h"
 #include "util/util.h"

@@ -6,7 +6,9 @@
 #include <time.h>
 
 #include "ctl/columns.h"
-#include "ctl/ctl.h"
+#include "ctl/commands.h"
+#include "ctl/ctl-print.h"
+#include "ctl/ctl-sites.h"
 #include "util/util.h"
 
 typedef struct Row {

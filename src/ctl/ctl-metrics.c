@@ -4,7 +4,10 @@
 
 #include <stdio.h>
 
+#include "ctl/commands.h"
 #include "ctl/ctl-health.h"
+#include "ctl/ctl-print.h"
+#include "ctl/ctl-sites.h"
 #include "util/atomicfile.h"
 #include "util/escape.h"
 #include "util/textfile.h"

@@ -2,9 +2,11 @@
 
 /* The recorded sites that match what was asked for. */
 
+#include "ctl/ctl-sites.h"
+
 #include <stdio.h>
 
-#include "ctl/ctl.h"
+#include "ctl/ctl-print.h"
 #include "ctl/pattern.h"
 #include "util/util.h"
 

@@ -6,7 +6,10 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "ctl/commands.h"
+#include "ctl/ctl-ask.h"
 #include "ctl/ctl-health.h"
+#include "ctl/ctl-print.h"
 #include "util/util.h"
 
 /* ----------------------------------------------------------------------------- for people */

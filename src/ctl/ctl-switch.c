@@ -14,6 +14,8 @@
 #include <systemd/sd-daemon.h>
 
 #include "ctl/client.h"
+#include "ctl/ctl-ask.h"
+#include "ctl/ctl-print.h"
 #include "util/child.h"
 #include "util/util.h"
 

@@ -8,7 +8,9 @@
 
 #include "core/sitelog.h"
 #include "core/sitename.h"
-#include "ctl/ctl.h"
+#include "core/survey.h"
+#include "ctl/commands.h"
+#include "ctl/ctl-print.h"
 #include "util/util.h"
 
 #define MODE_LOG 0600

@@ -3,11 +3,13 @@
 /* fflushctl --wait: until the messages that were moved have left the queue or are deferred again.
  */
 
+#include "ctl/ctl-wait.h"
+
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 
-#include "ctl/ctl.h"
+#include "ctl/ctl-print.h"
 #include "ctl/messages.h"
 #include "util/hash.h"
 #include "util/util.h"

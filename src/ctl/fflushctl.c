@@ -6,7 +6,8 @@
 #include <stddef.h>
 #include <stdio.h>
 
-#include "ctl/ctl.h"
+#include "ctl/commands.h"
+#include "ctl/ctl-print.h"
 #include "util/cmdline.h"
 #include "util/timespan.h"
 #include "util/util.h"
