@@ -80,46 +80,36 @@ static int say_status(const char *what, RequestStatus status) {
 }
 
 /* A line on the terminal for what takes longer than a second. */
-static const char *waiting_for;
+static void show_waiting(uint64_t usec, void *userdata) {
+        const char *const *what = userdata;
 
-static void show_waiting(uint64_t usec) {
-        ctl_progress("%s: %lu s", waiting_for, (unsigned long) (usec / USEC_PER_SEC));
-}
-
-static void begin_waiting(const Ctl *ctl, const char *what) {
-        if (ctl->quiet || !isatty(STDERR_FILENO))
-                return;
-        waiting_for = what;
-        client_patience = show_waiting;
-}
-
-static void end_waiting(void) {
-        ctl_progress_end();
-        client_patience = NULL;
+        ctl_progress("%s: %lu s", *what, (unsigned long) (usec / USEC_PER_SEC));
 }
 
 int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *ret_status,
             RequestCounts *ret_counts, bool *ret_has_counts) {
-        uint64_t begun = now_usec(), rest = ctl->timeout, past;
+        uint64_t begun = now_usec(), past;
+        ClientWait wait = {.timeout_usec = ctl->timeout, .userdata = &what};
         _cleanup_close_ int fd = -EBADF;
         int r;
 
         r = ctl_socket(ctl);
         if (r != EX_OK)
                 return r;
-        fd = client_connect(ctl->socket_path, rest);
+        fd = client_connect(ctl->socket_path, wait.timeout_usec);
         if (fd < 0)
                 return ctl_connect_error(ctl, fd);
         past = now_usec() - begun;
-        if (rest > 0) /* and not 0, which is for ever */
-                rest = rest > past ? rest - past : 1;
-        begin_waiting(ctl, what);
+        if (wait.timeout_usec > 0) /* and not 0, which is for ever */
+                wait.timeout_usec = wait.timeout_usec > past ? wait.timeout_usec - past : 1;
+        if (!ctl->quiet && isatty(STDERR_FILENO))
+                wait.progress = show_waiting;
         if (request->kind == REQUEST_REFRESH || request->kind == REQUEST_PURGE)
-                r = client_work(fd, ctl->socket_path, request, rest, ret_status, ret_counts,
+                r = client_work(fd, ctl->socket_path, request, &wait, ret_status, ret_counts,
                                 ret_has_counts);
         else
-                r = client_ask(fd, request, rest, ret_status, ret_counts, ret_has_counts);
-        end_waiting();
+                r = client_ask(fd, request, &wait, ret_status, ret_counts, ret_has_counts);
+        ctl_progress_end();
         if (r < 0)
                 return say_no_reply(what, r);
         return say_status(what, *ret_status);
