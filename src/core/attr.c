@@ -92,7 +92,7 @@ void attr_reader_keep(AttrReader *r, size_t offsets[], const size_t max[], size_
         r->size = r->heap ? total : 0;
 }
 
-void attr_reader_free(AttrReader *r) {
+void attr_reader_done(AttrReader *r) {
         free(r->heap);
         r->heap = NULL;
         r->size = 0;

@@ -9,7 +9,7 @@
 #define ATTR_LIST_MAX    65536u /* longest list that is read; flush(8) has no limit */
 #define ATTR_INLINE_SIZE 512u   /* an ordinary request needs no allocation */
 
-/* Zero-initialise; attr_reader_free() when done. Not to be copied while in use. */
+/* Zero-initialise; attr_reader_done() when done. Not to be copied while in use. */
 typedef struct AttrReader {
         char *heap;  /* NULL as long as all fits into @fixed */
         size_t size; /* of @heap */
@@ -52,7 +52,7 @@ void attr_reader_keep(AttrReader *r, size_t offsets[], const size_t max[], size_
 /** attr_reader_rest() - the bytes behind the last string that was taken */
 const char *attr_reader_rest(const AttrReader *r, size_t *ret_n);
 
-void attr_reader_free(AttrReader *r);
+void attr_reader_done(AttrReader *r);
 
 /* A list under construction in a buffer that the caller knows to be large enough (asserted). */
 typedef struct AttrWriter {

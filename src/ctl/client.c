@@ -186,7 +186,7 @@ int client_self_test(int fd, uint64_t timeout_usec, RequestStatus *ret,
 
         sent = send_request(fd, &request);
         r = read_any(fd, &in, &w, &(Reply){.status = ret, .findings = ret_findings});
-        attr_reader_free(&in);
+        attr_reader_done(&in);
         return r < 0 && sent < 0 ? sent : r;
 }
 
@@ -200,7 +200,7 @@ int client_ask(int fd, const Request *request, const ClientWait *wait, RequestSt
          * it refuses while we still send, its reply says why. */
         sent = send_request(fd, request);
         r = read_reply(fd, &in, &w, ret, ret_counts, ret_has_counts);
-        attr_reader_free(&in);
+        attr_reader_done(&in);
         return r < 0 && sent < 0 ? sent : r;
 }
 
@@ -227,7 +227,7 @@ static int ask_for_work(int fd, const Request *request, const Waiting *w, Reques
         if (r == 0 && *ret == REQUEST_OK)
                 r = request->detail ? read_reply(fd, &in, w, ret, ret_counts, ret_has_counts)
                                     : wait_for_end(fd, w);
-        attr_reader_free(&in);
+        attr_reader_done(&in);
         return r;
 }
 
@@ -270,7 +270,7 @@ static void finish(Batch *b, size_t i, const ClientAnswer *answer) {
 
         closep(&b->fds[i].fd);
         b->fds[i].fd = -1;
-        attr_reader_free(&e->in);
+        attr_reader_done(&e->in);
         e->in = (AttrReader){0};
         e->busy = false;
         b->n_busy--;

@@ -214,7 +214,7 @@ static int report(Check *c, const Health *h) {
 }
 
 int ctl_check(Ctl *ctl, char *args[]) {
-        _cleanup_(health_free) Health h;
+        _cleanup_(health_done) Health h;
         Check c = {.state = STATE_OK};
         int status;
 

@@ -134,7 +134,7 @@ static int preview(Ctl *ctl, const char *name, unsigned long *ret_records) {
 
         r = survey_read_log(&ctl->queue, name, &log);
         *ret_records = log.records;
-        survey_free(&log);
+        survey_done(&log);
         return r == -ENOENT ? 0 : r;
 }
 

@@ -82,7 +82,7 @@ static int preview_site(Ctl *ctl, const CtlSite *site, RequestCounts *ret) {
                         preview(ctl, log.text + i, false, ret);
         }
         strset_clear(&seen);
-        survey_free(&log);
+        survey_done(&log);
         return k < 0 ? ctl_no_memory() : r;
 }
 
@@ -160,12 +160,12 @@ static int follow_site(Ctl *ctl, const CtlSite *site, Follow *f) {
 
         while (r == EX_OK && (e = strset_next(&log.ids, e)))
                 r = ctl_wait_add(f, strset_entry_id(e));
-        survey_free(&log);
+        survey_done(&log);
         return r;
 }
 
 static int flush_sites(Ctl *ctl, CtlSites *sites) {
-        _cleanup_(follow_free) Follow follow = {.fd = -EBADF};
+        _cleanup_(follow_done) Follow follow = {.fd = -EBADF};
         bool all_moved = true;
         int r = EX_OK;
 
@@ -195,7 +195,7 @@ static int take_sites(const Ctl *ctl, char *args[], CtlSites *ret) {
                 int r = pattern_parse(args[i], &pattern);
 
                 look |= pattern.glob != NULL;
-                pattern_free(&pattern);
+                pattern_done(&pattern);
                 if (r == -EINVAL)
                         return ctl_no_site(args[i]);
                 ret->items[i] = (CtlSite){.site = strdup(pattern.exact), .named = true};
@@ -204,7 +204,7 @@ static int take_sites(const Ctl *ctl, char *args[], CtlSites *ret) {
                         return ctl_no_memory();
         }
         if (look)
-                ctl_free_sites(ret);
+                ctl_sites_done(ret);
         return EX_OK;
 }
 
@@ -244,7 +244,7 @@ static void unescape(char *text) {
 }
 
 int ctl_flush(Ctl *ctl, char *args[]) {
-        _cleanup_(ctl_free_sites) CtlSites sites = {0};
+        _cleanup_(ctl_sites_done) CtlSites sites = {0};
         int r = check_options(ctl);
 
         for (char **arg = args; *arg; arg++)
@@ -346,15 +346,15 @@ static int collect_id(Ctl *ctl, char *id, void *userdata) {
         return queueid_valid(id, strlen(id)) ? ctl_wait_add(&w->follow, id) : EX_OK;
 }
 
-static void waiting_free(Waiting *w) {
+static void waiting_done(Waiting *w) {
         while (w->n > 0)
                 free(w->ids[--w->n]);
         free(w->ids);
-        follow_free(&w->follow);
+        follow_done(&w->follow);
 }
 
 static int deliver_and_wait(Ctl *ctl, char *args[]) {
-        _cleanup_(waiting_free) Waiting w = {.follow.fd = -EBADF};
+        _cleanup_(waiting_done) Waiting w = {.follow.fd = -EBADF};
         int r = ctl_wait_begin(ctl, &w.follow);
 
         if (r == EX_OK)

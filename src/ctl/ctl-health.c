@@ -370,7 +370,7 @@ static int count_messages(Health *h, const SurveyLog *log, StrSet *seen) {
 }
 
 static void count_records(Health *h) {
-        _cleanup_(ctl_free_sites) CtlSites sites = {0};
+        _cleanup_(ctl_sites_done) CtlSites sites = {0};
         StrSet seen = {0};
 
         h->survey_status = ctl_find_sites(h->ctl, (char *[]){NULL}, false, &sites);
@@ -382,7 +382,7 @@ static void count_records(Health *h) {
                 h->records += log.records;
                 if (count_messages(h, &log, &seen) < 0)
                         h->survey_status = ctl_no_memory();
-                survey_free(&log);
+                survey_done(&log);
         }
         strset_clear(&seen);
 }
@@ -468,7 +468,7 @@ int health_gather(Ctl *ctl, bool test, Health *ret) {
         return EX_OK;
 }
 
-void health_free(Health *h) {
+void health_done(Health *h) {
         free(h->postfix_asks);
 }
 

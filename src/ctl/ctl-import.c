@@ -69,7 +69,7 @@ static void read_recorded(Import *im, Recorded *r) {
                 r->ids = log.ids;
                 log.ids = (StrSet){0};
         }
-        survey_free(&log);
+        survey_done(&log);
 }
 
 static Recorded *get_recorded(Import *im, const char *site) {

@@ -66,7 +66,7 @@ static int look(Ctl *ctl, const CtlSite *site, Row *ret) {
         ret->records = log.records;
         ret->messages = strset_size(&log.ids);
         ret->deferred = ctl_count_deferred(ctl, &log);
-        survey_free(&log);
+        survey_done(&log);
         return r;
 }
 
@@ -82,7 +82,7 @@ static json_t *json_of(const Row *row) {
 static int print_rows(Ctl *ctl, const Row *rows, size_t n) {
         static const char *const titles[] = {"SITE",    ">RECORDS", ">MESSAGES", ">DEFERRED",
                                              ">NEWEST", ">FLUSHED", NULL};
-        _cleanup_(columns_free) Columns c = {.titles = titles};
+        _cleanup_(columns_done) Columns c = {.titles = titles};
         char newest[CTL_AGE_SIZE], flushed[CTL_AGE_SIZE];
         time_t now = time(NULL);
         int r = 0;
@@ -106,7 +106,7 @@ static int print_rows(Ctl *ctl, const Row *rows, size_t n) {
 }
 
 int ctl_list(Ctl *ctl, char *args[]) {
-        _cleanup_(ctl_free_sites) CtlSites sites = {0};
+        _cleanup_(ctl_sites_done) CtlSites sites = {0};
         _cleanup_free_ Row *rows = NULL;
         compare_t compare = find_order(ctl->by);
         size_t n;
@@ -181,14 +181,14 @@ static int show(Ctl *ctl, const CtlSite *site, Columns *c) {
                 else
                         k = show_row(c, site, strset_entry_id(e), &place);
         }
-        survey_free(&log);
+        survey_done(&log);
         return k < 0 ? ctl_no_memory() : r;
 }
 
 int ctl_show(Ctl *ctl, char *args[]) {
         static const char *const titles[] = {"SITE", "MESSAGE", "QUEUE", ">DUE IN", NULL};
-        _cleanup_(columns_free) Columns c = {.titles = titles};
-        _cleanup_(ctl_free_sites) CtlSites sites = {0};
+        _cleanup_(columns_done) Columns c = {.titles = titles};
+        _cleanup_(ctl_sites_done) CtlSites sites = {0};
         int r;
 
         r = ctl_find_sites(ctl, args, false, &sites);

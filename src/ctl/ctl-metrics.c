@@ -110,7 +110,7 @@ static int look(Report *r, const CtlSite *site, Row *ret) {
                      .messages = strset_size(&log.ids),
                      .changed = site->st.st_mtim.tv_sec,
                      .flushed = site->st.st_atim.tv_sec};
-        survey_free(&log);
+        survey_done(&log);
         r->unreadable += k != EX_OK;
         return k;
 }
@@ -174,10 +174,10 @@ static int gather(Report *r, char *args[]) {
         return ctl_worse(k, read_counters(r));
 }
 
-static void report_free(Report *r) {
+static void report_done(Report *r) {
         free(r->rows);
-        ctl_free_sites(&r->all);
-        ctl_free_sites(&r->named);
+        ctl_sites_done(&r->all);
+        ctl_sites_done(&r->named);
 }
 
 /* -------------------------------------------------------------------------------- Prometheus */
@@ -431,7 +431,7 @@ static int write_file(const Report *r, const char *path) {
 }
 
 int ctl_metrics(Ctl *ctl, char *args[]) {
-        _cleanup_(report_free) Report r = {.ctl = ctl};
+        _cleanup_(report_done) Report r = {.ctl = ctl};
         int status = gather(&r, args);
 
         if (!r.rows) /* without the logs, zeros would look as if all mail had gone */

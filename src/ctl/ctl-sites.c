@@ -130,15 +130,15 @@ static int search(Search *s, char *args[]) {
         return status;
 }
 
-static void search_free(Search *s) {
+static void search_done(Search *s) {
         for (size_t i = 0; s->patterns && i < s->n_patterns; i++)
-                pattern_free(&s->patterns[i]);
+                pattern_done(&s->patterns[i]);
         free(s->patterns);
         free(s->used);
 }
 
 int ctl_find_sites(Ctl *ctl, char *args[], bool all, CtlSites *ret) {
-        _cleanup_(search_free) Search s = {.ctl = ctl, .all = all, .found = ret};
+        _cleanup_(search_done) Search s = {.ctl = ctl, .all = all, .found = ret};
         int r;
 
         *ret = (CtlSites){0};
@@ -148,7 +148,7 @@ int ctl_find_sites(Ctl *ctl, char *args[], bool all, CtlSites *ret) {
         return r == EX_OK ? search(&s, args) : r;
 }
 
-void ctl_free_sites(CtlSites *sites) {
+void ctl_sites_done(CtlSites *sites) {
         for (size_t i = 0; i < sites->n; i++)
                 free_site(&sites->items[i]);
         free(sites->items);

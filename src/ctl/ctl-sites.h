@@ -26,14 +26,14 @@ typedef struct CtlSites {
  * ctl_find_sites() - recorded sites that match one of the patterns; without any, all
  * @all:  a pattern that is a site is in the result also if nothing is recorded for it, without a
  *        word; else it is as any other pattern that matches nothing
- * @ret:  receives them, by name; ctl_free_sites() them in any case
+ * @ret:  receives them, by name; ctl_sites_done() them in any case
  *
  * Return: EX_OK, EX_NOINPUT (a pattern matches nothing; the others count), or trouble.
  */
 int ctl_find_sites(Ctl *ctl, char *patterns[], bool all, CtlSites *ret);
-void ctl_free_sites(CtlSites *sites);
+void ctl_sites_done(CtlSites *sites);
 
-/** ctl_read_site() - survey_read_log() with a message for trouble; survey_free() in any case */
+/** ctl_read_site() - survey_read_log() with a message for trouble; survey_done() in any case */
 int ctl_read_site(Ctl *ctl, const CtlSite *site, SurveyLog *ret);
 
 /** ctl_count_deferred() - how many messages of a log are in the deferred queue now */

@@ -248,7 +248,7 @@ static void say_json(const Health *h) {
 }
 
 int ctl_status(Ctl *ctl, char *args[]) {
-        _cleanup_(health_free) Health h;
+        _cleanup_(health_done) Health h;
         int r;
 
         r = health_gather(ctl, !ctl->no_start, &h);

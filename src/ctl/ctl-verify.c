@@ -72,7 +72,7 @@ typedef struct Text {
         size_t n;
 } Text;
 
-static void text_free(Text *t) {
+static void text_done(Text *t) {
         free(t->data);
 }
 
@@ -101,7 +101,7 @@ static int kept_lines(const Queue *q, const SiteLog *log, Text *ret) {
                 r = -EBUSY; /* postsuper(1) heeds no lock */
         if (r == 0)
                 r = collect_lines(q, &content, ret);
-        survey_free(&content);
+        survey_done(&content);
         return r;
 }
 
@@ -127,7 +127,7 @@ static int lock_found(const Queue *q, const SurveyEntry *e, SiteLog *ret) {
 /* Removes lines that are no records, duplicates, and records of messages that are gone. */
 static int repair_lines(const Verify *v, const SurveyEntry *e) {
         _cleanup_(sitelog_close) SiteLog log = SITELOG_INIT;
-        _cleanup_(text_free) Text keep = {0};
+        _cleanup_(text_done) Text keep = {0};
         const Queue *q = &v->ctl->queue;
         int r;
 
@@ -157,7 +157,7 @@ static int rescue_lines(const Queue *q, const char *name, SiteLog *removed) {
 /* flush(8)'s log of a site of one letter goes to where ours is. */
 static int repair_name(const Verify *v, const SurveyEntry *e) {
         _cleanup_(sitelog_close) SiteLog from = SITELOG_INIT, to = SITELOG_INIT;
-        _cleanup_(text_free) Text keep = {0};
+        _cleanup_(text_done) Text keep = {0};
         char site[SITE_SIZE], name[SITE_LOG_SIZE];
         const Queue *q = &v->ctl->queue;
         int r;
@@ -293,7 +293,7 @@ static int check_content(Verify *v, const SurveyEntry *e) {
                 check_lines(v, e, &log, stale);
         else if (r != -ENOMEM && r != -ENOENT)
                 report(v, e->path, &(Finding){"unreadable", strerror(-r)}, -EOPNOTSUPP);
-        survey_free(&log);
+        survey_done(&log);
         return r == -ENOMEM ? r : 0;
 }
 

@@ -36,7 +36,7 @@ int ctl_wait_begin(Ctl *ctl, Follow *f) {
 
         if (r != EX_OK)
                 return r;
-        r = follow_new(&ctl->queue, f);
+        r = follow_init(&ctl->queue, f);
         if (r == 0)
                 return EX_OK;
         ctl_error("cannot watch the queue: %s%s", strerror(-r),

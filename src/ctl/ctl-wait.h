@@ -8,7 +8,7 @@
 #include "ctl/ctl.h"
 #include "ctl/follow.h"
 
-/** ctl_wait_begin() - before anything is moved; follow_free() in any case */
+/** ctl_wait_begin() - before anything is moved; follow_done() in any case */
 int ctl_wait_begin(Ctl *ctl, Follow *f);
 
 /** ctl_wait_add() - follow this message, if the request is going to move it */

@@ -177,7 +177,7 @@ static int keep_option(Words *words, size_t i) {
         return add_word(words, word);
 }
 
-static void words_free(Words *words) {
+static void words_done(Words *words) {
         while (words->n > 0)
                 free(words->items[--words->n]);
         free(words->items);
@@ -269,9 +269,9 @@ static int run(Ctl *ctl, unsigned given, char *args[], int n_args) {
         return verb->run(ctl, args + 1);
 }
 
-static void ctl_free(Ctl *ctl) {
+static void ctl_done(Ctl *ctl) {
         if (ctl->has_settings)
-                settings_free(&ctl->settings);
+                settings_done(&ctl->settings);
         closep(&ctl->queue.fd);
         free(ctl->socket_path);
 }
@@ -297,8 +297,8 @@ static int as_plugin(const Ctl *ctl, int status, char *args[], int n_args) {
 }
 
 int main(int argc, char *argv[]) {
-        _cleanup_(ctl_free) Ctl ctl = {.queue.fd = -EBADF};
-        _cleanup_(words_free) Words words = {0};
+        _cleanup_(ctl_done) Ctl ctl = {.queue.fd = -EBADF};
+        _cleanup_(words_done) Words words = {0};
         unsigned given = 0;
         int r;
 

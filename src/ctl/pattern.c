@@ -53,7 +53,7 @@ bool pattern_matches(const Pattern *p, bool subdomains, const char *site) {
                streq(site + n_site - n, p->exact);
 }
 
-void pattern_free(Pattern *p) {
+void pattern_done(Pattern *p) {
         free(p->glob);
         p->glob = NULL;
 }

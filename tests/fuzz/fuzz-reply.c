@@ -38,7 +38,7 @@ static Reply feed(const uint8_t *data, size_t n, const uint8_t *cuts) {
                 reply.r =
                         request_decode_reply(&in, &reply.status, &reply.counts, &reply.has_counts);
         }
-        attr_reader_free(&in);
+        attr_reader_done(&in);
         return reply;
 }
 
@@ -88,7 +88,7 @@ static int feed_findings(const uint8_t *data, size_t n, const uint8_t *cuts, Req
                 n -= size;
                 r = request_decode_findings(&in, status, ret);
         }
-        attr_reader_free(&in);
+        attr_reader_done(&in);
         return r;
 }
 
