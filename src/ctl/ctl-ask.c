@@ -11,16 +11,16 @@
 #define LOOK_USEC (10 * USEC_PER_SEC)
 
 int ctl_socket(Ctl *ctl) {
-        int r;
+        int status;
 
         if (ctl->socket_path)
                 return EX_OK;
         if (ctl->socket)
                 ctl->socket_path = strdup(ctl->socket);
         else {
-                r = ctl_settings(ctl);
-                if (r != EX_OK)
-                        return r;
+                status = ctl_settings(ctl);
+                if (status != EX_OK)
+                        return status;
                 if (asprintf(&ctl->socket_path, "%s/public/%s", ctl->settings.queue_directory,
                              CTL_SERVICE) < 0)
                         ctl->socket_path = NULL;
@@ -91,11 +91,11 @@ int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *r
         uint64_t begun = now_usec(), past;
         ClientWait wait = {.timeout_usec = ctl->timeout, .userdata = &what};
         _cleanup_close_ int fd = -EBADF;
-        int r;
+        int r, status;
 
-        r = ctl_socket(ctl);
-        if (r != EX_OK)
-                return r;
+        status = ctl_socket(ctl);
+        if (status != EX_OK)
+                return status;
         fd = client_connect(ctl->socket_path, wait.timeout_usec);
         if (fd < 0)
                 return ctl_connect_error(ctl, fd);

@@ -139,13 +139,14 @@ static void search_done(Search *s) {
 
 int ctl_find_sites(Ctl *ctl, char *args[], bool all, CtlSites *ret) {
         _cleanup_(search_done) Search s = {.ctl = ctl, .all = all, .found = ret};
-        int r;
+        int status;
 
         *ret = (CtlSites){0};
-        r = parse(&s, args);
-        if (r == EX_OK)
-                r = ctl_queue(ctl);
-        return r == EX_OK ? search(&s, args) : r;
+        status = parse(&s, args);
+        if (status != EX_OK)
+                return status;
+        status = ctl_queue(ctl);
+        return status == EX_OK ? search(&s, args) : status;
 }
 
 void ctl_sites_done(CtlSites *sites) {

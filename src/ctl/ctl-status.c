@@ -249,11 +249,11 @@ static void say_json(const Health *h) {
 
 int ctl_status(Ctl *ctl, char *args[]) {
         _cleanup_(health_done) Health h;
-        int r;
+        int status;
 
-        r = health_gather(ctl, !ctl->no_start, &h);
-        if (r != EX_OK)
-                return r;
+        status = health_gather(ctl, !ctl->no_start, &h);
+        if (status != EX_OK)
+                return status;
         if (!ctl->quiet)
                 (ctl->json ? say_json : say_all)(&h);
         if (!health_has_answer(&h))

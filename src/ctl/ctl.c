@@ -34,7 +34,7 @@ static int check_instance(const Ctl *ctl) {
 }
 
 static int load_settings(Ctl *ctl) {
-        int r;
+        int r, status;
 
         if (ctl->has_settings)
                 return check_instance(ctl);
@@ -44,10 +44,10 @@ static int load_settings(Ctl *ctl) {
                 return EX_OSERR;
         }
         ctl->has_settings = true;
-        r = check_instance(ctl);
-        if (r == EX_OK && ctl->settings.problems)
+        status = check_instance(ctl);
+        if (status == EX_OK && ctl->settings.problems)
                 ctl_error_lines(ctl->settings.problems);
-        return r;
+        return status;
 }
 
 /* What postconf(1) said has just been printed. */
@@ -63,21 +63,23 @@ static bool may_guess(const Ctl *ctl) {
 }
 
 int ctl_settings(Ctl *ctl) {
-        int r = load_settings(ctl);
+        int status = load_settings(ctl);
 
-        return r == EX_OK && ctl->settings.incomplete && !may_guess(ctl) ? refuse_to_guess() : r;
+        if (status != EX_OK)
+                return status;
+        return ctl->settings.incomplete && !may_guess(ctl) ? refuse_to_guess() : EX_OK;
 }
 
 int ctl_queue(Ctl *ctl) {
-        int r;
+        int r, status;
 
         if (ctl->queue.fd >= 0)
                 return EX_OK;
-        r = load_settings(ctl);
-        if (r == EX_OK && ctl->settings.incomplete)
-                r = refuse_to_guess();
-        if (r != EX_OK)
-                return r;
+        status = load_settings(ctl);
+        if (status != EX_OK)
+                return status;
+        if (ctl->settings.incomplete)
+                return refuse_to_guess();
         r = queue_open(ctl->settings.queue_directory, ctl->settings.hash_queue_names,
                        ctl->settings.hash_queue_depth, &ctl->queue);
         if (r == 0)
