@@ -13,89 +13,89 @@ static_assert((ATTR_LIST_MAX & (ATTR_LIST_MAX - 1)) == 0 &&
                       (ATTR_INLINE_SIZE & (ATTR_INLINE_SIZE - 1)) == 0,
               "powers of two");
 
-static char *reader_data(const AttrReader *r) {
-        return r->heap ? r->heap : (char *) (uintptr_t) r->fixed;
+static char *reader_data(const AttrReader *in) {
+        return in->heap ? in->heap : (char *) (uintptr_t) in->fixed;
 }
 
-int attr_reader_space(AttrReader *r, char **ret, size_t *ret_n) {
-        size_t size = r->heap ? r->size : ATTR_INLINE_SIZE;
+int attr_reader_space(AttrReader *in, char **ret, size_t *ret_n) {
+        size_t size = in->heap ? in->size : ATTR_INLINE_SIZE;
 
-        if (r->n == ATTR_LIST_MAX)
+        if (in->n == ATTR_LIST_MAX)
                 return -EMSGSIZE;
-        if (r->n == size) {
-                char *heap = realloc(r->heap, 2 * size);
+        if (in->n == size) {
+                char *heap = realloc(in->heap, 2 * size);
 
                 if (!heap)
                         return -ENOMEM;
-                if (!r->heap)
-                        memcpy(heap, r->fixed, r->n);
-                r->heap = heap;
-                r->size = size = 2 * size;
+                if (!in->heap)
+                        memcpy(heap, in->fixed, in->n);
+                in->heap = heap;
+                in->size = size = 2 * size;
         }
-        *ret = reader_data(r) + r->n;
-        *ret_n = size - r->n;
+        *ret = reader_data(in) + in->n;
+        *ret_n = size - in->n;
         return 0;
 }
 
-void attr_reader_commit(AttrReader *r, size_t n) {
-        r->n += n;
-        assert(r->n <= (r->heap ? r->size : ATTR_INLINE_SIZE));
+void attr_reader_commit(AttrReader *in, size_t n) {
+        in->n += n;
+        assert(in->n <= (in->heap ? in->size : ATTR_INLINE_SIZE));
 }
 
-int attr_reader_next(AttrReader *r, size_t *ret_offset) {
+int attr_reader_next(AttrReader *in, size_t *ret_offset) {
         /* Bytes are searched once, however many pieces they come in. */
-        size_t from = r->searched > r->cursor ? r->searched : r->cursor;
-        const char *end = memchr(reader_data(r) + from, '\0', r->n - from);
+        size_t from = in->searched > in->cursor ? in->searched : in->cursor;
+        const char *end = memchr(reader_data(in) + from, '\0', in->n - from);
 
         if (!end) {
-                r->searched = r->n;
+                in->searched = in->n;
                 return 0;
         }
-        *ret_offset = r->cursor;
-        r->cursor = (size_t) (end - reader_data(r)) + 1;
+        *ret_offset = in->cursor;
+        in->cursor = (size_t) (end - reader_data(in)) + 1;
         return 1;
 }
 
-const char *attr_reader_string(const AttrReader *r, size_t offset) {
-        return reader_data(r) + offset;
+const char *attr_reader_string(const AttrReader *in, size_t offset) {
+        return reader_data(in) + offset;
 }
 
-const char *attr_reader_rest(const AttrReader *r, size_t *ret_n) {
-        *ret_n = r->n - r->cursor;
-        return reader_data(r) + r->cursor;
+const char *attr_reader_rest(const AttrReader *in, size_t *ret_n) {
+        *ret_n = in->n - in->cursor;
+        return reader_data(in) + in->cursor;
 }
 
-void attr_reader_keep(AttrReader *r, size_t offsets[], const size_t max[], size_t n) {
+void attr_reader_keep(AttrReader *in, size_t offsets[], const size_t max[], size_t n) {
         size_t total = 0;
         char *kept;
 
-        if (!r->heap)
+        if (!in->heap)
                 return;
         for (size_t i = 0; i < n; i++)
-                total += strnlen(attr_reader_string(r, offsets[i]), max[i]) + 1;
-        kept = total <= ATTR_INLINE_SIZE ? r->fixed : malloc(total);
+                total += strnlen(attr_reader_string(in, offsets[i]), max[i]) + 1;
+        kept = total <= ATTR_INLINE_SIZE ? in->fixed : malloc(total);
         if (!kept)
                 return;
-        r->n = 0;
+        in->n = 0;
         for (size_t i = 0; i < n; i++) {
-                const char *text = attr_reader_string(r, offsets[i]);
+                const char *text = attr_reader_string(in, offsets[i]);
                 size_t length = strnlen(text, max[i]);
 
-                memcpy(kept + r->n, text, length);
-                kept[r->n + length] = '\0';
-                offsets[i] = r->n;
-                r->n += length + 1;
+                memcpy(kept + in->n, text, length);
+                kept[in->n + length] = '\0';
+                offsets[i] = in->n;
+                in->n += length + 1;
         }
-        r->cursor = r->searched = r->n;
-        free(r->heap);
-        r->heap = kept == r->fixed ? NULL : kept;
-        r->size = r->heap ? total : 0;
+        in->cursor = in->searched = in->n;
+        free(in->heap);
+        in->heap = kept == in->fixed ? NULL : kept;
+        in->size = in->heap ? total : 0;
 }
 
-void attr_reader_free(AttrReader *r) {
-        free(r->heap);
-        r->heap = NULL;
-        r->size = 0;
+void attr_reader_done(AttrReader *in) {
+        free(in->heap);
+        in->heap = NULL;
+        in->size = 0;
 }
 
 static void put_string(AttrWriter *w, const char *s) {

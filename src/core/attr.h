@@ -9,7 +9,7 @@
 #define ATTR_LIST_MAX    65536u /* longest list that is read; flush(8) has no limit */
 #define ATTR_INLINE_SIZE 512u   /* an ordinary request needs no allocation */
 
-/* Zero-initialise; attr_reader_free() when done. Not to be copied while in use. */
+/* Zero-initialise; attr_reader_done() when done. Not to be copied while in use. */
 typedef struct AttrReader {
         char *heap;  /* NULL as long as all fits into @fixed */
         size_t size; /* of @heap */
@@ -23,10 +23,10 @@ typedef struct AttrReader {
  *
  * Return: 0, -EMSGSIZE (ATTR_LIST_MAX bytes are there), -ENOMEM.
  */
-int attr_reader_space(AttrReader *r, char **ret, size_t *ret_n);
+int attr_reader_space(AttrReader *in, char **ret, size_t *ret_n);
 
 /** attr_reader_commit() - @n bytes were put there */
-void attr_reader_commit(AttrReader *r, size_t n);
+void attr_reader_commit(AttrReader *in, size_t n);
 
 /**
  * attr_reader_next() - take the next string that is complete
@@ -34,10 +34,10 @@ void attr_reader_commit(AttrReader *r, size_t n);
  *
  * Return: 1, or 0 (more bytes are needed).
  */
-int attr_reader_next(AttrReader *r, size_t *ret_offset);
+int attr_reader_next(AttrReader *in, size_t *ret_offset);
 
 /** attr_reader_string() - a string that was taken; valid until the next attr_reader_space() */
-const char *attr_reader_string(const AttrReader *r, size_t offset);
+const char *attr_reader_string(const AttrReader *in, size_t offset);
 
 /**
  * attr_reader_keep() - forget all but a few strings that were taken; nothing can be read any more
@@ -47,12 +47,12 @@ const char *attr_reader_string(const AttrReader *r, size_t offset);
  * For a list that was long and has to wait: what it needed is given back. If there is no memory to
  * do this in, all stays as it is.
  */
-void attr_reader_keep(AttrReader *r, size_t offsets[], const size_t max[], size_t n);
+void attr_reader_keep(AttrReader *in, size_t offsets[], const size_t max[], size_t n);
 
 /** attr_reader_rest() - the bytes behind the last string that was taken */
-const char *attr_reader_rest(const AttrReader *r, size_t *ret_n);
+const char *attr_reader_rest(const AttrReader *in, size_t *ret_n);
 
-void attr_reader_free(AttrReader *r);
+void attr_reader_done(AttrReader *in);
 
 /* A list under construction in a buffer that the caller knows to be large enough (asserted). */
 typedef struct AttrWriter {

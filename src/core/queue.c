@@ -291,6 +291,8 @@ int queue_find(const Queue *q, const char *id, QueueName *ret, struct stat *ret_
         Found found = {0};
         int r = look_everywhere(q, id, look_for_file, &found);
 
+        if (r < 0)
+                return r;
         *ret = found.name;
         *ret_st = found.st;
         return r;

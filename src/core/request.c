@@ -289,8 +289,8 @@ int request_decode(RequestDecoder *d, bool eof, Request *ret) {
         return 1;
 }
 
-void request_decoder_free(RequestDecoder *d) {
-        attr_reader_free(&d->in);
+void request_decoder_done(RequestDecoder *d) {
+        attr_reader_done(&d->in);
 }
 
 static unsigned long *count_at(RequestCounts *counts, size_t i) {

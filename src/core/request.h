@@ -57,7 +57,7 @@ typedef struct RequestCounts {
         unsigned long sites;     /* refresh and purge: logs that were flushed */
 } RequestCounts;
 
-/* Zero-initialise; request_decoder_free() when done. Bytes go into @in (attr_reader_space(),
+/* Zero-initialise; request_decoder_done() when done. Bytes go into @in (attr_reader_space(),
  * attr_reader_commit()). */
 typedef struct RequestDecoder {
         AttrReader in;
@@ -75,7 +75,7 @@ typedef struct RequestDecoder {
  * request_decode() - go on with what has arrived
  * @d:    its result depends on the bytes so far only, never on the pieces they came in
  * @eof:  nothing will follow
- * @ret:  receives the request; its strings live in @d until request_decoder_free()
+ * @ret:  receives the request; its strings live in @d until request_decoder_done()
  *
  * Return: 1 (a request), 0 (more is needed), -EBADMSG (malformed; @d->error says why),
  *         -ENODATA (closed without a word).
@@ -87,7 +87,7 @@ typedef struct RequestDecoder {
  *         have arrived).
  */
 int request_decode(RequestDecoder *d, bool eof, Request *ret);
-void request_decoder_free(RequestDecoder *d);
+void request_decoder_done(RequestDecoder *d);
 
 #define REQUEST_ANNOUNCEMENT      "protocol\0queue_flush_protocol\0"
 #define REQUEST_ANNOUNCEMENT_SIZE sizeof REQUEST_ANNOUNCEMENT /* both NULs belong to it */

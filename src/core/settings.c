@@ -565,7 +565,7 @@ int settings_begin(const char *file, const char *instance, Settings *ret) {
         int r = s.text && s.source ? begin(&s) : -ENOMEM;
 
         if (r < 0) {
-                settings_free(&s);
+                settings_done(&s);
                 return r;
         }
         *ret = s;
@@ -611,7 +611,7 @@ static int load(const char *file, const char *instance, bool hurry, Settings *re
                 return r;
         r = ask(&s, hurry);
         if (r < 0) {
-                settings_free(&s);
+                settings_done(&s);
                 return r;
         }
         *ret = s;
@@ -628,11 +628,11 @@ int settings_start(const char *file, const char *instance, Settings *ret) {
         /* The queue has moved: nobody can serve at the old place until there are new settings. */
         if (r < 0 || !ret->outdated || access(ret->queue_directory, F_OK) == 0)
                 return r;
-        settings_free(ret);
+        settings_done(ret);
         return load(file, instance, false, ret);
 }
 
-void settings_free(Settings *s) {
+void settings_done(Settings *s) {
         for (int i = 0; i < _INDEX_MAX && s->text; i++)
                 free(s->text[i]);
         free(s->text);

@@ -48,7 +48,7 @@ typedef struct Settings {
  * @file:      NULL for SETTINGS_FILE, which may be missing, or the instance's own
  * @instance:  NULL, or the name of a further Postfix instance (postmulti(1)), as "postfix-b": then
  *             SETTINGS_DIR/postfix-b/fflushd.conf is read, and Postfix asked in /etc/postfix-b
- * @ret:       receives the settings; settings_free() them
+ * @ret:       receives the settings; settings_done() them
  *
  * Each file for itself: one that cannot be read or parsed, or has a wrong value, is as good as
  * empty, and is named in @ret->problems with the line; the service goes on with the others, with
@@ -81,7 +81,7 @@ int settings_begin(const char *file, const char *instance, Settings *ret);
  * Return: 0, or -ENOMEM.
  */
 int settings_finish(Settings *s, char *output, const char *problem);
-void settings_free(Settings *s);
+void settings_done(Settings *s);
 
 /** settings_changed() - has a file that was read changed since, or main.cf, or Postfix itself? */
 bool settings_changed(const Settings *s);

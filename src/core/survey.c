@@ -194,7 +194,7 @@ int survey_read(const Queue *q, const char *path, SurveyLog *ret) {
 
         *ret = (SurveyLog){0};
         for (int i = 0; i < READ_TRIES && r == -ESTALE; i++) {
-                survey_free(ret);
+                survey_done(ret);
                 r = read_once(q, path, ret);
         }
         return r == -ESTALE ? 0 : r;
@@ -233,7 +233,7 @@ static int read_part(const Queue *q, const char *path, SurveyLog *ret, bool *fou
         r = survey_read(q, path, &part);
         if (r == 0)
                 r = merge(ret, &part);
-        survey_free(&part);
+        survey_done(&part);
         return r == -ENOENT ? 0 : r;
 }
 
@@ -266,7 +266,7 @@ int survey_read_log(const Queue *q, const char *name, SurveyLog *ret) {
         return r == 0 && !found ? -ENOENT : r;
 }
 
-void survey_free(SurveyLog *log) {
+void survey_done(SurveyLog *log) {
         strset_clear(&log->ids);
         free(log->text);
         *log = (SurveyLog){0};

@@ -45,7 +45,7 @@ typedef struct SurveyLog {
 /**
  * survey_read() - read a log as a flush would
  * @path:  below the queue directory
- * @ret:   receives it; survey_free() it in any case
+ * @ret:   receives it; survey_done() it in any case
  *
  * If the log changes at that moment it is read anew, a few times.
  *
@@ -53,7 +53,7 @@ typedef struct SurveyLog {
  *         negative errno.
  */
 int survey_read(const Queue *q, const char *path, SurveyLog *ret);
-void survey_free(SurveyLog *log);
+void survey_done(SurveyLog *log);
 
 /**
  * survey_read_log() - survey_read() all of a log, wherever any layout has it or parts of it

@@ -81,10 +81,18 @@ static int send_request(int fd, const Request *request) {
         return send_all(fd, bytes, request_encode(request, bytes, size));
 }
 
-void (*client_patience)(uint64_t usec);
+/* A ClientWait that has begun. */
+typedef struct Waiting {
+        uint64_t until_usec; /* USEC_INFINITY: for ever */
+        const ClientWait *wait;
+} Waiting;
 
 static uint64_t until(uint64_t timeout_usec) {
         return timeout_usec > 0 ? now_usec() + timeout_usec : USEC_INFINITY;
+}
+
+static Waiting begin_waiting(const ClientWait *wait) {
+        return (Waiting){.until_usec = until(wait->timeout_usec), .wait = wait};
 }
 
 /* Return: how long it is until then, as a timeout: 0 for ever. */
@@ -101,12 +109,12 @@ static int milliseconds(uint64_t now, uint64_t until_usec) {
 }
 
 /* Return: 0, -ETIMEDOUT, or another negative errno. */
-static int wait_for(struct pollfd *fds, nfds_t n, uint64_t until_usec) {
-        uint64_t start = now_usec(), now = start, next;
+static int wait_for(struct pollfd *fds, nfds_t n, const Waiting *w) {
+        uint64_t until_usec = w->until_usec, start = now_usec(), now = start, next;
         int r;
 
         for (;;) {
-                next = client_patience ? now + USEC_PER_SEC : USEC_INFINITY;
+                next = w->wait->progress ? now + USEC_PER_SEC : USEC_INFINITY;
                 r = poll(fds, n, milliseconds(now, next < until_usec ? next : until_usec));
                 if (r > 0)
                         return 0;
@@ -115,17 +123,17 @@ static int wait_for(struct pollfd *fds, nfds_t n, uint64_t until_usec) {
                 now = now_usec();
                 if (now >= until_usec)
                         return -ETIMEDOUT;
-                if (r == 0 && client_patience)
-                        client_patience(now - start);
+                if (r == 0 && w->wait->progress)
+                        w->wait->progress(now - start, w->wait->userdata);
         }
 }
 
 /* Return: how many bytes, 0 at the end, or a negative errno. */
-static ssize_t receive(int fd, char *buf, size_t size, uint64_t until_usec) {
+static ssize_t receive(int fd, char *buf, size_t size, const Waiting *w) {
         ssize_t n;
         int r;
 
-        r = wait_for(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, until_usec);
+        r = wait_for(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, w);
         if (r < 0)
                 return r;
         n = recv(fd, buf, size, 0);
@@ -140,7 +148,7 @@ typedef struct Reply {
         TestFindings *findings; /* NULL: counts */
 } Reply;
 
-static int read_any(int fd, AttrReader *in, uint64_t until_usec, const Reply *ret) {
+static int read_any(int fd, AttrReader *in, const Waiting *w, const Reply *ret) {
         for (;;) {
                 size_t size;
                 char *space;
@@ -155,90 +163,88 @@ static int read_any(int fd, AttrReader *in, uint64_t until_usec, const Reply *re
                 r = attr_reader_space(in, &space, &size);
                 if (r < 0)
                         return r == -EMSGSIZE ? -EBADMSG : r;
-                n = receive(fd, space, size, until_usec);
+                n = receive(fd, space, size, w);
                 if (n <= 0)
                         return n < 0 ? (int) n : -ECONNRESET;
                 attr_reader_commit(in, (size_t) n);
         }
 }
 
-static int read_reply(int fd, AttrReader *in, uint64_t until_usec, RequestStatus *ret,
+static int read_reply(int fd, AttrReader *in, const Waiting *w, RequestStatus *ret,
                       RequestCounts *ret_counts, bool *ret_has_counts) {
         return read_any(
-                fd, in, until_usec,
+                fd, in, w,
                 &(Reply){.status = ret, .counts = ret_counts, .has_counts = ret_has_counts});
 }
 
 int client_self_test(int fd, uint64_t timeout_usec, RequestStatus *ret,
                      TestFindings *ret_findings) {
         const Request request = {.kind = REQUEST_SELF_TEST};
+        const Waiting w = begin_waiting(&(ClientWait){.timeout_usec = timeout_usec});
         AttrReader in = {0};
         int r, sent;
 
         sent = send_request(fd, &request);
-        r = read_any(fd, &in, until(timeout_usec),
-                     &(Reply){.status = ret, .findings = ret_findings});
-        attr_reader_free(&in);
+        r = read_any(fd, &in, &w, &(Reply){.status = ret, .findings = ret_findings});
+        attr_reader_done(&in);
         return r < 0 && sent < 0 ? sent : r;
 }
 
-int client_ask(int fd, const Request *request, uint64_t timeout_usec, RequestStatus *ret,
+int client_ask(int fd, const Request *request, const ClientWait *wait, RequestStatus *ret,
                RequestCounts *ret_counts, bool *ret_has_counts) {
-        uint64_t until_usec = until(timeout_usec);
+        Waiting w = begin_waiting(wait);
         AttrReader in = {0};
         int r, sent;
 
         /* A server of either dialect takes the request before its announcement has been read. If
          * it refuses while we still send, its reply says why. */
         sent = send_request(fd, request);
-        r = read_reply(fd, &in, until_usec, ret, ret_counts, ret_has_counts);
-        attr_reader_free(&in);
+        r = read_reply(fd, &in, &w, ret, ret_counts, ret_has_counts);
+        attr_reader_done(&in);
         return r < 0 && sent < 0 ? sent : r;
 }
 
 /* Until the server hangs up. Return: 0, -ETIMEDOUT, or another negative errno. */
-static int wait_for_end(int fd, uint64_t until_usec) {
+static int wait_for_end(int fd, const Waiting *w) {
         char waste[64];
         ssize_t n;
 
         do
-                n = receive(fd, waste, sizeof waste, until_usec);
+                n = receive(fd, waste, sizeof waste, w);
         while (n > 0);
         return n == -ECONNRESET ? 0 : (int) n;
 }
 
-static int ask_for_work(int fd, const Request *request, uint64_t until_usec, RequestStatus *ret,
+static int ask_for_work(int fd, const Request *request, const Waiting *w, RequestStatus *ret,
                         RequestCounts *ret_counts, bool *ret_has_counts) {
         AttrReader in = {0};
         int r, sent;
 
         sent = send_request(fd, request);
-        r = read_reply(fd, &in, until_usec, ret, ret_counts, ret_has_counts);
+        r = read_reply(fd, &in, w, ret, ret_counts, ret_has_counts);
         if (r < 0 && sent < 0)
                 r = sent;
         if (r == 0 && *ret == REQUEST_OK)
-                r = request->detail
-                            ? read_reply(fd, &in, until_usec, ret, ret_counts, ret_has_counts)
-                            : wait_for_end(fd, until_usec);
-        attr_reader_free(&in);
+                r = request->detail ? read_reply(fd, &in, w, ret, ret_counts, ret_has_counts)
+                                    : wait_for_end(fd, w);
+        attr_reader_done(&in);
         return r;
 }
 
-int client_work(int fd, const char *path, const Request *request, uint64_t timeout_usec,
+int client_work(int fd, const char *path, const Request *request, const ClientWait *wait,
                 RequestStatus *ret, RequestCounts *ret_counts, bool *ret_has_counts) {
-        uint64_t until_usec = until(timeout_usec);
+        Waiting w = begin_waiting(wait);
         _cleanup_close_ int again_fd = -EBADF;
         Request plain = {.kind = request->kind};
         int r;
 
         *ret = REQUEST_BAD;
-        r = ask_for_work(fd, request, until_usec, ret, ret_counts, ret_has_counts);
+        r = ask_for_work(fd, request, &w, ret, ret_counts, ret_has_counts);
         if (*ret != REQUEST_BAD || (r < 0 && r != -ECONNRESET && r != -EPIPE))
                 return r;
-        again_fd = client_connect(path, rest_of(until_usec));
+        again_fd = client_connect(path, rest_of(w.until_usec));
         return again_fd < 0 ? again_fd
-                            : ask_for_work(again_fd, &plain, until_usec, ret, ret_counts,
-                                           ret_has_counts);
+                            : ask_for_work(again_fd, &plain, &w, ret, ret_counts, ret_has_counts);
 }
 
 /* ---------------------------------------------------------------------------- many at once */
@@ -264,7 +270,7 @@ static void finish(Batch *b, size_t i, const ClientAnswer *answer) {
 
         closep(&b->fds[i].fd);
         b->fds[i].fd = -1;
-        attr_reader_free(&e->in);
+        attr_reader_done(&e->in);
         e->in = (AttrReader){0};
         e->busy = false;
         b->n_busy--;
@@ -326,7 +332,8 @@ static int wait_any(Batch *b) {
         for (size_t i = 0; i < CLIENT_CONNECTIONS; i++)
                 if (b->exchanges[i].busy && b->exchanges[i].until_usec < first)
                         first = b->exchanges[i].until_usec;
-        r = wait_for(b->fds, CLIENT_CONNECTIONS, first);
+        r = wait_for(b->fds, CLIENT_CONNECTIONS,
+                     &(Waiting){.until_usec = first, .wait = &(ClientWait){0}});
         return r == -ETIMEDOUT ? 0 : r;
 }
 

@@ -7,12 +7,14 @@
 
 #include "core/request.h"
 
-/**
- * client_patience - if set, called about once a second while an answer is waited for
- *
- * For a line of progress; @usec is how long this wait has lasted.
- */
-extern void (*client_patience)(uint64_t usec);
+/* How to wait for an answer. */
+typedef struct ClientWait {
+        uint64_t timeout_usec; /* for the whole of the work; 0: for ever */
+        /* NULL, or called about once a second while nothing comes, for a line of progress; @usec is
+         * how long this wait has lasted. */
+        void (*progress)(uint64_t usec, void *userdata);
+        void *userdata;
+} ClientWait;
 
 /**
  * client_connect() - connect to the socket of a flush service
@@ -36,7 +38,6 @@ int client_find_listener(const char *path, uint64_t timeout_usec);
 /**
  * client_ask() - send a request and read the reply, of either dialect
  * @fd:            connected
- * @timeout_usec:  for the whole of the work, 0 for none
  * @ret_counts:    all 0 if the server has no counts to tell (flush(8)), and then
  * @ret_has_counts:  is false
  *
@@ -44,7 +45,7 @@ int client_find_listener(const char *path, uint64_t timeout_usec);
  *         another negative errno.
  * Source: spec 1.4, 2.
  */
-int client_ask(int fd, const Request *request, uint64_t timeout_usec, RequestStatus *ret,
+int client_ask(int fd, const Request *request, const ClientWait *wait, RequestStatus *ret,
                RequestCounts *ret_counts, bool *ret_has_counts);
 
 /**
@@ -56,7 +57,7 @@ int client_ask(int fd, const Request *request, uint64_t timeout_usec, RequestSta
  *
  * Return: as from client_connect() and client_ask().
  */
-int client_work(int fd, const char *path, const Request *request, uint64_t timeout_usec,
+int client_work(int fd, const char *path, const Request *request, const ClientWait *wait,
                 RequestStatus *ret, RequestCounts *ret_counts, bool *ret_has_counts);
 
 /**

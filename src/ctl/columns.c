@@ -86,7 +86,7 @@ void columns_print(const Columns *c, FILE *f, const char *on, const char *off) {
         }
 }
 
-void columns_free(Columns *c) {
+void columns_done(Columns *c) {
         while (c->n > 0)
                 free(c->cells[--c->n]);
         free(c->cells);

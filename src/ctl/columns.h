@@ -24,4 +24,4 @@ int columns_add(Columns *c, const char *format, ...) __attribute__((format(print
  * @on, @off:  what to print before and behind the titles, for colour; "" for none
  */
 void columns_print(const Columns *c, FILE *f, const char *on, const char *off);
-void columns_free(Columns *c);
+void columns_done(Columns *c);

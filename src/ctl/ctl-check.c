@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "ctl/commands.h"
 #include "ctl/ctl-health.h"
+#include "ctl/ctl-print.h"
 #include "util/util.h"
 
 #define CHECK_USEC (10 * USEC_PER_SEC) /* as plugins do, when no --timeout is given */
@@ -212,7 +214,7 @@ static int report(Check *c, const Health *h) {
 }
 
 int ctl_check(Ctl *ctl, char *args[]) {
-        _cleanup_(health_free) Health h;
+        _cleanup_(health_done) Health h;
         Check c = {.state = STATE_OK};
         int status;
 

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <systemd/sd-daemon.h>
 
+#include "ctl/commands.h"
+#include "ctl/ctl-print.h"
 #include "ctl/ctl-switch.h"
 #include "util/util.h"
 
@@ -48,14 +50,14 @@ static bool needs_no_probe(Switch *s) {
 }
 
 static int probe(Switch *s) {
-        int r = switch_probe(s, SWITCH_BUILT_IN);
+        int status = switch_probe(s, SWITCH_BUILT_IN);
 
-        if (r == EX_OK || !switch_asked(s, CTL_SERVICE))
-                return r;
+        if (status == EX_OK || !switch_asked(s, CTL_SERVICE))
+                return status;
         ctl_error("so it is taken back:");
         if (switch_set(s) == EX_OK)
                 (void) switch_tell(s);
-        return r;
+        return status;
 }
 
 static bool are_agents_gone(Switch *s) {
@@ -64,35 +66,35 @@ static bool are_agents_gone(Switch *s) {
 
 static int await_agents(Switch *s) {
         SwitchProcesses left;
-        int r = switch_await_agents(s, true);
+        int status = switch_await_agents(s, true);
 
-        if (r == EX_OK || switch_interrupted())
-                return r;
+        if (status == EX_OK || switch_interrupted())
+                return status;
         left = switch_find_processes(s);
         ctl_error("Postfix asks flush(8) again, but %lu delivery agents are still busy and know "
                   "only %s (process %d); it listens until you say the same again",
                   left.agents, s->units[SWITCH_SOCKET], (int) left.agent);
-        return r;
+        return status;
 }
 
 /* Nothing says that they have been exported but that none is left to be. */
 static int give_records(Switch *s) {
-        int r;
+        int status;
 
         switch_interruptible(); /* each log is in one place or in both at any time */
-        r = ctl_export_logs(s->ctl);
-        if (r == EX_OK && !s->ctl->dry_run)
+        status = ctl_export_logs(s->ctl);
+        if (status == EX_OK && !s->ctl->dry_run)
                 switch_remove_socket(s);
-        return r;
+        return status;
 }
 
 static int check(Switch *s) {
-        int r;
+        int status;
 
         if (!switch_asked(s, CTL_SERVICE))
                 return switch_check_takeover(s);
-        r = switch_run_words(s, SWITCH_ASK, SWITCH_POSTCONF, "-M", SWITCH_BUILT_IN "/unix");
-        if (r != EX_OK || s->output[0])
+        status = switch_run_words(s, SWITCH_ASK, SWITCH_POSTCONF, "-M", SWITCH_BUILT_IN "/unix");
+        if (status != EX_OK || s->output[0])
                 return EX_OK;
         return switch_refuse("master.cf has no service \"flush\": Postfix would be left without "
                              "one. \"postfix%s%s upgrade-configuration\" adds it",
@@ -109,20 +111,20 @@ int ctl_disable_postfix(Ctl *ctl, char *args[]) {
                 {NULL, give_records},
         };
         Switch s = SWITCH_INIT(ctl);
-        int r;
+        int status;
 
-        r = switch_begin(&s);
-        if (r == EX_OK)
-                r = check(&s);
-        if (r == EX_OK)
-                r = switch_steps(&s, steps, ARRAY_SIZE(steps));
-        if (r != EX_OK && switch_interrupted())
+        status = switch_begin(&s);
+        if (status == EX_OK)
+                status = check(&s);
+        if (status == EX_OK)
+                status = switch_steps(&s, steps, ARRAY_SIZE(steps));
+        if (status != EX_OK && switch_interrupted())
                 ctl_error("interrupted: say the same again, and it goes on from there");
-        if (r != EX_OK)
-                return switch_end(&s, r, NULL);
+        if (status != EX_OK)
+                return switch_end(&s, status, NULL);
         if (ctl->dry_run)
                 switch_say(&s, "Nothing was changed.");
         else
                 switch_say(&s, "Postfix asks flush(8)%s.", s.changed ? " again" : ", as before");
-        return switch_end(&s, r, switch_asked(&s, CTL_SERVICE) ? SWITCH_BUILT_IN : s.asks);
+        return switch_end(&s, status, switch_asked(&s, CTL_SERVICE) ? SWITCH_BUILT_IN : s.asks);
 }

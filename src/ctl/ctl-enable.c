@@ -6,6 +6,9 @@
 #include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 
+#include "ctl/commands.h"
+#include "ctl/ctl-ask.h"
+#include "ctl/ctl-print.h"
 #include "ctl/ctl-switch.h"
 #include "util/util.h"
 
@@ -15,10 +18,10 @@
 static int check_queue(Switch *s) {
         const char *ours = s->ctl->settings.queue_directory;
         struct stat a, b;
-        int r = switch_parameter(s, "queue_directory");
+        int status = switch_parameter(s, "queue_directory");
 
-        if (r != EX_OK)
-                return r;
+        if (status != EX_OK)
+                return status;
         if (stat(ours, &a) < 0 || stat(s->output, &b) < 0)
                 return switch_refuse("%s: %s", ours, strerror(errno));
         if (a.st_dev != b.st_dev || a.st_ino != b.st_ino)
@@ -40,15 +43,15 @@ static int check_list(const Switch *s) {
 }
 
 static int check_units(Switch *s) {
-        int r;
+        int status;
 
         for (size_t i = 0; i < _SWITCH_UNIT_MAX; i++)
                 if (!switch_has_property(s->states[i], "LoadState", "loaded"))
                         return switch_refuse("%s is not there, or masked; newly installed: "
                                              "systemctl daemon-reload",
                                              s->units[i]);
-        r = switch_check_takeover(s);
-        return r == EX_OK ? switch_check_fit(s) : r;
+        status = switch_check_takeover(s);
+        return status == EX_OK ? switch_check_fit(s) : status;
 }
 
 static int check_master_cf(Switch *s) {
@@ -80,25 +83,21 @@ static int check_listener(Switch *s) {
 }
 
 static int check(Switch *s) {
-        int r;
+        int status;
 
-        if (!switch_asked(s, SWITCH_BUILT_IN) && !switch_asked(s, CTL_SERVICE))
-                return switch_refuse("flush_service_name is \"%s\" in main.cf, neither Postfix's "
-                                     "own nor ours: who set it should take it back (%s -X "
-                                     "flush_service_name)",
-                                     s->asks, s->postconf);
-        if (sd_booted() <= 0) {
-                ctl_error("systemd does not run here");
-                return EX_UNAVAILABLE;
-        }
-        r = check_queue(s);
-        if (r == EX_OK)
-                r = check_list(s);
-        if (r == EX_OK)
-                r = check_units(s);
-        if (r == EX_OK)
-                r = check_master_cf(s);
-        return r == EX_OK ? check_listener(s) : r;
+        status = check_queue(s);
+        if (status != EX_OK)
+                return status;
+        status = check_list(s);
+        if (status != EX_OK)
+                return status;
+        status = check_units(s);
+        if (status != EX_OK)
+                return status;
+        status = check_master_cf(s);
+        if (status != EX_OK)
+                return status;
+        return check_listener(s);
 }
 
 /* -------------------------------------------------------------------------------------- steps */
@@ -116,20 +115,20 @@ static bool are_units_up(Switch *s) {
 }
 
 static int start_units(Switch *s) {
-        int r;
+        int status;
 
         for (size_t i = 0; i < _SWITCH_UNIT_MAX; i++)
                 if (switch_has_property(s->states[i], "ActiveState", "failed"))
                         (void) switch_run_words(s, SWITCH_CHANGE, SWITCH_SYSTEMCTL, "reset-failed",
                                                 s->units[i]);
-        r = switch_run_words(s, SWITCH_CHANGE, SWITCH_SYSTEMCTL, "enable", "--now",
-                             s->units[SWITCH_SOCKET], s->units[SWITCH_TIMER]);
+        status = switch_run_words(s, SWITCH_CHANGE, SWITCH_SYSTEMCTL, "enable", "--now",
+                                  s->units[SWITCH_SOCKET], s->units[SWITCH_TIMER]);
         /* A false condition of a unit is no failure to systemctl. */
-        if (r == EX_OK && !s->ctl->dry_run && !are_units_up(s))
-                r = switch_refuse("%s or %s did not start: systemctl status %s",
-                                  s->units[SWITCH_SOCKET], s->units[SWITCH_TIMER],
-                                  s->units[SWITCH_SOCKET]);
-        return r;
+        if (status == EX_OK && !s->ctl->dry_run && !are_units_up(s))
+                status = switch_refuse("%s or %s did not start: systemctl status %s",
+                                       s->units[SWITCH_SOCKET], s->units[SWITCH_TIMER],
+                                       s->units[SWITCH_SOCKET]);
+        return status;
 }
 
 /* Of a Postfix that does not run the queue manager cannot be reached, and is not missed. */
@@ -146,13 +145,14 @@ static bool has_failed(const Switch *s, const TestFindings *findings) {
 /* Before anybody relies on it: as the user and in the sandbox in which it serves. */
 static int test_service(Switch *s) {
         TestFindings findings;
-        int r = ctl_self_test(s->ctl, &findings);
+        int status = ctl_self_test(s->ctl, &findings);
 
-        if (r == EX_OK || (r == EX_UNAVAILABLE && findings.checks > 0 && !has_failed(s, &findings)))
+        if (status == EX_OK ||
+            (status == EX_UNAVAILABLE && findings.checks > 0 && !has_failed(s, &findings)))
                 return EX_OK;
         ctl_error("fflushd could not do its work here:");
         ctl_print_findings(stderr, &findings);
-        return r;
+        return status;
 }
 
 static bool is_set(Switch *s) {
@@ -160,10 +160,10 @@ static bool is_set(Switch *s) {
 }
 
 static int probe(Switch *s) {
-        int r = switch_probe(s, CTL_SERVICE);
+        int status = switch_probe(s, CTL_SERVICE);
 
-        if (r != EX_OK)
-                return r;
+        if (status != EX_OK)
+                return status;
         s->proven = true;
         switch_say(s, "Postfix asks fflushd%s. Back: %s disable-postfix",
                    s->changed ? " now" : ", as before", s->command);
@@ -176,7 +176,7 @@ static int probe(Switch *s) {
  * names that do not tell whose it is; agents of before still have it do so. That all of it has been
  * recorded anew nobody can tell but by looking at all of it. */
 static int take_records(Switch *s) {
-        int r, status = switch_await_agents(s, true);
+        int imported, status = switch_await_agents(s, true);
         bool quiet = s->ctl->quiet;
         unsigned long added;
 
@@ -184,17 +184,17 @@ static int take_records(Switch *s) {
                 return status;
         switch_interruptible();        /* what is recorded twice is known to be */
         s->ctl->quiet |= s->ctl->json; /* there is one object, ours */
-        r = ctl_import_deferred(s->ctl, &added);
+        imported = ctl_import_deferred(s->ctl, &added);
         s->ctl->quiet = quiet;
         s->changed |= added > 0;
-        if (r != EX_OK)
+        if (imported != EX_OK)
                 ctl_error("not all deferred mail could be recorded: %s import tries again",
                           s->command);
         if (status != EX_OK)
                 ctl_error("%lu delivery agents are still busy and ask flush(8) until they end "
                           "(process %d): say the same again then, and what they leave is recorded",
                           switch_find_processes(s).agents, (int) switch_find_processes(s).agent);
-        return ctl_worse(r, status);
+        return ctl_worse(imported, status);
 }
 
 /* ------------------------------------------------------------------------------- taking it back */
@@ -232,11 +232,11 @@ static void stop_units(Switch *s) {
 
 /* The socket stays for agents that know no other. Return: may it be stopped? */
 static bool ask_flush_again(Switch *s) {
-        int r = switch_unset(s);
+        int status = switch_unset(s);
 
-        if (r == EX_OK && !switch_is_told(s))
-                r = switch_tell(s);
-        if (r == EX_OK && switch_await_agents(s, false) == EX_OK)
+        if (status == EX_OK && !switch_is_told(s))
+                status = switch_tell(s);
+        if (status == EX_OK && switch_await_agents(s, false) == EX_OK)
                 return true;
         ctl_error("some of Postfix may still ask fflushd, so that %s stays: %s disable-postfix "
                   "finishes it",
@@ -269,17 +269,17 @@ int ctl_enable_postfix(Ctl *ctl, char *args[]) {
                 {NULL, take_records, .only_looks = true},
         };
         Switch s = SWITCH_INIT(ctl);
-        int r;
+        int status;
 
-        r = switch_begin(&s);
-        if (r == EX_OK)
-                r = check(&s);
-        if (r != EX_OK)
-                return switch_end(&s, r, NULL);
-        r = switch_steps(&s, steps, ARRAY_SIZE(steps));
-        if (r != EX_OK && !ctl->dry_run)
+        status = switch_begin(&s);
+        if (status == EX_OK)
+                status = check(&s);
+        if (status != EX_OK)
+                return switch_end(&s, status, NULL);
+        status = switch_steps(&s, steps, ARRAY_SIZE(steps));
+        if (status != EX_OK && !ctl->dry_run)
                 take_back(&s);
-        if (r == EX_OK && ctl->dry_run)
+        if (status == EX_OK && ctl->dry_run)
                 switch_say(&s, "Nothing was changed.");
-        return switch_end(&s, r, CTL_SERVICE);
+        return switch_end(&s, status, CTL_SERVICE);
 }

@@ -8,7 +8,8 @@
 #include "core/sitelog.h"
 #include "core/sitename.h"
 #include "core/survey.h"
-#include "ctl/ctl.h"
+#include "ctl/commands.h"
+#include "ctl/ctl-print.h"
 #include "util/util.h"
 
 /* flush(8) has a log locked for as long as it flushes it. */
@@ -107,33 +108,31 @@ static int merge(const Queue *q, SiteLog *from, SiteLog *to, unsigned long *ret_
 
 static int try_export(const Queue *q, const char *name, const char *folded,
                       unsigned long *ret_records) {
-        SiteLog from = SITELOG_INIT, to = SITELOG_INIT;
+        _cleanup_(sitelog_close) SiteLog from = SITELOG_INIT, to = SITELOG_INIT;
         int r;
 
         *ret_records = 0;
         r = sitelog_gather(q, name, true);
-        if (r == 0) /* flush(8) looks where the settings have it, and nowhere else */
-                r = sitelog_gather(q, folded, true);
-        if (r == 0)
-                r = sitelog_open(q, name, false, &from);
-        if (r == -ENOENT)
-                return 0; /* gone meanwhile, and what was in it was flushed */
-        if (r == 0)
-                r = sitelog_open(q, folded, true, &to);
-        if (r == 0)
-                r = merge(q, &from, &to, ret_records);
-        sitelog_close(&to);
-        sitelog_close(&from);
-        return r;
+        if (r < 0)
+                return r;
+        r = sitelog_gather(q, folded, true); /* flush(8) looks where the settings have it only */
+        if (r < 0)
+                return r;
+        r = sitelog_open(q, name, false, &from);
+        if (r < 0) /* gone meanwhile: what was in it was flushed */
+                return r == -ENOENT ? 0 : r;
+        r = sitelog_open(q, folded, true, &to);
+        if (r < 0)
+                return r;
+        return merge(q, &from, &to, ret_records);
 }
 
 static int preview(Ctl *ctl, const char *name, unsigned long *ret_records) {
-        SurveyLog log;
+        _cleanup_(survey_done) SurveyLog log = {0};
         int r;
 
         r = survey_read_log(&ctl->queue, name, &log);
         *ret_records = log.records;
-        survey_free(&log);
         return r == -ENOENT ? 0 : r;
 }
 
@@ -189,29 +188,29 @@ static int export_all(Export *x) {
 
 int ctl_export_logs(Ctl *ctl) {
         Export x = {.ctl = ctl};
-        int r;
+        int status;
 
-        r = ctl_queue(ctl);
-        if (r == EX_OK && !ctl->dry_run)
-                r = ctl_become_owner(ctl);
-        if (r == EX_OK)
-                r = export_all(&x);
+        status = ctl_queue(ctl);
+        if (status == EX_OK && !ctl->dry_run)
+                status = ctl_become_owner(ctl);
+        if (status == EX_OK)
+                status = export_all(&x);
         strset_clear(&x.names);
         if (x.one_letter > 0)
                 ctl_error("%lu logs of one-letter sites stay: Postfix does not start with such a "
                           "name; a refresh flushes them",
                           x.one_letter);
-        return r;
+        return status;
 }
 
 int ctl_export(Ctl *ctl, char *args[]) {
         _cleanup_free_ char *asked = NULL;
         char command[CTL_UNIT_SIZE];
-        int r;
+        int status;
 
-        r = ctl_settings(ctl);
-        if (r != EX_OK)
-                return r;
+        status = ctl_settings(ctl);
+        if (status != EX_OK)
+                return status;
         asked = ctl_postconf(ctl, "flush_service_name");
         if (!asked && ctl->settings.postfix_config_directory[0]) {
                 ctl_error(

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "ctl/ctl-print.h"
 #include "ctl/ctl-switch.h"
 #include "util/util.h"
 
@@ -262,21 +263,21 @@ static int fit_all(Fit *fit) {
                         {"fflush-refresh", true, false},
                         {"fflush-purge", true, false},
                         {"fflush-metrics", false, false}};
-        int r = find_owner(fit);
+        int status = find_owner(fit);
 
-        if (r != EX_OK)
-                return r;
+        if (status != EX_OK)
+                return status;
         fit_socket(fit);
-        for (size_t i = 0; i < ARRAY_SIZE(services) && r == EX_OK; i++) {
+        for (size_t i = 0; i < ARRAY_SIZE(services) && status == EX_OK; i++) {
                 char unit[CTL_UNIT_SIZE];
 
                 ctl_unit_name(fit->s->ctl, services[i].name, "service", unit);
-                r = fit_service(fit, unit, unit, services[i].as_owner, services[i].writes);
+                status = fit_service(fit, unit, unit, services[i].as_owner, services[i].writes);
         }
-        if (r == EX_OK && !fit->s->ctl->instance) /* it knows only Postfix's own */
-                r = fit_service(fit, "fflush-flush@any.service", "fflush-flush@.service", true,
-                                false);
-        return r;
+        if (status == EX_OK && !fit->s->ctl->instance) /* it knows only Postfix's own */
+                status = fit_service(fit, "fflush-flush@any.service", "fflush-flush@.service", true,
+                                     false);
+        return status;
 }
 
 /* To be copied as they are, but for programs, which want objects only. */
@@ -296,17 +297,17 @@ static void print_files(const Ctl *ctl, const char *files) {
 
 int switch_check_fit(Switch *s) {
         Fit fit = {.s = s};
-        int r = fit_all(&fit);
+        int status = fit_all(&fit);
 
-        if (r == EX_OK && fit.problems) {
+        if (status == EX_OK && fit.problems) {
                 ctl_error("the units do not fit this host:");
                 ctl_error_lines(fit.problems);
                 ctl_error(
                         "write these files, \"systemctl daemon-reload\", and say the same again:");
                 print_files(s->ctl, fit.files ? fit.files : "");
-                r = EX_CONFIG;
+                status = EX_CONFIG;
         }
         free(fit.problems);
         free(fit.files);
-        return r;
+        return status;
 }

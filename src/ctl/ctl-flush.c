@@ -6,7 +6,11 @@
 #include <stdio.h>
 #include <time.h>
 
-#include "ctl/ctl.h"
+#include "ctl/commands.h"
+#include "ctl/ctl-ask.h"
+#include "ctl/ctl-print.h"
+#include "ctl/ctl-sites.h"
+#include "ctl/ctl-wait.h"
 #include "ctl/pattern.h"
 #include "util/util.h"
 
@@ -61,25 +65,26 @@ static void preview(Ctl *ctl, const char *id, bool unthrottle, RequestCounts *co
 
 static int preview_site(Ctl *ctl, const CtlSite *site, RequestCounts *ret) {
         unsigned long limit = ctl->limit > 0 ? ctl->limit : ULONG_MAX;
-        SurveyLog log;
-        StrSet seen = {0};
-        int r = ctl_read_site(ctl, site, &log), k = 0;
+        _cleanup_(survey_done) SurveyLog log = {0};
+        _cleanup_(strset_clear) StrSet seen = {0};
+        int r, status;
 
+        status = ctl_read_site(ctl, site, &log);
         ret->invalid = log.invalid;
-        for (size_t i = 0; k >= 0 && i < log.n_text; i += strlen(log.text + i) + 1) {
+        for (size_t i = 0; i < log.n_text; i += strlen(log.text + i) + 1) {
                 if (ret->moved == limit) {
                         ret->left++;
                         continue;
                 }
                 ret->found++;
-                k = strset_add(&seen, log.text + i);
-                ret->duplicate += k == 0;
-                if (k > 0)
+                r = strset_add(&seen, log.text + i);
+                if (r < 0)
+                        return ctl_no_memory();
+                ret->duplicate += r == 0;
+                if (r > 0)
                         preview(ctl, log.text + i, false, ret);
         }
-        strset_clear(&seen);
-        survey_free(&log);
-        return k < 0 ? ctl_no_memory() : r;
+        return status;
 }
 
 /* @ret receives all 0 if the service does not tell. */
@@ -89,9 +94,9 @@ static int flush_site(Ctl *ctl, const CtlSite *site, RequestCounts *ret) {
                            .detail = true,
                            .limit = ctl->limit,
                            .reason = ctl->reason};
-        RequestStatus status = REQUEST_FAIL;
+        RequestStatus answer = REQUEST_FAIL;
         bool has_counts = ctl->dry_run;
-        int r;
+        int status;
 
         *ret = (RequestCounts){0};
         if (!site->named) {
@@ -100,15 +105,15 @@ static int flush_site(Ctl *ctl, const CtlSite *site, RequestCounts *ret) {
                 return EX_DATAERR;
         }
         if (ctl->dry_run) {
-                status = REQUEST_OK;
-                r = preview_site(ctl, site, ret);
+                answer = REQUEST_OK;
+                status = preview_site(ctl, site, ret);
         } else
-                r = ctl_ask(ctl, &request, site->site, &status, ret, &has_counts);
+                status = ctl_ask(ctl, &request, site->site, &answer, ret, &has_counts);
         if (ctl->json && !ctl->quiet)
-                say_json(ctl, "site", site->site, status, has_counts ? ret : NULL);
-        else if (r == EX_OK && has_counts && !ctl->quiet) /* flush(8) does not tell */
+                say_json(ctl, "site", site->site, answer, has_counts ? ret : NULL);
+        else if (status == EX_OK && has_counts && !ctl->quiet) /* flush(8) does not tell */
                 say_flushed(ctl, site->site, ret);
-        return r == EX_OK && ret->failed > 0 ? EX_TEMPFAIL : r;
+        return status == EX_OK && ret->failed > 0 ? EX_TEMPFAIL : status;
 }
 
 static int pause_between(const Ctl *ctl) {
@@ -132,10 +137,10 @@ static int flush_portions(Ctl *ctl, CtlSites *sites, bool *all_moved) {
                 for (size_t i = 0; i < n; i++) {
                         CtlSite site = sites->items[i];
                         RequestCounts counts;
-                        int r = flush_site(ctl, &site, &counts);
+                        int flushed = flush_site(ctl, &site, &counts);
 
-                        status = ctl_worse(status, r);
-                        *all_moved &= r == EX_OK;
+                        status = ctl_worse(status, flushed);
+                        *all_moved &= flushed == EX_OK;
                         if (counts.left == 0)
                                 continue;
                         sites->items[i] = sites->items[n_left];
@@ -150,29 +155,34 @@ static int flush_portions(Ctl *ctl, CtlSites *sites, bool *all_moved) {
 }
 
 static int follow_site(Ctl *ctl, const CtlSite *site, Follow *f) {
+        _cleanup_(survey_done) SurveyLog log = {0};
         const StrSetEntry *e = NULL;
-        SurveyLog log;
-        int r = ctl_read_site(ctl, site, &log);
+        int status;
 
-        while (r == EX_OK && (e = strset_next(&log.ids, e)))
-                r = ctl_wait_add(f, strset_entry_id(e));
-        survey_free(&log);
-        return r;
+        status = ctl_read_site(ctl, site, &log);
+        while (status == EX_OK && (e = strset_next(&log.ids, e)))
+                status = ctl_wait_add(f, strset_entry_id(e));
+        return status;
 }
 
 static int flush_sites(Ctl *ctl, CtlSites *sites) {
-        _cleanup_(follow_free) Follow follow = {.fd = -EBADF};
         bool all_moved = true;
-        int r = EX_OK;
 
-        if (ctl->wait)
-                r = ctl_wait_begin(ctl, &follow);
-        for (size_t i = 0; r == EX_OK && ctl->wait && i < sites->n; i++)
-                r = follow_site(ctl, &sites->items[i], &follow);
-        if (r != EX_OK)
-                return r;
-        r = flush_portions(ctl, sites, &all_moved);
-        return ctl->wait ? ctl_worse(r, ctl_wait_end(ctl, &follow, all_moved)) : r;
+        return flush_portions(ctl, sites, &all_moved);
+}
+
+static int flush_and_wait(Ctl *ctl, CtlSites *sites) {
+        _cleanup_(follow_done) Follow follow = {.fd = -EBADF};
+        bool all_moved = true;
+        int status;
+
+        status = ctl_wait_begin(ctl, &follow);
+        for (size_t i = 0; status == EX_OK && i < sites->n; i++)
+                status = follow_site(ctl, &sites->items[i], &follow);
+        if (status != EX_OK)
+                return status;
+        status = flush_portions(ctl, sites, &all_moved);
+        return ctl_worse(status, ctl_wait_end(ctl, &follow, all_moved));
 }
 
 /* Most users may connect to the socket but not look at the logs, and need not if they name sites.
@@ -187,20 +197,19 @@ static int take_sites(const Ctl *ctl, char *args[], CtlSites *ret) {
         if (!ret->items)
                 return ctl_no_memory();
         for (size_t i = 0; i < n; i++) {
-                Pattern pattern;
+                _cleanup_(pattern_done) Pattern pattern = {0};
                 int r = pattern_parse(args[i], &pattern);
 
+                if (r < 0)
+                        return r == -EINVAL ? ctl_no_site(args[i]) : ctl_no_memory();
                 look |= pattern.glob != NULL;
-                pattern_free(&pattern);
-                if (r == -EINVAL)
-                        return ctl_no_site(args[i]);
                 ret->items[i] = (CtlSite){.site = strdup(pattern.exact), .named = true};
                 ret->n++;
-                if (r < 0 || !ret->items[i].site)
+                if (!ret->items[i].site)
                         return ctl_no_memory();
         }
         if (look)
-                ctl_free_sites(ret);
+                ctl_sites_done(ret);
         return EX_OK;
 }
 
@@ -240,49 +249,57 @@ static void unescape(char *text) {
 }
 
 int ctl_flush(Ctl *ctl, char *args[]) {
-        _cleanup_(ctl_free_sites) CtlSites sites = {0};
-        int r = check_options(ctl);
+        _cleanup_(ctl_sites_done) CtlSites sites = {0};
+        int status;
 
+        status = check_options(ctl);
+        if (status != EX_OK)
+                return status;
         for (char **arg = args; *arg; arg++)
                 unescape(*arg);
-        if (r == EX_OK)
-                r = take_sites(ctl, args, &sites);
-        if (r == EX_OK && sites.n == 0)
-                r = ctl_find_sites(ctl, args, true, &sites);
-        return r == EX_OK || r == EX_NOINPUT ? ctl_worse(r, flush_sites(ctl, &sites)) : r;
+        status = take_sites(ctl, args, &sites);
+        if (status != EX_OK)
+                return status;
+        if (sites.n == 0)
+                status = ctl_find_sites(ctl, args, true, &sites);
+        if (status != EX_OK && status != EX_NOINPUT)
+                return status;
+        return ctl_worse(status,
+                         ctl->wait ? flush_and_wait(ctl, &sites) : flush_sites(ctl, &sites));
 }
 
 static int preview_message(Ctl *ctl, const char *id, RequestCounts *ret) {
-        int r = ctl_queue(ctl);
+        int status = ctl_queue(ctl);
 
-        ret->found = r == EX_OK;
-        if (r == EX_OK)
-                preview(ctl, id, true, ret);
-        return r;
+        if (status != EX_OK)
+                return status;
+        ret->found = 1;
+        preview(ctl, id, true, ret);
+        return EX_OK;
 }
 
 static int deliver(Ctl *ctl, const char *id) {
         Request request = {
                 .kind = REQUEST_SEND_FILE, .queue_id = id, .detail = true, .reason = ctl->reason};
-        RequestStatus status = REQUEST_FAIL;
+        RequestStatus answer = REQUEST_FAIL;
         RequestCounts counts = {0};
         bool has_counts = ctl->dry_run;
-        int r;
+        int status;
 
-        r = ctl_check_id(id);
-        if (r != EX_OK)
-                status = REQUEST_BAD;
+        status = ctl_check_id(id);
+        if (status != EX_OK)
+                answer = REQUEST_BAD;
         else if (ctl->dry_run) {
-                status = REQUEST_OK;
-                r = preview_message(ctl, id, &counts);
+                answer = REQUEST_OK;
+                status = preview_message(ctl, id, &counts);
         } else
-                r = ctl_ask(ctl, &request, id, &status, &counts, &has_counts);
+                status = ctl_ask(ctl, &request, id, &answer, &counts, &has_counts);
         if (ctl->json && !ctl->quiet)
-                say_json(ctl, "queue_id", id, status, has_counts ? &counts : NULL);
-        else if (r == EX_OK && has_counts && !ctl->quiet)
+                say_json(ctl, "queue_id", id, answer, has_counts ? &counts : NULL);
+        else if (status == EX_OK && has_counts && !ctl->quiet)
                 say_delivered(ctl, id, &counts);
-        if (r != EX_OK)
-                return r;
+        if (status != EX_OK)
+                return status;
         return counts.failed > 0 ? EX_TEMPFAIL : counts.gone > 0 ? EX_NOINPUT : EX_OK;
 }
 
@@ -342,64 +359,67 @@ static int collect_id(Ctl *ctl, char *id, void *userdata) {
         return queueid_valid(id, strlen(id)) ? ctl_wait_add(&w->follow, id) : EX_OK;
 }
 
-static void waiting_free(Waiting *w) {
+static void waiting_done(Waiting *w) {
         while (w->n > 0)
                 free(w->ids[--w->n]);
         free(w->ids);
-        follow_free(&w->follow);
+        follow_done(&w->follow);
 }
 
 static int deliver_and_wait(Ctl *ctl, char *args[]) {
-        _cleanup_(waiting_free) Waiting w = {.follow.fd = -EBADF};
-        int r = ctl_wait_begin(ctl, &w.follow);
+        _cleanup_(waiting_done) Waiting w = {.follow.fd = -EBADF};
+        int status = ctl_wait_begin(ctl, &w.follow);
 
-        if (r == EX_OK)
-                r = each_id(ctl, args, collect_id, &w);
-        if (r != EX_OK)
-                return r;
+        if (status != EX_OK)
+                return status;
+        status = each_id(ctl, args, collect_id, &w);
+        if (status != EX_OK)
+                return status;
         for (size_t i = 0; i < w.n; i++)
-                r = ctl_worse(r, deliver(ctl, w.ids[i]));
-        return ctl_worse(r, ctl_wait_end(ctl, &w.follow, r == EX_OK || r == EX_NOINPUT));
+                status = ctl_worse(status, deliver(ctl, w.ids[i]));
+        return ctl_worse(status,
+                         ctl_wait_end(ctl, &w.follow, status == EX_OK || status == EX_NOINPUT));
 }
 
 int ctl_deliver(Ctl *ctl, char *args[]) {
-        int r = check_options(ctl);
+        int status = check_options(ctl);
 
-        if (r != EX_OK)
-                return r;
+        if (status != EX_OK)
+                return status;
         return ctl->wait ? deliver_and_wait(ctl, args) : each_id(ctl, args, deliver_id, NULL);
 }
 
 int ctl_add(Ctl *ctl, char *args[]) {
         char site[SITE_SIZE];
         Request request = {.kind = REQUEST_ADD, .site = site, .queue_id = args[1]};
-        RequestStatus status = REQUEST_BAD;
+        RequestStatus answer = REQUEST_BAD;
         RequestCounts counts;
         bool has_counts;
-        int r = pattern_site(args[0], site);
+        int r, status;
 
+        r = pattern_site(args[0], site);
         if (r < 0)
                 return r == -ENOMEM ? ctl_no_memory() : ctl_no_site(args[0]);
-        r = ctl_check_id(args[1]);
-        if (r == EX_OK)
-                r = ctl_ask(ctl, &request, site, &status, &counts, &has_counts);
+        status = ctl_check_id(args[1]);
+        if (status == EX_OK)
+                status = ctl_ask(ctl, &request, site, &answer, &counts, &has_counts);
         if (ctl->json && !ctl->quiet)
-                say_json(ctl, "site", site, status, NULL);
-        return r;
+                say_json(ctl, "site", site, answer, NULL);
+        return status;
 }
 
 static int work(Ctl *ctl, RequestKind kind) {
         Request request = {.kind = kind, .detail = true, .reason = ctl->reason};
-        RequestStatus status = REQUEST_FAIL;
+        RequestStatus answer = REQUEST_FAIL;
         RequestCounts counts = {0};
         bool has_counts = false;
-        int r = ctl_ask(ctl, &request, request_name(kind), &status, &counts, &has_counts);
+        int status = ctl_ask(ctl, &request, request_name(kind), &answer, &counts, &has_counts);
 
         if (ctl->json && !ctl->quiet)
-                say_json(ctl, "request", request_name(kind), status, has_counts ? &counts : NULL);
+                say_json(ctl, "request", request_name(kind), answer, has_counts ? &counts : NULL);
         else if (has_counts && !ctl->quiet)
                 say_flushed(ctl, request_name(kind), &counts);
-        return r == EX_OK && counts.failed > 0 ? EX_TEMPFAIL : r;
+        return status == EX_OK && counts.failed > 0 ? EX_TEMPFAIL : status;
 }
 
 int ctl_refresh(Ctl *ctl, char *args[]) {

@@ -12,6 +12,9 @@
 
 #include "core/qmgr.h"
 #include "ctl/client.h"
+#include "ctl/ctl-ask.h"
+#include "ctl/ctl-print.h"
+#include "ctl/ctl-sites.h"
 #include "util/child.h"
 #include "util/util.h"
 
@@ -65,23 +68,23 @@ static int no_reply(int error, TestFindings *ret) {
 
 static int ask_once(Ctl *ctl, uint64_t timeout, TestFindings *ret) {
         _cleanup_close_ int fd = -EBADF;
-        RequestStatus status;
-        int r;
+        RequestStatus answer;
+        int r, status;
 
         *ret = (TestFindings){0};
-        r = ctl_socket(ctl);
-        if (r != EX_OK)
-                return no_answer(ret, r, "the configuration cannot be read", "", "");
+        status = ctl_socket(ctl);
+        if (status != EX_OK)
+                return no_answer(ret, status, "the configuration cannot be read", "", "");
         fd = client_connect(ctl->socket_path, timeout);
         if (fd < 0)
                 return cannot_connect(ctl, fd, ret);
-        r = client_self_test(fd, timeout, &status, ret);
+        r = client_self_test(fd, timeout, &answer, ret);
         if (r < 0)
                 return no_reply(r, ret);
-        if (status == REQUEST_BAD && ret->checks == 0)
+        if (answer == REQUEST_BAD && ret->checks == 0)
                 return no_answer(ret, EX_PROTOCOL, "the service that runs knows no self-test", "",
                                  "systemctl restart fflushd.service, for the version installed");
-        if (status == REQUEST_OK && ret->checks > 0 && ret->worst != FINDING_FAILED)
+        if (answer == REQUEST_OK && ret->checks > 0 && ret->worst != FINDING_FAILED)
                 return EX_OK;
         if (ret->worst != FINDING_FAILED)
                 return no_answer(ret, EX_PROTOCOL, "the reply makes no sense", "", "");
@@ -95,12 +98,12 @@ int ctl_self_test(Ctl *ctl, TestFindings *ret) {
 
         for (;;) {
                 uint64_t start = now_usec(), now;
-                int r = ask_once(ctl, start < end ? end - start : 1, ret);
+                int status = ask_once(ctl, start < end ? end - start : 1, ret);
 
                 now = now_usec();
                 if (!findings_have(ret, FINDING_OUTDATED) ||
                     now + OUTDATED_USEC + (now - start) >= end)
-                        return r;
+                        return status;
                 (void) usleep(OUTDATED_USEC);
         }
 }
@@ -367,7 +370,7 @@ static int count_messages(Health *h, const SurveyLog *log, StrSet *seen) {
 }
 
 static void count_records(Health *h) {
-        _cleanup_(ctl_free_sites) CtlSites sites = {0};
+        _cleanup_(ctl_sites_done) CtlSites sites = {0};
         StrSet seen = {0};
 
         h->survey_status = ctl_find_sites(h->ctl, (char *[]){NULL}, false, &sites);
@@ -379,7 +382,7 @@ static void count_records(Health *h) {
                 h->records += log.records;
                 if (count_messages(h, &log, &seen) < 0)
                         h->survey_status = ctl_no_memory();
-                survey_free(&log);
+                survey_done(&log);
         }
         strset_clear(&seen);
 }
@@ -434,15 +437,16 @@ static bool is_known_to_be_down(const Health *h) {
 }
 
 int health_gather(Ctl *ctl, bool test, Health *ret) {
-        int r;
+        int status;
 
         *ret = (Health){.ctl = ctl, .tested = test};
         ctl->may_guess = true; /* what is wrong is what this is for */
-        r = ctl_settings(ctl);
-        if (r == EX_OK)
-                r = ctl_socket(ctl);
-        if (r != EX_OK)
-                return r;
+        status = ctl_settings(ctl);
+        if (status != EX_OK)
+                return status;
+        status = ctl_socket(ctl);
+        if (status != EX_OK)
+                return status;
         look_at_units(ret);
         find_config(ret);
         if (test) {
@@ -465,7 +469,7 @@ int health_gather(Ctl *ctl, bool test, Health *ret) {
         return EX_OK;
 }
 
-void health_free(Health *h) {
+void health_done(Health *h) {
         free(h->postfix_asks);
 }
 

@@ -3,8 +3,10 @@
 
 /* All that status and check look at, and what is wrong with it. */
 
+#include <jansson.h>
 #include <limits.h>
 
+#include "core/finding.h"
 #include "core/metrics.h"
 #include "ctl/ctl.h"
 
@@ -52,7 +54,7 @@ typedef struct Health {
  * Return: EX_OK, or an exit status: not even the configuration could be had, a message said why.
  */
 int health_gather(Ctl *ctl, bool test, Health *ret);
-void health_free(Health *h);
+void health_done(Health *h);
 
 /** health_has_answer() - false: the self-test was asked for, and nothing came of it at this end, by
  * want of permission or time; @test_status says what */

@@ -9,7 +9,8 @@
 #include <stdio.h>
 #include <sys/wait.h>
 
-#include "ctl/ctl.h"
+#include "ctl/commands.h"
+#include "ctl/ctl-print.h"
 #include "util/util.h"
 
 #define LINE_MAX_SHOWN   65536u /* a longer line comes in pieces */

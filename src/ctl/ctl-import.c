@@ -6,8 +6,11 @@
 #include <stdio.h>
 
 #include "core/sitename.h"
+#include "core/survey.h"
 #include "ctl/client.h"
-#include "ctl/ctl.h"
+#include "ctl/commands.h"
+#include "ctl/ctl-ask.h"
+#include "ctl/ctl-print.h"
 #include "ctl/messages.h"
 #include "util/hash.h"
 #include "util/util.h"
@@ -57,57 +60,58 @@ static Pair *new_pair(const char *site, const char *id) {
 }
 
 /* A log that cannot be read has, for us, nothing in it: the service knows better. */
-static void read_recorded(Import *im, Recorded *r) {
+static void read_recorded(Import *im, Recorded *recorded) {
+        _cleanup_(survey_done) SurveyLog log = {0};
         char name[SITE_LOG_SIZE];
-        SurveyLog log;
 
-        sitename_to_log(r->site, name);
-        if (survey_read_log(&im->ctl->queue, name, &log) == 0) {
-                r->ids = log.ids;
-                log.ids = (StrSet){0};
-        }
-        survey_free(&log);
+        sitename_to_log(recorded->site, name);
+        if (survey_read_log(&im->ctl->queue, name, &log) < 0)
+                return;
+        recorded->ids = log.ids;
+        log.ids = (StrSet){0};
 }
 
 static Recorded *get_recorded(Import *im, const char *site) {
         size_t n = strlen(site);
         bool oom = false;
-        Recorded *r;
+        Recorded *recorded;
 
-        HASH_FIND(hh, im->recorded, site, n, r);
-        if (r)
-                return r;
-        r = calloc(1, sizeof *r + n + 1);
-        if (!r)
+        HASH_FIND(hh, im->recorded, site, n, recorded);
+        if (recorded)
+                return recorded;
+        recorded = calloc(1, sizeof *recorded + n + 1);
+        if (!recorded)
                 return NULL;
-        memcpy(r->site, site, n);
-        HASH_ADD_KEYPTR(hh, im->recorded, r->site, n, r);
+        memcpy(recorded->site, site, n);
+        HASH_ADD_KEYPTR(hh, im->recorded, recorded->site, n, recorded);
         if (oom) {
-                free(r);
+                free(recorded);
                 return NULL;
         }
         if (im->look)
-                read_recorded(im, r);
-        return r;
+                read_recorded(im, recorded);
+        return recorded;
 }
 
 /* Return: 1 (has to be recorded), 0 (not), or -ENOMEM. */
 static int wants(Import *im, const char *text, const char *id) {
         char site[SITE_SIZE];
-        Recorded *r;
-        int k;
+        Recorded *recorded;
+        int r;
 
-        k = text ? sitename_normalize(text, site) : -EINVAL;
-        if (k == -EINVAL) { /* a local name, or one that no flush could be asked for */
+        r = text ? sitename_normalize(text, site) : -EINVAL;
+        if (r == -EINVAL) { /* a local name, or one that no flush could be asked for */
                 im->no_site++;
                 return 0;
         }
-        r = k == 0 ? get_recorded(im, site) : NULL;
-        if (!r)
+        if (r < 0)
+                return r;
+        recorded = get_recorded(im, site);
+        if (!recorded)
                 return -ENOMEM;
-        k = strset_add(&r->ids, id);
-        im->known += k == 0;
-        return k;
+        r = strset_add(&recorded->ids, id);
+        im->known += r == 0;
+        return r;
 }
 
 /* The next message that is deferred; those in other queues are on their way. */
@@ -275,37 +279,39 @@ static int run(Import *im) {
 }
 
 static void free_recorded(Import *im) {
-        Recorded *r, *tmp;
+        Recorded *recorded, *tmp;
 
-        HASH_ITER (hh, im->recorded, r, tmp) {
-                HASH_DEL(im->recorded, r);
-                strset_clear(&r->ids);
-                free(r);
+        HASH_ITER (hh, im->recorded, recorded, tmp) {
+                HASH_DEL(im->recorded, recorded);
+                strset_clear(&recorded->ids);
+                free(recorded);
         }
 }
 
 static int import_from(Ctl *ctl, const char *source, unsigned long *ret_added) {
         Import im = {.ctl = ctl};
-        int r;
+        int status;
 
-        r = ctl_socket(ctl);
-        if (r == EX_OK)
-                r = ctl_settings(ctl);
-        if (r == EX_OK)
-                r = ctl_queue(ctl);
-        if (r != EX_OK)
-                return r;
+        status = ctl_socket(ctl);
+        if (status != EX_OK)
+                return status;
+        status = ctl_settings(ctl);
+        if (status != EX_OK)
+                return status;
+        status = ctl_queue(ctl);
+        if (status != EX_OK)
+                return status;
         im.look = faccessat(ctl->queue.fd, queue_name(QUEUE_FLUSH), R_OK | X_OK, AT_EACCESS) == 0;
-        r = open_input(&im, source);
-        if (r != EX_OK)
-                return r;
-        r = run(&im);
-        r = ctl_worse(r, close_input(&im));
+        status = open_input(&im, source);
+        if (status != EX_OK)
+                return status;
+        status = run(&im);
+        status = ctl_worse(status, close_input(&im));
         free_recorded(&im);
         if (!ctl->quiet)
                 report(&im);
         *ret_added = im.added;
-        return r;
+        return status;
 }
 
 int ctl_import(Ctl *ctl, char *args[]) {

@@ -6,7 +6,9 @@
 #include <time.h>
 
 #include "ctl/columns.h"
-#include "ctl/ctl.h"
+#include "ctl/commands.h"
+#include "ctl/ctl-print.h"
+#include "ctl/ctl-sites.h"
 #include "util/util.h"
 
 typedef struct Row {
@@ -55,17 +57,17 @@ static compare_t find_order(const char *name) {
 
 static int look(Ctl *ctl, const CtlSite *site, Row *ret) {
         SurveyLog log;
-        int r;
+        int status;
 
         *ret = (Row){.site = site,
                      .newest = site->st.st_mtim.tv_sec,
                      .flushed = site->st.st_atim.tv_sec};
-        r = ctl_read_site(ctl, site, &log);
+        status = ctl_read_site(ctl, site, &log);
         ret->records = log.records;
         ret->messages = strset_size(&log.ids);
         ret->deferred = ctl_count_deferred(ctl, &log);
-        survey_free(&log);
-        return r;
+        survey_done(&log);
+        return status;
 }
 
 static json_t *json_of(const Row *row) {
@@ -80,7 +82,7 @@ static json_t *json_of(const Row *row) {
 static int print_rows(Ctl *ctl, const Row *rows, size_t n) {
         static const char *const titles[] = {"SITE",    ">RECORDS", ">MESSAGES", ">DEFERRED",
                                              ">NEWEST", ">FLUSHED", NULL};
-        _cleanup_(columns_free) Columns c = {.titles = titles};
+        _cleanup_(columns_done) Columns c = {.titles = titles};
         char newest[CTL_AGE_SIZE], flushed[CTL_AGE_SIZE];
         time_t now = time(NULL);
         int r = 0;
@@ -104,26 +106,26 @@ static int print_rows(Ctl *ctl, const Row *rows, size_t n) {
 }
 
 int ctl_list(Ctl *ctl, char *args[]) {
-        _cleanup_(ctl_free_sites) CtlSites sites = {0};
+        _cleanup_(ctl_sites_done) CtlSites sites = {0};
         _cleanup_free_ Row *rows = NULL;
         compare_t compare = find_order(ctl->by);
         size_t n;
-        int r;
+        int status;
 
         if (!compare)
                 return EX_USAGE;
-        r = ctl_find_sites(ctl, args, false, &sites);
-        if (r != EX_OK && r != EX_NOINPUT)
-                return r;
+        status = ctl_find_sites(ctl, args, false, &sites);
+        if (status != EX_OK && status != EX_NOINPUT)
+                return status;
         rows = calloc(sites.n + 1, sizeof *rows);
         if (!rows)
                 return ctl_no_memory();
         for (n = 0; n < sites.n; n++)
-                r = ctl_worse(r, look(ctl, &sites.items[n], &rows[n]));
+                status = ctl_worse(status, look(ctl, &sites.items[n], &rows[n]));
         qsort(rows, n, sizeof *rows, compare);
         if (ctl->top > 0 && ctl->top < n)
                 n = ctl->top;
-        return ctl->quiet || n == 0 ? r : ctl_worse(r, print_rows(ctl, rows, n));
+        return ctl->quiet || n == 0 ? status : ctl_worse(status, print_rows(ctl, rows, n));
 }
 
 typedef struct Place {
@@ -166,33 +168,32 @@ static int show_row(Columns *c, const CtlSite *site, const char *id, const Place
 }
 
 static int show(Ctl *ctl, const CtlSite *site, Columns *c) {
+        _cleanup_(survey_done) SurveyLog log = {0};
         const StrSetEntry *e = NULL;
-        SurveyLog log;
-        int r, k = 0;
+        int status;
 
-        r = ctl_read_site(ctl, site, &log);
-        while (k == 0 && (e = strset_next(&log.ids, e))) {
+        status = ctl_read_site(ctl, site, &log);
+        while ((e = strset_next(&log.ids, e))) {
                 Place place = place_of(&ctl->queue, strset_entry_id(e));
 
                 if (ctl->json)
                         show_json(site, strset_entry_id(e), &place);
-                else
-                        k = show_row(c, site, strset_entry_id(e), &place);
+                else if (show_row(c, site, strset_entry_id(e), &place) < 0)
+                        return ctl_no_memory();
         }
-        survey_free(&log);
-        return k < 0 ? ctl_no_memory() : r;
+        return status;
 }
 
 int ctl_show(Ctl *ctl, char *args[]) {
         static const char *const titles[] = {"SITE", "MESSAGE", "QUEUE", ">DUE IN", NULL};
-        _cleanup_(columns_free) Columns c = {.titles = titles};
-        _cleanup_(ctl_free_sites) CtlSites sites = {0};
-        int r;
+        _cleanup_(columns_done) Columns c = {.titles = titles};
+        _cleanup_(ctl_sites_done) CtlSites sites = {0};
+        int status;
 
-        r = ctl_find_sites(ctl, args, false, &sites);
+        status = ctl_find_sites(ctl, args, false, &sites);
         for (size_t i = 0; i < sites.n; i++)
-                r = ctl_worse(r, show(ctl, &sites.items[i], &c));
+                status = ctl_worse(status, show(ctl, &sites.items[i], &c));
         if (c.n > 0 && !ctl->quiet)
                 columns_print(&c, stdout, ctl_style(CTL_BOLD), ctl_style(CTL_PLAIN));
-        return r;
+        return status;
 }

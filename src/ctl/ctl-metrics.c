@@ -4,7 +4,10 @@
 
 #include <stdio.h>
 
+#include "ctl/commands.h"
 #include "ctl/ctl-health.h"
+#include "ctl/ctl-print.h"
+#include "ctl/ctl-sites.h"
 #include "util/atomicfile.h"
 #include "util/escape.h"
 #include "util/textfile.h"
@@ -78,19 +81,19 @@ typedef struct Report {
 
 /* ----------------------------------------------------------------------------------- gathering */
 
-static int read_counters(Report *r) {
+static int read_counters(Report *report) {
         _cleanup_free_ char *path = NULL;
-        int k = ctl_read_counters(r->ctl, &r->counters, &path);
+        int r = ctl_read_counters(report->ctl, &report->counters, &path);
 
         if (!path)
                 return ctl_no_memory();
-        r->has_counters = k == 0;
-        if (k == 0)
+        report->has_counters = r == 0;
+        if (r == 0)
                 return EX_OK;
         ctl_error("%s/" METRICS_FILE ": %s; no counters", path,
-                  k == -EBADMSG ? "not of this version" : strerror(-k));
+                  r == -EBADMSG ? "not of this version" : strerror(-r));
         /* Before the first start it is not there, and that is in order. */
-        return k == -ENOENT ? EX_OK : k == -EACCES ? EX_NOPERM : EX_IOERR;
+        return r == -ENOENT ? EX_OK : r == -EACCES ? EX_NOPERM : EX_IOERR;
 }
 
 static void note_oldest(time_t *oldest, time_t t) {
@@ -98,28 +101,28 @@ static void note_oldest(time_t *oldest, time_t t) {
                 *oldest = t;
 }
 
-static int look(Report *r, const CtlSite *site, Row *ret) {
+static int look(Report *report, const CtlSite *site, Row *ret) {
         SurveyLog log;
-        int k = ctl_read_site(r->ctl, site, &log);
+        int status = ctl_read_site(report->ctl, site, &log);
 
         *ret = (Row){.site = site->site,
                      .records = log.records,
                      .messages = strset_size(&log.ids),
                      .changed = site->st.st_mtim.tv_sec,
                      .flushed = site->st.st_atim.tv_sec};
-        survey_free(&log);
-        r->unreadable += k != EX_OK;
-        return k;
+        survey_done(&log);
+        report->unreadable += status != EX_OK;
+        return status;
 }
 
-static void sum(Report *r, const Row *row) {
-        r->logs++;
+static void sum(Report *report, const Row *row) {
+        report->logs++;
         if (row->records == 0)
                 return;
-        r->sites++;
-        r->records += row->records;
-        note_oldest(&r->oldest_change, row->changed);
-        note_oldest(&r->oldest_flush, row->flushed);
+        report->sites++;
+        report->records += row->records;
+        note_oldest(&report->oldest_change, row->changed);
+        note_oldest(&report->oldest_flush, row->flushed);
 }
 
 static int by_records(const void *a, const void *b) { /* most first */
@@ -137,44 +140,45 @@ static bool is_among(const Row *rows, size_t n, const char *site) {
 }
 
 /* Leaves the rows that are to be shown: the first of them, and those that were named. */
-static int choose_rows(Report *r) {
-        int k = EX_OK;
+static int choose_rows(Report *report) {
+        int status = EX_OK;
 
-        if (r->n_all > 1)
-                qsort(r->rows, r->n_all, sizeof *r->rows, by_records);
-        r->n_rows = r->ctl->top < r->n_all ? r->ctl->top : r->n_all;
-        for (size_t i = 0; i < r->named.n; i++)
-                if (!is_among(r->rows, r->n_rows, r->named.items[i].site))
-                        k = ctl_worse(k, look(r, &r->named.items[i], &r->rows[r->n_rows++]));
-        return k;
+        if (report->n_all > 1)
+                qsort(report->rows, report->n_all, sizeof *report->rows, by_records);
+        report->n_rows = report->ctl->top < report->n_all ? report->ctl->top : report->n_all;
+        for (size_t i = 0; i < report->named.n; i++)
+                if (!is_among(report->rows, report->n_rows, report->named.items[i].site))
+                        status = ctl_worse(status, look(report, &report->named.items[i],
+                                                        &report->rows[report->n_rows++]));
+        return status;
 }
 
-static int gather(Report *r, char *args[]) {
-        int k = ctl_find_sites(r->ctl, (char *[]){NULL}, false, &r->all);
+static int gather(Report *report, char *args[]) {
+        int status = ctl_find_sites(report->ctl, (char *[]){NULL}, false, &report->all);
 
-        if (k != EX_OK)
-                return k;
+        if (status != EX_OK)
+                return status;
         if (*args)
-                k = ctl_find_sites(r->ctl, args, true, &r->named);
-        if (k != EX_OK && k != EX_NOINPUT)
-                return k;
-        r->rows = calloc(r->all.n + r->named.n + 1, sizeof *r->rows);
-        if (!r->rows)
+                status = ctl_find_sites(report->ctl, args, true, &report->named);
+        if (status != EX_OK && status != EX_NOINPUT)
+                return status;
+        report->rows = calloc(report->all.n + report->named.n + 1, sizeof *report->rows);
+        if (!report->rows)
                 return ctl_no_memory();
-        r->n_all = r->all.n;
-        for (size_t i = 0; i < r->n_all; i++) {
-                k = ctl_worse(k, look(r, &r->all.items[i], &r->rows[i]));
-                sum(r, &r->rows[i]);
+        report->n_all = report->all.n;
+        for (size_t i = 0; i < report->n_all; i++) {
+                status = ctl_worse(status, look(report, &report->all.items[i], &report->rows[i]));
+                sum(report, &report->rows[i]);
         }
-        k = ctl_worse(k, choose_rows(r));
-        r->socket_is_up = health_socket_is_up(r->ctl);
-        return ctl_worse(k, read_counters(r));
+        status = ctl_worse(status, choose_rows(report));
+        report->socket_is_up = health_socket_is_up(report->ctl);
+        return ctl_worse(status, read_counters(report));
 }
 
-static void report_free(Report *r) {
-        free(r->rows);
-        ctl_free_sites(&r->all);
-        ctl_free_sites(&r->named);
+static void report_done(Report *report) {
+        free(report->rows);
+        ctl_sites_done(&report->all);
+        ctl_sites_done(&report->named);
 }
 
 /* -------------------------------------------------------------------------------- Prometheus */
@@ -198,14 +202,14 @@ static void quoted(FILE *f, const char *label, const char *value) {
 
 /* @label, NULL: none, stands as it is; @site is a value. Several instances may share a collector,
  * which wants all samples to differ. */
-static void sample(const Report *r, FILE *f, const char *family, const char *label,
+static void sample(const Report *report, FILE *f, const char *family, const char *label,
                    const char *site, uint64_t value) {
         const char *separator = "{";
 
         (void) fputs(family, f);
-        if (r->ctl->instance) {
+        if (report->ctl->instance) {
                 (void) fputs(separator, f);
-                quoted(f, "postfix_instance", r->ctl->instance);
+                quoted(f, "postfix_instance", report->ctl->instance);
                 separator = ",";
         }
         if (label) {
@@ -220,13 +224,14 @@ static void sample(const Report *r, FILE *f, const char *family, const char *lab
         (void) fprintf(f, "%s %llu\n", *separator == ',' ? "}" : "", (unsigned long long) value);
 }
 
-static void gauge(const Report *r, FILE *f, const char *family, const char *help, uint64_t value) {
+static void gauge(const Report *report, FILE *f, const char *family, const char *help,
+                  uint64_t value) {
         head(f, family, "gauge", help);
-        sample(r, f, family, NULL, NULL, value);
+        sample(report, f, family, NULL, NULL, value);
 }
 
-static uint64_t value_of(const Report *r, size_t i) {
-        const void *at = (const char *) &r->counters + values[i].offset;
+static uint64_t value_of(const Report *report, size_t i) {
+        const void *at = (const char *) &report->counters + values[i].offset;
 
         return *(const uint64_t *) at;
 }
@@ -246,54 +251,55 @@ static const struct {
          offsetof(Metrics, last_success_sec)},
 };
 
-static uint64_t value_by_class(const Report *r, size_t i, MetricsClass c) {
-        const void *at = (const char *) &r->counters + by_class[i].offset;
+static uint64_t value_by_class(const Report *report, size_t i, MetricsClass c) {
+        const void *at = (const char *) &report->counters + by_class[i].offset;
 
         return ((const uint64_t *) at)[c];
 }
 
-static void print_failures(const Report *r, FILE *f) {
+static void print_failures(const Report *report, FILE *f) {
         char label[64];
 
         for (size_t i = 0; i < ARRAY_SIZE(by_class); i++) {
                 head(f, by_class[i].family, by_class[i].type, by_class[i].help);
                 for (MetricsClass c = 0; c < _METRICS_CLASS_MAX; c++) {
                         (void) snprintf(label, sizeof label, "class=\"%s\"", metrics_class_name(c));
-                        sample(r, f, by_class[i].family, label, NULL, value_by_class(r, i, c));
+                        sample(report, f, by_class[i].family, label, NULL,
+                               value_by_class(report, i, c));
                 }
         }
 }
 
 /* Without starting the service: what it has seen itself, and whether it would be started. */
-static bool is_healthy(const Report *r) {
-        return metrics_healthy(&r->counters) && r->socket_is_up;
+static bool is_healthy(const Report *report) {
+        return metrics_healthy(&report->counters) && report->socket_is_up;
 }
 
-static void print_counters(const Report *r, FILE *f) {
+static void print_counters(const Report *report, FILE *f) {
         char label[64];
 
-        gauge(r, f, "fflushd_healthy",
+        gauge(report, f, "fflushd_healthy",
               "1 if the last self-test and the requests since have found nothing broken, and the "
               "socket is up.",
-              is_healthy(r));
+              is_healthy(report));
 
         head(f, "fflushd_requests_total", "counter", "Requests by kind and answer.");
         for (int kind = 0; kind < REQUEST_COUNTED_MAX; kind++)
                 for (int status = 0; status < _METRICS_STATUS_MAX; status++) {
                         (void) snprintf(label, sizeof label, "request=\"%s\",status=\"%s\"",
                                         request_name((RequestKind) kind), statuses[status]);
-                        sample(r, f, "fflushd_requests_total", label, NULL,
-                               r->counters.requests[kind][status]);
+                        sample(report, f, "fflushd_requests_total", label, NULL,
+                               report->counters.requests[kind][status]);
                 }
         for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
                 if (values[i].help)
                         head(f, values[i].family, values[i].type, values[i].help);
-                sample(r, f, values[i].family, values[i].label, NULL, value_of(r, i));
+                sample(report, f, values[i].family, values[i].label, NULL, value_of(report, i));
         }
-        print_failures(r, f);
+        print_failures(report, f);
 }
 
-static void print_rows(const Report *r, FILE *f) {
+static void print_rows(const Report *report, FILE *f) {
         static const struct {
                 const char *family, *help;
         } series[] = {{"fflushd_site_records", "Records of a site."},
@@ -302,44 +308,45 @@ static void print_rows(const Report *r, FILE *f) {
                       {"fflushd_site_changed_timestamp_seconds",
                        "Last change of the log of a site, or 0."}};
 
-        for (size_t k = 0; r->n_rows > 0 && k < ARRAY_SIZE(series); k++) {
-                head(f, series[k].family, "gauge", series[k].help);
-                for (size_t i = 0; i < r->n_rows; i++) {
-                        const Row *row = &r->rows[i];
+        for (size_t kind = 0; report->n_rows > 0 && kind < ARRAY_SIZE(series); kind++) {
+                head(f, series[kind].family, "gauge", series[kind].help);
+                for (size_t i = 0; i < report->n_rows; i++) {
+                        const Row *row = &report->rows[i];
                         const uint64_t v[] = {row->records, row->messages, (uint64_t) row->flushed,
                                               (uint64_t) row->changed};
 
-                        sample(r, f, series[k].family, NULL, row->site, v[k]);
+                        sample(report, f, series[kind].family, NULL, row->site, v[kind]);
                 }
         }
 }
 
-static void print_text(const Report *r, FILE *f) {
-        gauge(r, f, "fflushd_logs", "Logs of sites, with records or without.", r->logs);
-        gauge(r, f, "fflushd_sites", "Sites with records.", r->sites);
-        gauge(r, f, "fflushd_records", "Records of all sites.", r->records);
-        gauge(r, f, "fflushd_unreadable_logs", "Logs that are not counted.", r->unreadable);
-        if (r->sites > 0) {
-                gauge(r, f, "fflushd_oldest_change_timestamp_seconds",
+static void print_text(const Report *report, FILE *f) {
+        gauge(report, f, "fflushd_logs", "Logs of sites, with records or without.", report->logs);
+        gauge(report, f, "fflushd_sites", "Sites with records.", report->sites);
+        gauge(report, f, "fflushd_records", "Records of all sites.", report->records);
+        gauge(report, f, "fflushd_unreadable_logs", "Logs that are not counted.",
+              report->unreadable);
+        if (report->sites > 0) {
+                gauge(report, f, "fflushd_oldest_change_timestamp_seconds",
                       "Of the logs with records, the last change that is longest ago: the oldest "
                       "record is at least as old.",
-                      (uint64_t) r->oldest_change);
-                gauge(r, f, "fflushd_oldest_flush_timestamp_seconds",
+                      (uint64_t) report->oldest_change);
+                gauge(report, f, "fflushd_oldest_flush_timestamp_seconds",
                       "Of the logs with records, the last flush that is longest ago.",
-                      (uint64_t) r->oldest_flush);
+                      (uint64_t) report->oldest_flush);
         }
-        print_rows(r, f);
-        if (r->has_counters)
-                print_counters(r, f);
+        print_rows(report, f);
+        if (report->has_counters)
+                print_counters(report, f);
         (void) fputs("# EOF\n", f);
 }
 
 /* -------------------------------------------------------------------------------------- JSON */
 
-static json_t *json_counters(const Report *r) {
+static json_t *json_counters(const Report *report) {
         json_t *counters = json_object(), *requests = json_object();
 
-        if (!r->has_counters) {
+        if (!report->has_counters) {
                 json_decref(counters);
                 json_decref(requests);
                 return json_null();
@@ -350,23 +357,23 @@ static json_t *json_counters(const Report *r) {
                 for (int status = 0; status < _METRICS_STATUS_MAX; status++)
                         (void) json_object_set_new(
                                 of, statuses[status],
-                                json_integer((json_int_t) r->counters.requests[kind][status]));
+                                json_integer((json_int_t) report->counters.requests[kind][status]));
                 (void) json_object_set_new(requests, request_name((RequestKind) kind), of);
         }
         (void) json_object_set_new(counters, "requests", requests);
-        (void) json_object_set_new(counters, "healthy", json_boolean(is_healthy(r)));
+        (void) json_object_set_new(counters, "healthy", json_boolean(is_healthy(report)));
         for (size_t i = 0; i < ARRAY_SIZE(by_class); i++) {
                 json_t *of = json_object();
 
                 for (MetricsClass c = 0; c < _METRICS_CLASS_MAX; c++)
                         (void) json_object_set_new(
                                 of, metrics_class_name(c),
-                                json_integer((json_int_t) value_by_class(r, i, c)));
+                                json_integer((json_int_t) value_by_class(report, i, c)));
                 (void) json_object_set_new(counters, by_class[i].key, of);
         }
         for (size_t i = 0; i < ARRAY_SIZE(values); i++)
                 (void) json_object_set_new(counters, values[i].key,
-                                           json_integer((json_int_t) value_of(r, i)));
+                                           json_integer((json_int_t) value_of(report, i)));
         return counters;
 }
 
@@ -374,11 +381,11 @@ static json_t *json_time(time_t t) {
         return t ? json_integer(t) : json_null();
 }
 
-static json_t *json_report(const Report *r) {
+static json_t *json_report(const Report *report) {
         json_t *rows = json_array();
 
-        for (size_t i = 0; i < r->n_rows; i++) {
-                const Row *row = &r->rows[i];
+        for (size_t i = 0; i < report->n_rows; i++) {
+                const Row *row = &report->rows[i];
 
                 (void) json_array_append_new(rows, json_pack("{so sI sI so so}", "site",
                                                              ctl_json_text(row->site), "records",
@@ -387,51 +394,53 @@ static json_t *json_report(const Report *r) {
                                                              json_time(row->flushed), "changed",
                                                              json_time(row->changed)));
         }
-        return json_pack("{sI sI sI sI so so so so}", "logs", (json_int_t) r->logs, "sites",
-                         (json_int_t) r->sites, "records", (json_int_t) r->records, "unreadable",
-                         (json_int_t) r->unreadable, "oldest_change", json_time(r->oldest_change),
-                         "oldest_flush", json_time(r->oldest_flush), "by_site", rows, "counters",
-                         json_counters(r));
+        return json_pack("{sI sI sI sI so so so so}", "logs", (json_int_t) report->logs, "sites",
+                         (json_int_t) report->sites, "records", (json_int_t) report->records,
+                         "unreadable", (json_int_t) report->unreadable, "oldest_change",
+                         json_time(report->oldest_change), "oldest_flush",
+                         json_time(report->oldest_flush), "by_site", rows, "counters",
+                         json_counters(report));
 }
 
 /* ------------------------------------------------------------------------------------- output */
 
-static int print(const Report *r, FILE *f) {
-        if (!r->ctl->json) {
-                print_text(r, f);
+static int print(const Report *report, FILE *f) {
+        if (!report->ctl->json) {
+                print_text(report, f);
                 return EX_OK;
         }
-        return ctl_write_json(json_report(r), f);
+        return ctl_write_json(json_report(report), f);
 }
 
 /* In one piece, under a name that no collector looks at before it is whole. */
-static int write_file(const Report *r, const char *path) {
+static int write_file(const Report *report, const char *path) {
         char *temporary;
         FILE *f;
-        int k, status;
+        int r, status;
 
-        k = atomicfile_begin(path, MODE_OUTPUT, &f, &temporary);
-        if (k < 0) {
-                ctl_error("%s: %s", path, textfile_strerror(k));
+        r = atomicfile_begin(path, MODE_OUTPUT, &f, &temporary);
+        if (r < 0) {
+                ctl_error("%s: %s", path, textfile_strerror(r));
                 return EX_CANTCREAT;
         }
-        status = print(r, f);
-        if (status == EX_OK && (k = atomicfile_sync(f)) < 0) {
-                ctl_error("%s: %s", path, strerror(-k));
+        status = print(report, f);
+        if (status == EX_OK && (r = atomicfile_sync(f)) < 0) {
+                ctl_error("%s: %s", path, strerror(-r));
                 status = EX_IOERR;
         }
-        k = atomicfile_end(f, temporary, status == EX_OK ? path : NULL);
-        if (status != EX_OK || k == 0)
+        r = atomicfile_end(f, temporary, status == EX_OK ? path : NULL);
+        if (status != EX_OK || r == 0)
                 return status;
-        ctl_error("%s: %s", path, strerror(-k));
+        ctl_error("%s: %s", path, strerror(-r));
         return EX_CANTCREAT;
 }
 
 int ctl_metrics(Ctl *ctl, char *args[]) {
-        _cleanup_(report_free) Report r = {.ctl = ctl};
-        int status = gather(&r, args);
+        _cleanup_(report_done) Report report = {.ctl = ctl};
+        int status = gather(&report, args);
 
-        if (!r.rows) /* without the logs, zeros would look as if all mail had gone */
+        if (!report.rows) /* without the logs, zeros would look as if all mail had gone */
                 return status;
-        return ctl_worse(status, ctl->output ? write_file(&r, ctl->output) : print(&r, stdout));
+        return ctl_worse(status,
+                         ctl->output ? write_file(&report, ctl->output) : print(&report, stdout));
 }

@@ -158,11 +158,11 @@ static uint64_t pass_the_rounding(void) {
 
 int switch_tell(Switch *s) {
         uint64_t now = s->ctl->dry_run ? 0 : pass_the_rounding();
-        int r = switch_run_words(s, SWITCH_CHANGE, SWITCH_POSTFIX, "reload");
+        int status = switch_run_words(s, SWITCH_CHANGE, SWITCH_POSTFIX, "reload");
 
-        if (r == EX_OK)
+        if (status == EX_OK)
                 s->told_usec = now;
-        return r;
+        return status;
 }
 
 bool switch_agents_are_gone(Switch *s) {

@@ -2,9 +2,11 @@
 
 /* The recorded sites that match what was asked for. */
 
+#include "ctl/ctl-sites.h"
+
 #include <stdio.h>
 
-#include "ctl/ctl.h"
+#include "ctl/ctl-print.h"
 #include "ctl/pattern.h"
 #include "util/util.h"
 
@@ -128,25 +130,26 @@ static int search(Search *s, char *args[]) {
         return status;
 }
 
-static void search_free(Search *s) {
+static void search_done(Search *s) {
         for (size_t i = 0; s->patterns && i < s->n_patterns; i++)
-                pattern_free(&s->patterns[i]);
+                pattern_done(&s->patterns[i]);
         free(s->patterns);
         free(s->used);
 }
 
 int ctl_find_sites(Ctl *ctl, char *args[], bool all, CtlSites *ret) {
-        _cleanup_(search_free) Search s = {.ctl = ctl, .all = all, .found = ret};
-        int r;
+        _cleanup_(search_done) Search s = {.ctl = ctl, .all = all, .found = ret};
+        int status;
 
         *ret = (CtlSites){0};
-        r = parse(&s, args);
-        if (r == EX_OK)
-                r = ctl_queue(ctl);
-        return r == EX_OK ? search(&s, args) : r;
+        status = parse(&s, args);
+        if (status != EX_OK)
+                return status;
+        status = ctl_queue(ctl);
+        return status == EX_OK ? search(&s, args) : status;
 }
 
-void ctl_free_sites(CtlSites *sites) {
+void ctl_sites_done(CtlSites *sites) {
         for (size_t i = 0; i < sites->n; i++)
                 free_site(&sites->items[i]);
         free(sites->items);

@@ -6,7 +6,10 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "ctl/commands.h"
+#include "ctl/ctl-ask.h"
 #include "ctl/ctl-health.h"
+#include "ctl/ctl-print.h"
 #include "util/util.h"
 
 /* ----------------------------------------------------------------------------- for people */
@@ -245,12 +248,12 @@ static void say_json(const Health *h) {
 }
 
 int ctl_status(Ctl *ctl, char *args[]) {
-        _cleanup_(health_free) Health h;
-        int r;
+        _cleanup_(health_done) Health h;
+        int status;
 
-        r = health_gather(ctl, !ctl->no_start, &h);
-        if (r != EX_OK)
-                return r;
+        status = health_gather(ctl, !ctl->no_start, &h);
+        if (status != EX_OK)
+                return status;
         if (!ctl->quiet)
                 (ctl->json ? say_json : say_all)(&h);
         if (!health_has_answer(&h))

@@ -14,6 +14,8 @@
 #include <systemd/sd-daemon.h>
 
 #include "ctl/client.h"
+#include "ctl/ctl-ask.h"
+#include "ctl/ctl-print.h"
 #include "util/child.h"
 #include "util/util.h"
 
@@ -238,37 +240,38 @@ static int lock(Switch *s) {
 }
 
 int switch_set(Switch *s) {
-        int r = switch_run_words(s, SWITCH_CHANGE, SWITCH_POSTCONF, "-e",
-                                 "flush_service_name=" CTL_SERVICE);
+        int status = switch_run_words(s, SWITCH_CHANGE, SWITCH_POSTCONF, "-e",
+                                      "flush_service_name=" CTL_SERVICE);
 
-        s->set |= r == EX_OK;
+        s->set |= status == EX_OK;
         s->told_usec = 0;
-        return r;
+        return status;
 }
 
 int switch_unset(Switch *s) {
-        int r = switch_run_words(s, SWITCH_CHANGE, SWITCH_POSTCONF, "-X", "flush_service_name");
+        int status =
+                switch_run_words(s, SWITCH_CHANGE, SWITCH_POSTCONF, "-X", "flush_service_name");
 
-        s->set |= r == EX_OK;
+        s->set |= status == EX_OK;
         s->told_usec = 0;
-        return r;
+        return status;
 }
 
 int switch_probe(Switch *s, const char *service) {
-        int r, pid;
+        int status, pid;
 
-        r = switch_parameter(s, "flush_service_name");
-        if (r != EX_OK)
-                return r;
+        status = switch_parameter(s, "flush_service_name");
+        if (status != EX_OK)
+                return status;
         if (!streq(s->output, service)) {
                 ctl_error("Postfix goes on asking \"%s\"", s->output);
                 return EX_UNAVAILABLE;
         }
         /* No message ever has this ID: Postfix's have hexadecimal digits only, or no vowels. */
-        r = switch_run_words(s, SWITCH_ASK, SWITCH_POSTQUEUE, "-i", "PROBE");
-        if (r != EX_OK) {
+        status = switch_run_words(s, SWITCH_ASK, SWITCH_POSTQUEUE, "-i", "PROBE");
+        if (status != EX_OK) {
                 ctl_error("postqueue got no answer from public/%s", service);
-                return r;
+                return status;
         }
         if (!streq(service, CTL_SERVICE)) /* where a look alone would make flush(8) warn */
                 return EX_OK;
@@ -324,10 +327,10 @@ static void name_instance(Switch *s) {
 }
 
 static int look(Switch *s) {
-        int r = switch_parameter(s, "flush_service_name");
+        int status = switch_parameter(s, "flush_service_name");
 
-        if (r != EX_OK)
-                return r;
+        if (status != EX_OK)
+                return status;
         s->asks = TAKE_PTR(s->output);
         s->running = switch_run_words(s, SWITCH_ASK, SWITCH_POSTFIX, "status") == EX_OK;
         for (size_t i = 0; i < _SWITCH_UNIT_MAX && sd_booted() > 0; i++) {
@@ -340,7 +343,7 @@ static int look(Switch *s) {
 
 int switch_begin(Switch *s) {
         Ctl *ctl = s->ctl;
-        int r;
+        int status;
 
         if (ctl->socket)
                 return ctl_usage("--socket is not for this command");
@@ -348,40 +351,41 @@ int switch_begin(Switch *s) {
                 ctl_error("only root can change whom Postfix asks");
                 return EX_NOPERM;
         }
-        r = ctl_settings(ctl);
-        if (r != EX_OK)
-                return r;
+        status = ctl_settings(ctl);
+        if (status != EX_OK)
+                return status;
         if (!ctl->settings.postfix_config_directory[0]) {
                 ctl_error("postfix_config_directory is empty: there is no Postfix to switch");
                 return EX_UNAVAILABLE;
         }
         name_instance(s);
-        r = ctl_socket(ctl);
-        if (r == EX_OK)
-                r = lock(s);
-        return r == EX_OK ? look(s) : r;
+        status = ctl_socket(ctl);
+        if (status != EX_OK)
+                return status;
+        status = lock(s);
+        return status == EX_OK ? look(s) : status;
 }
 
 int switch_steps(Switch *s, const Step steps[], size_t n) {
         sigset_t stop;
-        int r = EX_OK;
+        int status = EX_OK;
 
         stop_signals(&stop);
         (void) sigprocmask(SIG_BLOCK, &stop, NULL);
-        for (size_t i = 0; i < n && r == EX_OK; i++) {
+        for (size_t i = 0; i < n && status == EX_OK; i++) {
                 if (s->ctl->dry_run && steps[i].only_looks)
                         continue;
                 if (steps[i].is_done && steps[i].is_done(s))
                         continue;
                 if (switch_interrupted())
                         return EX_TEMPFAIL;
-                r = steps[i].act(s);
+                status = steps[i].act(s);
         }
-        return r;
+        return status;
 }
 
-int switch_end(Switch *s, int r, const char *serves) {
-        if (r == EX_OK && s->ctl->json)
+int switch_end(Switch *s, int status, const char *serves) {
+        if (status == EX_OK && s->ctl->json)
                 ctl_print_json(json_pack("{so sb sb}", "flush_service_name", ctl_json_text(serves),
                                          "changed", s->changed, "dry_run", s->ctl->dry_run));
         for (size_t i = 0; i < _SWITCH_UNIT_MAX; i++)
@@ -389,5 +393,5 @@ int switch_end(Switch *s, int r, const char *serves) {
         free(s->asks);
         free(s->output);
         closep(&s->lock_fd);
-        return r;
+        return status;
 }

@@ -8,7 +8,9 @@
 
 #include "core/sitelog.h"
 #include "core/sitename.h"
-#include "ctl/ctl.h"
+#include "core/survey.h"
+#include "ctl/commands.h"
+#include "ctl/ctl-print.h"
 #include "util/util.h"
 
 #define MODE_LOG 0600
@@ -70,7 +72,7 @@ typedef struct Text {
         size_t n;
 } Text;
 
-static void text_free(Text *t) {
+static void text_done(Text *t) {
         free(t->data);
 }
 
@@ -92,15 +94,15 @@ static int collect_lines(const Queue *q, const SurveyLog *log, Text *ret) {
 
 /* The records of a locked log that are worth keeping, a line each. */
 static int kept_lines(const Queue *q, const SiteLog *log, Text *ret) {
-        SurveyLog content;
-        int r = survey_read(q, log->path, &content);
+        _cleanup_(survey_done) SurveyLog content = {0};
+        int r;
 
-        if (r == 0 && (content.st.st_dev != log->st.st_dev || content.st.st_ino != log->st.st_ino))
-                r = -EBUSY; /* postsuper(1) heeds no lock */
-        if (r == 0)
-                r = collect_lines(q, &content, ret);
-        survey_free(&content);
-        return r;
+        r = survey_read(q, log->path, &content);
+        if (r < 0)
+                return r;
+        if (content.st.st_dev != log->st.st_dev || content.st.st_ino != log->st.st_ino)
+                return -EBUSY; /* postsuper(1) heeds no lock */
+        return collect_lines(q, &content, ret);
 }
 
 static int lock_log(const Queue *q, const char *name, bool create, SiteLog *ret) {
@@ -125,19 +127,20 @@ static int lock_found(const Queue *q, const SurveyEntry *e, SiteLog *ret) {
 /* Removes lines that are no records, duplicates, and records of messages that are gone. */
 static int repair_lines(const Verify *v, const SurveyEntry *e) {
         _cleanup_(sitelog_close) SiteLog log = SITELOG_INIT;
-        _cleanup_(text_free) Text keep = {0};
+        _cleanup_(text_done) Text keep = {0};
         const Queue *q = &v->ctl->queue;
         int r;
 
         r = lock_found(q, e, &log);
-        if (r == 0) /* ends a torn last line */
-                r = sitelog_append(q, &log, "", 0, false);
+        if (r < 0)
+                return r;
+        r = sitelog_append(q, &log, "", 0, false); /* ends a torn last line */
         if (r < 0)
                 return r;
         r = kept_lines(q, &log, &keep);
-        if (r == 0)
-                r = sitelog_replace_prefix(&log, (size_t) log.st.st_size, keep.data, keep.n, true);
-        return r;
+        if (r < 0)
+                return r;
+        return sitelog_replace_prefix(&log, (size_t) log.st.st_size, keep.data, keep.n, true);
 }
 
 /* flush(8) may have been about to open the log, and records in it all the same. */
@@ -155,7 +158,7 @@ static int rescue_lines(const Queue *q, const char *name, SiteLog *removed) {
 /* flush(8)'s log of a site of one letter goes to where ours is. */
 static int repair_name(const Verify *v, const SurveyEntry *e) {
         _cleanup_(sitelog_close) SiteLog from = SITELOG_INIT, to = SITELOG_INIT;
-        _cleanup_(text_free) Text keep = {0};
+        _cleanup_(text_done) Text keep = {0};
         char site[SITE_SIZE], name[SITE_LOG_SIZE];
         const Queue *q = &v->ctl->queue;
         int r;
@@ -165,18 +168,22 @@ static int repair_name(const Verify *v, const SurveyEntry *e) {
                 return -EOPNOTSUPP;
         sitename_to_log(site, name);
         r = lock_found(q, e, &from);
-        if (r == 0)
-                r = lock_log(q, name, true, &to);
+        if (r < 0)
+                return r;
+        r = lock_log(q, name, true, &to);
         if (r < 0)
                 return r;
         r = kept_lines(q, &from, &keep);
-        if (r == 0)
-                r = sitelog_append(q, &to, keep.data, keep.n, true);
-        if (r == 0)
-                r = sitelog_replace_prefix(&from, (size_t) from.st.st_size, "", 0, false);
+        if (r < 0)
+                return r;
+        r = sitelog_append(q, &to, keep.data, keep.n, true);
+        if (r < 0)
+                return r;
+        r = sitelog_replace_prefix(&from, (size_t) from.st.st_size, "", 0, false);
+        if (r < 0)
+                return r;
         sitelog_close(&to);
-        if (r == 0)
-                r = sitelog_remove_if_empty(q, &from);
+        r = sitelog_remove_if_empty(q, &from);
         return r > 0 ? rescue_lines(q, name, &from) : r;
 }
 
@@ -281,7 +288,7 @@ static void check_lines(Verify *v, const SurveyEntry *e, const SurveyLog *log,
 
 static int check_content(Verify *v, const SurveyEntry *e) {
         unsigned long stale = 0;
-        SurveyLog log;
+        _cleanup_(survey_done) SurveyLog log = {0};
         int r;
 
         r = survey_read(&v->ctl->queue, e->path, &log);
@@ -291,7 +298,6 @@ static int check_content(Verify *v, const SurveyEntry *e) {
                 check_lines(v, e, &log, stale);
         else if (r != -ENOMEM && r != -ENOENT)
                 report(v, e->path, &(Finding){"unreadable", strerror(-r)}, -EOPNOTSUPP);
-        survey_free(&log);
         return r == -ENOMEM ? r : 0;
 }
 
@@ -378,24 +384,24 @@ static int walk(Verify *v) {
 int ctl_verify(Ctl *ctl, char *args[]) {
         Verify v = {.ctl = ctl};
         struct stat queue, logs;
-        int r;
+        int status;
 
-        r = ctl_queue(ctl);
-        if (r != EX_OK)
-                return r;
+        status = ctl_queue(ctl);
+        if (status != EX_OK)
+                return status;
         if (fstatat(ctl->queue.fd, queue_name(QUEUE_INCOMING), &queue, 0) < 0 ||
             fstatat(ctl->queue.fd, queue_name(QUEUE_FLUSH), &logs, AT_SYMLINK_NOFOLLOW) < 0) {
                 ctl_error("%s: %s", ctl->settings.queue_directory, strerror(errno));
                 return EX_NOINPUT;
         }
         v.owner = queue.st_uid;
-        r = ctl->repair ? ctl_become_owner(ctl) : EX_OK;
-        if (r == EX_OK) {
-                check_directory(&v, &logs);
-                r = walk(&v);
-        }
-        if (r != EX_OK)
-                return r;
+        status = ctl->repair ? ctl_become_owner(ctl) : EX_OK;
+        if (status != EX_OK)
+                return status;
+        check_directory(&v, &logs);
+        status = walk(&v);
+        if (status != EX_OK)
+                return status;
         summarize(&v);
         return v.problems > v.repaired ? EX_DATAERR : EX_OK;
 }

@@ -3,11 +3,13 @@
 /* fflushctl --wait: until the messages that were moved have left the queue or are deferred again.
  */
 
+#include "ctl/ctl-wait.h"
+
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 
-#include "ctl/ctl.h"
+#include "ctl/ctl-print.h"
 #include "ctl/messages.h"
 #include "util/hash.h"
 #include "util/util.h"
@@ -30,11 +32,12 @@ static void on_interrupt(int sig) {
 }
 
 int ctl_wait_begin(Ctl *ctl, Follow *f) {
-        int r = ctl_queue(ctl);
+        int r, status;
 
-        if (r != EX_OK)
-                return r;
-        r = follow_new(&ctl->queue, f);
+        status = ctl_queue(ctl);
+        if (status != EX_OK)
+                return status;
+        r = follow_init(&ctl->queue, f);
         if (r == 0)
                 return EX_OK;
         ctl_error("cannot watch the queue: %s%s", strerror(-r),
@@ -92,23 +95,23 @@ static int watch_queues(const Ctl *ctl, Follow *f) {
 
 static bool add_reason(Reason **reasons, const char *text) {
         bool oom = false;
-        Reason *r;
+        Reason *reason;
 
-        HASH_FIND_STR(*reasons, text, r);
-        if (!r) {
+        HASH_FIND_STR(*reasons, text, reason);
+        if (!reason) {
                 size_t n = strlen(text);
 
-                r = calloc(1, sizeof *r + n + 1);
-                if (!r)
+                reason = calloc(1, sizeof *reason + n + 1);
+                if (!reason)
                         return false;
-                memcpy(r->text, text, n);
-                HASH_ADD_KEYPTR(hh, *reasons, r->text, n, r);
+                memcpy(reason->text, text, n);
+                HASH_ADD_KEYPTR(hh, *reasons, reason->text, n, reason);
                 if (oom) {
-                        free(r);
+                        free(reason);
                         return false;
                 }
         }
-        r->count++;
+        reason->count++;
         return true;
 }
 
@@ -160,34 +163,34 @@ static Reason *find_reasons(const Ctl *ctl, const Follow *f) {
 }
 
 static void free_reasons(Reason *reasons) {
-        Reason *r = reasons, *next;
+        Reason *reason = reasons, *next;
 
         HASH_CLEAR(hh, reasons);
-        for (; r; r = next) {
-                next = r->hh.next;
-                free(r);
+        for (; reason; reason = next) {
+                next = reason->hh.next;
+                free(reason);
         }
 }
 
-static void print_reasons(const Reason *r) {
+static void print_reasons(const Reason *reason) {
         unsigned long others = 0;
 
-        for (int i = 0; r; r = r->hh.next, i++)
+        for (int i = 0; reason; reason = reason->hh.next, i++)
                 if (i < REASONS_MAX)
-                        ctl_print("%6lu  %s\n", r->count, r->text);
+                        ctl_print("%6lu  %s\n", reason->count, reason->text);
                 else
-                        others += r->count;
+                        others += reason->count;
         if (others > 0)
                 ctl_print("%6lu  for other reasons\n", others);
 }
 
-static void print_json(const Follow *f, const Reason *r) {
+static void print_json(const Follow *f, const Reason *reason) {
         json_t *reasons = json_array();
 
-        for (; r; r = r->hh.next)
-                (void) json_array_append_new(
-                        reasons,
-                        json_pack("{sI ss}", "count", (json_int_t) r->count, "reason", r->text));
+        for (; reason; reason = reason->hh.next)
+                (void) json_array_append_new(reasons, json_pack("{sI ss}", "count",
+                                                                (json_int_t) reason->count,
+                                                                "reason", reason->text));
         ctl_print_json(json_pack("{sI sI sI sI sI so}", "moved", (json_int_t) count_moved(f),
                                  "left", (json_int_t) f->count[FOLLOW_LEFT], "deferred",
                                  (json_int_t) f->count[FOLLOW_DEFERRED], "held",

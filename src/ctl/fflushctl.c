@@ -6,7 +6,8 @@
 #include <stddef.h>
 #include <stdio.h>
 
-#include "ctl/ctl.h"
+#include "ctl/commands.h"
+#include "ctl/ctl-print.h"
 #include "util/cmdline.h"
 #include "util/timespan.h"
 #include "util/util.h"
@@ -176,7 +177,7 @@ static int keep_option(Words *words, size_t i) {
         return add_word(words, word);
 }
 
-static void words_free(Words *words) {
+static void words_done(Words *words) {
         while (words->n > 0)
                 free(words->items[--words->n]);
         free(words->items);
@@ -210,21 +211,21 @@ static size_t find_option(int c) {
 static int parse_options(Ctl *ctl, int argc, char *argv[], unsigned *given, Words *words) {
         struct option table[ARRAY_SIZE(options) + 1] = {0};
         char letters[1 + 2 * ARRAY_SIZE(options) + 1] = ":";
-        int c, r = -1;
+        int c, status = -1;
 
         opterr = 0;
         make_table(table, letters + 1);
-        while (r < 0 && (c = getopt_long(argc, argv, letters, table, NULL)) >= 0) {
+        while (status < 0 && (c = getopt_long(argc, argv, letters, table, NULL)) >= 0) {
                 if (c == '?' || c == ':') {
                         _cleanup_free_ char *problem = cmdline_problem(c, argv);
 
                         return problem ? ctl_usage("%s", problem) : ctl_no_memory();
                 }
-                r = parse_option(ctl, find_option(c), given);
-                if (r < 0 && keep_option(words, find_option(c)) != EX_OK)
-                        r = EX_OSERR;
+                status = parse_option(ctl, find_option(c), given);
+                if (status < 0 && keep_option(words, find_option(c)) != EX_OK)
+                        status = EX_OSERR;
         }
-        return r;
+        return status;
 }
 
 static int run_on_host(const Ctl *ctl, Words *words, char *args[]) {
@@ -268,9 +269,9 @@ static int run(Ctl *ctl, unsigned given, char *args[], int n_args) {
         return verb->run(ctl, args + 1);
 }
 
-static void ctl_free(Ctl *ctl) {
+static void ctl_done(Ctl *ctl) {
         if (ctl->has_settings)
-                settings_free(&ctl->settings);
+                settings_done(&ctl->settings);
         closep(&ctl->queue.fd);
         free(ctl->socket_path);
 }
@@ -296,19 +297,19 @@ static int as_plugin(const Ctl *ctl, int status, char *args[], int n_args) {
 }
 
 int main(int argc, char *argv[]) {
-        _cleanup_(ctl_free) Ctl ctl = {.queue.fd = -EBADF};
-        _cleanup_(words_free) Words words = {0};
+        _cleanup_(ctl_done) Ctl ctl = {.queue.fd = -EBADF};
+        _cleanup_(words_done) Words words = {0};
         unsigned given = 0;
-        int r;
+        int status;
 
-        r = parse_options(&ctl, argc, argv, &given, &words);
-        if (r >= 0)
-                r = as_plugin(&ctl, r, argv + 1, argc - 1);
+        status = parse_options(&ctl, argc, argv, &given, &words);
+        if (status >= 0)
+                status = as_plugin(&ctl, status, argv + 1, argc - 1);
         else
-                r = ctl.host ? run_on_host(&ctl, &words, argv + optind)
-                             : run(&ctl, given, argv + optind, argc - optind);
-        r = as_plugin(&ctl, r, argv + optind, argc > optind);
+                status = ctl.host ? run_on_host(&ctl, &words, argv + optind)
+                                  : run(&ctl, given, argv + optind, argc - optind);
+        status = as_plugin(&ctl, status, argv + optind, argc > optind);
         if (fflush(stdout) != 0 || ferror(stdout))
                 return EX_IOERR;
-        return r;
+        return status;
 }

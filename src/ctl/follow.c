@@ -65,7 +65,7 @@ static int watch(Follow *f, QueueName queue, const char *path) {
         return watch_below(f, queue, path);
 }
 
-int follow_new(const Queue *queue, Follow *f) {
+int follow_init(const Queue *queue, Follow *f) {
         static const QueueName queues[] = {QUEUE_DEFERRED, QUEUE_INCOMING, QUEUE_ACTIVE,
                                            QUEUE_HOLD};
         int r = 0;
@@ -81,7 +81,7 @@ int follow_new(const Queue *queue, Follow *f) {
         return r;
 }
 
-void follow_free(Follow *f) {
+void follow_done(Follow *f) {
         FollowMessage *m = f->messages, *next;
 
         HASH_CLEAR(hh, f->messages);

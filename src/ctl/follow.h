@@ -38,13 +38,13 @@ typedef struct Follow {
 } Follow;
 
 /**
- * follow_new() - begin to watch the queues
- * @f:  follow_free() it in any case
+ * follow_init() - begin to watch the queues
+ * @f:  follow_done() it in any case
  *
  * Return: 0, -EACCES, -ENOSPC (fs.inotify.max_user_watches), or another negative errno.
  */
-int follow_new(const Queue *queue, Follow *f);
-void follow_free(Follow *f);
+int follow_init(const Queue *queue, Follow *f);
+void follow_done(Follow *f);
 
 /**
  * follow_add() - follow a message, if it is deferred or incoming now

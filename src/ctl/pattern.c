@@ -19,18 +19,19 @@ int pattern_site(const char *text, char ret[static SITE_SIZE]) {
 }
 
 int pattern_parse(const char *text, Pattern *ret) {
+        Pattern pattern = {0};
         int r;
 
-        *ret = (Pattern){0};
-        r = pattern_site(text, ret->exact);
-        if (r != -EINVAL)
+        r = pattern_site(text, pattern.exact);
+        if (r == -EINVAL && text[0] == '(') { /* names of logs have upper case */
+                pattern.glob = strdup(text);
+                r = pattern.glob ? 0 : -ENOMEM;
+        } else if (r == -EINVAL && strpbrk(text, "*?["))
+                r = sitename_fold(text, &pattern.glob);
+        if (r < 0)
                 return r;
-        if (text[0] != '(' && !strpbrk(text, "*?["))
-                return -EINVAL;
-        if (text[0] != '(') /* names of logs have upper case */
-                return sitename_fold(text, &ret->glob);
-        ret->glob = strdup(text);
-        return ret->glob ? 0 : -ENOMEM;
+        *ret = pattern;
+        return 0;
 }
 
 /* However a site is written: "*.bücher.example" means those that are recorded with A-labels. */
@@ -53,7 +54,7 @@ bool pattern_matches(const Pattern *p, bool subdomains, const char *site) {
                streq(site + n_site - n, p->exact);
 }
 
-void pattern_free(Pattern *p) {
+void pattern_done(Pattern *p) {
         free(p->glob);
         p->glob = NULL;
 }

@@ -23,7 +23,7 @@ int pattern_site(const char *text, char ret[static SITE_SIZE]);
  * @text:  a site in any case or script, or a glob(7) with "*", "?" or "[...]" in it; a text that is
  *         a valid site is one: "[192.0.2.1]" is no glob. One that begins with "(" is compared as a
  *         glob too, so that what survey_site() makes of strange logs can be named.
- * @ret:   receives it; pattern_free() it
+ * @ret:   receives it, only if this succeeds; pattern_done() it
  *
  * Return: 0, -EINVAL (neither), -ENOMEM.
  */
@@ -32,4 +32,4 @@ int pattern_parse(const char *text, Pattern *ret);
 /** pattern_matches() - @site is a normal form; a glob's "*" matches dots as well, and a glob may be
  *                     of A-labels or of U-labels */
 bool pattern_matches(const Pattern *p, bool subdomains, const char *site);
-void pattern_free(Pattern *p);
+void pattern_done(Pattern *p);

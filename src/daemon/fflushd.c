@@ -185,7 +185,7 @@ int main(int argc, char *argv[]) {
         }
         if (arg_check_config) {
                 r = check_config(&settings);
-                settings_free(&settings);
+                settings_done(&settings);
                 return r;
         }
         journal_set_names(settings.syslog_name, settings.instance);
@@ -195,13 +195,13 @@ int main(int argc, char *argv[]) {
                                 "no listening stream sockets were passed%s%s; start "
                                 "fflush.socket, or use systemd-socket-activate(1)",
                                 n_fds < 0 ? ": " : "", n_fds < 0 ? strerror(-n_fds) : "");
-                settings_free(&settings);
+                settings_done(&settings);
                 return EX_USAGE;
         }
         r = serve(&settings, fds, (unsigned) n_fds);
         if (r < 0)
                 journal_event(LOG_ERR, &(JournalEvent){.message_id = JOURNAL_ID_FAILED, .error = r},
                               "cannot serve %s: %s", settings.queue_directory, strerror(-r));
-        settings_free(&settings);
+        settings_done(&settings);
         return r < 0 ? EX_OSERR : EX_OK;
 }

@@ -20,7 +20,7 @@ struct Reload {
 
 static Settings *free_settings(Settings *s) {
         if (s)
-                settings_free(s);
+                settings_done(s);
         free(s);
         return NULL;
 }

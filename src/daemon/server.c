@@ -157,7 +157,7 @@ static void connection_close(Connection *c) {
         DL_DELETE2(server->connections, c, prev_open, next_open);
         server->n_connections--;
         closep(&c->fd); /* takes it out of the epoll set as well */
-        request_decoder_free(&c->decoder);
+        request_decoder_done(&c->decoder);
         account(c);
         return_memory(server);
         if (server->spare)
@@ -237,7 +237,7 @@ static void on_reply(Call *call) {
 /* Closing while the client still sends would destroy the reply it has not read yet. */
 static void linger(Connection *c) {
         c->state = CONNECTION_LINGERING;
-        request_decoder_free(&c->decoder);
+        request_decoder_done(&c->decoder);
         account(c);
         c->linger_until_usec = now_usec() + LINGER_USEC;
         arm_deadlines(c->server, c->linger_until_usec);

@@ -25,7 +25,7 @@ static Reply feed(const uint8_t *data, size_t n, const uint8_t *cuts) {
         AttrReader in = {0};
 
         reply.r = fuzz_feed(&in, data, n, cuts, decode_reply, &reply);
-        attr_reader_free(&in);
+        attr_reader_done(&in);
         return reply;
 }
 
@@ -69,7 +69,7 @@ static int feed_findings(const uint8_t *data, size_t n, const uint8_t *cuts, Fin
 
         *ret = (Findings){.status = REQUEST_OK};
         r = fuzz_feed(&in, data, n, cuts, decode_findings, ret);
-        attr_reader_free(&in);
+        attr_reader_done(&in);
         return r;
 }
 

@@ -58,7 +58,7 @@ static void there_and_back(const Request *request) {
                 require(feed(&d, (const uint8_t *) bytes, n, NULL, false, &again) == 1);
                 compare(&expected, &again);
         }
-        request_decoder_free(&d);
+        request_decoder_done(&d);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
@@ -81,7 +81,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
                 require(!a.queue_id || queueid_valid(a.queue_id, strlen(a.queue_id)));
                 there_and_back(&a);
         }
-        request_decoder_free(&whole);
-        request_decoder_free(&pieces);
+        request_decoder_done(&whole);
+        request_decoder_done(&pieces);
         return 0;
 }

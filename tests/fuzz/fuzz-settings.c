@@ -91,7 +91,7 @@ static void there_and_back(const Settings *s) {
         require(settings_load(FILE_NAME, NULL, &again) == 0);
         for (size_t i = 0; i < N_SETTINGS; i++)
                 require(i == INDEX_VERSION || streq(s->text[i], again.text[i]));
-        settings_free(&again);
+        settings_done(&again);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
@@ -112,6 +112,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         check_usable(&s);
         if (can_be_written(&s))
                 there_and_back(&s);
-        settings_free(&s);
+        settings_done(&s);
         return 0;
 }

@@ -12,7 +12,7 @@ static void setup(void) {
 }
 
 static void teardown(void) {
-        attr_reader_free(&reader);
+        attr_reader_done(&reader);
 }
 
 /* Return: what attr_reader_space() said when there was no more room, or 0. */

@@ -27,7 +27,7 @@ START_TEST(a_cell_is_printable) {
         expect(&c, "", "",
                "NAME\n"
                "a\\x0a\\x1b]0;x\\x07\n");
-        columns_free(&c);
+        columns_done(&c);
 }
 END_TEST
 
@@ -46,7 +46,7 @@ START_TEST(columns_are_as_wide_as_what_is_in_them) {
                "<NAME             N  WHERE>\n"
                "a                5  there\n"
                "example.com  12345  \n");
-        columns_free(&c);
+        columns_done(&c);
 }
 END_TEST
 
@@ -56,7 +56,7 @@ START_TEST(a_row_that_is_not_complete_is_left_out) {
         add(&c, "a", 5, "b");
         ck_assert_int_eq(columns_add(&c, "%s", "half"), 0);
         expect(&c, "", "", "NAME  N  WHERE\na     5  b\n");
-        columns_free(&c);
+        columns_done(&c);
         expect(&c, "", "", "NAME  N  WHERE\n");
 }
 END_TEST
@@ -77,7 +77,7 @@ START_TEST(there_may_be_many_rows) {
         ck_assert_uint_eq(lines, 1001);
         ck_assert_ptr_nonnull(strstr(text, "\na     999  b\n"));
         free(text);
-        columns_free(&c);
+        columns_done(&c);
 }
 END_TEST
 

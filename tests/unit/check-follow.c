@@ -16,12 +16,12 @@ static void setup(void) {
 }
 
 static void teardown(void) {
-        follow_free(&follow);
+        follow_done(&follow);
         spool_teardown();
 }
 
 static void begin(void) {
-        ck_assert_int_eq(follow_new(&spool_queue, &follow), 0);
+        ck_assert_int_eq(follow_init(&spool_queue, &follow), 0);
 }
 
 static void move(const char *from, const char *to) {

@@ -13,7 +13,7 @@ static bool matches(const char *text, bool subdomains, const char *site) {
 
         ck_assert_int_eq(pattern_parse(text, &p), 0);
         r = pattern_matches(&p, subdomains, site);
-        pattern_free(&p);
+        pattern_done(&p);
         return r;
 }
 

@@ -53,7 +53,7 @@ static void setup(void) {
 static void teardown(void) {
         reload = reload_free(reload);
         event = sd_event_unref(event);
-        settings_free(&first);
+        settings_done(&first);
         free(file);
         spool_teardown();
 }
@@ -102,7 +102,7 @@ END_TEST
 
 START_TEST(what_was_never_whole_is_no_reason_to_take_it) {
         reload = reload_free(reload);
-        settings_free(&first);
+        settings_done(&first);
         spool_write("fflushd.conf", "postfix_config_directory = /nonexistent\n");
         ck_assert_int_eq(settings_load(file, NULL, &first), 0);
         ck_assert(first.incomplete);

@@ -333,7 +333,7 @@ static void setup(void) {
 }
 
 static void teardown(void) {
-        request_decoder_free(&decoder);
+        request_decoder_done(&decoder);
 }
 
 /* Return: as request_decode(), or what attr_reader_space() says when there is no room. */
@@ -390,7 +390,7 @@ static void decode_pieces(int i, size_t cut, size_t step) {
         if (r == 0 && vectors[i].eof)
                 r = request_decode(&decoder, true, &request);
         expect(i, r, &request);
-        request_decoder_free(&decoder);
+        request_decoder_done(&decoder);
         decoder = (RequestDecoder){0};
 }
 
@@ -424,7 +424,7 @@ START_TEST(the_end_may_be_seen_together_with_the_last_bytes) {
                 memcpy(space, vectors[i].bytes, vectors[i].n);
                 attr_reader_commit(&decoder.in, vectors[i].n);
                 expect(i, request_decode(&decoder, true, &request), &request);
-                request_decoder_free(&decoder);
+                request_decoder_done(&decoder);
                 decoder = (RequestDecoder){0};
         }
 }
@@ -459,7 +459,7 @@ START_TEST(a_longer_request_is_refused_however_it_comes) {
         int r = 0;
 
         ck_assert_int_eq(feed(bytes, ATTR_LIST_MAX + 1, &request), -EMSGSIZE);
-        request_decoder_free(&decoder);
+        request_decoder_done(&decoder);
         decoder = (RequestDecoder){0};
         for (size_t i = 0; i < ATTR_LIST_MAX; i++)
                 r |= feed(bytes + i, 1, &request);
@@ -548,7 +548,7 @@ START_TEST(a_reply_of_either_dialect_is_read) {
                         ck_assert_int_eq(status, replies[_i].status);
                         ck_assert_uint_eq(counts.found, 0);
                         ck_assert(!has_counts);
-                        attr_reader_free(&in);
+                        attr_reader_done(&in);
                 }
         }
 }
@@ -573,7 +573,7 @@ START_TEST(counts_survive_the_way_to_the_client) {
         ck_assert_int_eq(status, REQUEST_OK);
         ck_assert(has_counts);
         ck_assert_mem_eq(&got, &counts, sizeof got);
-        attr_reader_free(&in);
+        attr_reader_done(&in);
 }
 END_TEST
 
@@ -617,7 +617,7 @@ START_TEST(a_second_reply_is_read_behind_the_first) {
                 ck_assert_uint_eq(counts.moved, 5);
                 ck_assert_uint_eq(counts.sites, 3);
                 ck_assert(has_counts);
-                attr_reader_free(&in);
+                attr_reader_done(&in);
         }
 }
 END_TEST
@@ -668,7 +668,7 @@ START_TEST(what_is_no_reply_is_not_taken_for_one) {
                 decode_reply(&in, odd_replies[_i].bytes, odd_replies[_i].n, &status, &counts),
                 odd_replies[_i].r);
         ck_assert_int_eq(status, odd_replies[_i].r == 1 ? 0 : 99);
-        attr_reader_free(&in);
+        attr_reader_done(&in);
 }
 END_TEST
 
@@ -741,7 +741,7 @@ START_TEST(findings_survive_the_way_to_the_client_the_largest_too) {
                 attr_reader_commit(&in, size);
         }
         ck_assert_int_eq(request_decode_findings(&in, &status, &got), 1);
-        attr_reader_free(&in);
+        attr_reader_done(&in);
         ck_assert_int_eq(status, REQUEST_FAIL);
         ck_assert_uint_eq(got.n, FINDINGS_MAX);
         ck_assert_uint_eq(got.checks, 31);

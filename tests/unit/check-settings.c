@@ -25,13 +25,13 @@ static void setup(void) {
 }
 
 static void teardown(void) {
-        settings_free(&settings);
+        settings_done(&settings);
         free(file);
         spool_teardown();
 }
 
 static void load(void) {
-        settings_free(&settings);
+        settings_done(&settings);
         ck_assert_int_eq(settings_load(file, NULL, &settings), 0);
 }
 
@@ -398,7 +398,7 @@ START_TEST(a_file_without_slash_has_its_drop_ins_beside_it) {
         spool_write("conf.d/a.conf", "max_use = 7\n");
         spool_write("fflushd.conf", NO_POSTFIX);
         ck_assert_int_eq(fchdir(spool_fd), 0);
-        settings_free(&settings);
+        settings_done(&settings);
         ck_assert_int_eq(settings_load("fflushd.conf", NULL, &settings), 0);
         expect_no_problem();
         ck_assert_uint_eq(settings.max_use, 7);
@@ -452,14 +452,14 @@ END_TEST
 
 START_TEST(settings_can_be_freed_twice) {
         load_text(NO_POSTFIX);
-        settings_free(&settings);
+        settings_done(&settings);
         ck_assert_ptr_null(settings.text);
-        settings_free(&settings);
+        settings_done(&settings);
 }
 END_TEST
 
 START_TEST(a_further_instance_has_its_own_postfix_directory) {
-        settings_free(&settings);
+        settings_done(&settings);
         ck_assert_int_eq(settings_load(NULL, "no-such-instance", &settings), 0);
         ck_assert_str_eq(settings.postfix_config_directory, "/etc/no-such-instance");
         ck_assert_str_eq(settings.syslog_name, "no-such-instance");
@@ -468,7 +468,7 @@ START_TEST(a_further_instance_has_its_own_postfix_directory) {
                 ck_assert_ptr_nonnull(strstr(settings.problems, "/etc/no-such-instance"));
         /* which its file can change */
         spool_write("fflushd.conf", NO_POSTFIX);
-        settings_free(&settings);
+        settings_done(&settings);
         ck_assert_int_eq(settings_load(file, "no-such-instance", &settings), 0);
         expect_no_problem();
         ck_assert_str_eq(settings.postfix_config_directory, "");
@@ -632,7 +632,7 @@ START_TEST(a_start_makes_do_with_what_postfix_said_last) {
         spool_set_times("postfix/main.cf", -30, -30);
         ck_assert(settings_changed(&settings));
 
-        settings_free(&settings);
+        settings_done(&settings);
         ck_assert_int_eq(settings_start(file, NULL, &settings), 0);
         expect_no_problem();
         ck_assert_str_eq(settings.fast_flush_domains, "one.test");
@@ -656,7 +656,7 @@ START_TEST(a_start_does_not_make_do_with_a_queue_that_has_gone) {
                 asprintf(&text, "compatibility_level = 3.6\nqueue_directory = %s\n", spool_dir), 0);
         spool_write("postfix/main.cf", text);
         spool_set_times("postfix/main.cf", -30, -30);
-        settings_free(&settings);
+        settings_done(&settings);
         ck_assert_int_eq(settings_start(file, NULL, &settings), 0);
         expect_no_problem();
         ck_assert_str_eq(settings.queue_directory, spool_dir);
@@ -677,14 +677,14 @@ START_TEST(what_is_less_whole_does_not_improve) {
         part = settings;
         ck_assert(part.broken && !settings_improve(&part, &whole));
         ck_assert(settings_improve(&whole, &part) && settings_improve(&part, &part));
-        settings_free(&part);
+        settings_done(&part);
 
         settings = (Settings){0};
         load_text("postfix_config_directory = /nonexistent\nfast_flush_domains = one.test\n");
         part = settings;
         ck_assert(part.unasked && part.incomplete && !settings_improve(&part, &whole));
         ck_assert(settings_improve(&whole, &part));
-        settings_free(&part);
+        settings_done(&part);
         settings = whole;
 }
 END_TEST

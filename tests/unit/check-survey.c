@@ -16,12 +16,12 @@ static void setup(void) {
 }
 
 static void teardown(void) {
-        survey_free(&log_);
+        survey_done(&log_);
         spool_teardown();
 }
 
 static int read_log(const char *path) {
-        survey_free(&log_);
+        survey_done(&log_);
         return survey_read(&spool_queue, path, &log_);
 }
 
@@ -97,7 +97,7 @@ START_TEST(all_parts_of_a_log_are_read) {
         spool_set_times("flush/e/x/example_com", -86400, -3600);
         ck_assert_int_eq(survey_read_log(&spool_queue, "example_com", &log_), 0);
         ck_assert_uint_eq(log_.records, 2);
-        survey_free(&log_);
+        survey_done(&log_);
         spool_write("flush/example_com", "A1\nB1\nB");
         ck_assert_int_eq(survey_read_log(&spool_queue, "example_com", &log_), 0);
         ck_assert_uint_eq(log_.records, 5);

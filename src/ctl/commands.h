@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* fflushctl(8): the table of commands and what each of them does. A command returns an exit status,
+ * by sysexits(3), after it has said on standard error what went wrong. */
+
+#include "ctl/ctl.h"
+
+/* Each option but the general ones is for certain commands only (Verb.options). */
+typedef enum CtlOption {
+        CTL_DRY_RUN = 1 << 0,
+        CTL_SUBDOMAINS = 1 << 1,
+        CTL_BY = 1 << 2,
+        CTL_TOP = 1 << 3,
+        CTL_LIMIT = 1 << 4,
+        CTL_EVERY = 1 << 5,
+        CTL_REASON = 1 << 6,
+        CTL_WAIT = 1 << 7,
+        CTL_REPAIR = 1 << 8,
+        CTL_OUTPUT = 1 << 9,
+        CTL_NO_START = 1 << 10,
+        CTL_THRESHOLD = 1 << 11,
+} CtlOption;
+
+#define CTL_REASON_MAX 200u /* bytes of --reason */
+
+typedef struct Verb {
+        const char *name, *arguments; /* for people */
+        int min, max;                 /* number of arguments; max < 0: any */
+        unsigned options;             /* CtlOption, or'ed */
+        int (*run)(Ctl *ctl, char *args[]);
+} Verb;
+
+/* The commands. @args ends in NULL, and their number is as the table of verbs has it. */
+int ctl_list(Ctl *ctl, char *args[]);
+int ctl_show(Ctl *ctl, char *args[]);
+int ctl_flush(Ctl *ctl, char *args[]);
+int ctl_deliver(Ctl *ctl, char *args[]);
+int ctl_add(Ctl *ctl, char *args[]);
+int ctl_refresh(Ctl *ctl, char *args[]);
+int ctl_purge(Ctl *ctl, char *args[]);
+int ctl_import(Ctl *ctl, char *args[]);
+int ctl_metrics(Ctl *ctl, char *args[]);
+int ctl_verify(Ctl *ctl, char *args[]);
+int ctl_status(Ctl *ctl, char *args[]);
+int ctl_check(Ctl *ctl, char *args[]);
+
+#define CTL_CHECK_UNKNOWN 3 /* the last exit status of check: those of Nagios' plugins */
+int ctl_enable_postfix(Ctl *ctl, char *args[]);
+int ctl_disable_postfix(Ctl *ctl, char *args[]);
+int ctl_export(Ctl *ctl, char *args[]);
+
+/** ctl_export_logs() - export as such, also of a service that is still asked; as the queue's owner
+ */
+int ctl_export_logs(Ctl *ctl);
+
+/** ctl_import_deferred() - import as such; @ret_added receives how many records were made */
+int ctl_import_deferred(Ctl *ctl, unsigned long *ret_added);
+
+/**
+ * ctl_host() - run fflushctl on another host in our place, and show what it shows
+ * @words:  its options and arguments, @n of them
+ *
+ * Return: its exit status, or that of ssh(1).
+ */
+int ctl_host(const char *host, char *const words[], size_t n);

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "ctl/ctl-ask.h"
+
+#include <stdio.h>
+
+#include "ctl/client.h"
+#include "ctl/ctl-print.h"
+#include "util/util.h"
+
+#define LOOK_USEC (10 * USEC_PER_SEC)
+
+int ctl_socket(Ctl *ctl) {
+        int status;
+
+        if (ctl->socket_path)
+                return EX_OK;
+        if (ctl->socket)
+                ctl->socket_path = strdup(ctl->socket);
+        else {
+                status = ctl_settings(ctl);
+                if (status != EX_OK)
+                        return status;
+                if (asprintf(&ctl->socket_path, "%s/public/%s", ctl->settings.queue_directory,
+                             CTL_SERVICE) < 0)
+                        ctl->socket_path = NULL;
+        }
+        if (ctl->socket_path)
+                return EX_OK;
+        return ctl_no_memory();
+}
+
+uint64_t ctl_patience(const Ctl *ctl) {
+        return ctl->timeout > 0 ? ctl->timeout : LOOK_USEC;
+}
+
+int ctl_connect_error(const Ctl *ctl, int error) {
+        char unit[CTL_UNIT_SIZE];
+
+        ctl_unit_name(ctl, "fflush", "socket", unit);
+        if (error == -ENOENT || error == -ECONNREFUSED)
+                ctl_error("cannot connect to %s: %s (is %s started?)", ctl->socket_path,
+                          strerror(-error), unit);
+        else
+                ctl_error("cannot connect to %s: %s", ctl->socket_path,
+                          error == -ETIMEDOUT ? "whoever listens there takes no connections"
+                                              : strerror(-error));
+        return error == -EACCES || error == -EPERM ? EX_NOPERM
+               : error == -ETIMEDOUT               ? EX_TEMPFAIL
+                                                   : EX_UNAVAILABLE;
+}
+
+static int say_no_reply(const char *what, int error) {
+        ctl_error("%s: %s", what,
+                  error == -ECONNRESET || error == -EPIPE
+                          ? "the service closed the connection without a reply"
+                  : error == -EBADMSG   ? "the reply makes no sense"
+                  : error == -ETIMEDOUT ? "no reply in time"
+                                        : strerror(-error));
+        return error == -EBADMSG ? EX_PROTOCOL : EX_TEMPFAIL;
+}
+
+static int say_status(const char *what, RequestStatus status) {
+        switch (status) {
+        case REQUEST_OK:
+                return EX_OK;
+        case REQUEST_FAIL:
+                ctl_error("%s: failed, the journal says why", what);
+                return EX_TEMPFAIL;
+        case REQUEST_BAD:
+                ctl_error("%s: the service calls this request malformed", what);
+                return EX_DATAERR;
+        case REQUEST_DENY:
+                ctl_error("%s: not in fast_flush_domains", what);
+                return EX_NOPERM;
+        default:
+                ctl_error("%s: unknown status %d", what, (int) status);
+                return EX_PROTOCOL;
+        }
+}
+
+/* A line on the terminal for what takes longer than a second. */
+static void show_waiting(uint64_t usec, void *userdata) {
+        const char *const *what = userdata;
+
+        ctl_progress("%s: %lu s", *what, (unsigned long) (usec / USEC_PER_SEC));
+}
+
+int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *ret_status,
+            RequestCounts *ret_counts, bool *ret_has_counts) {
+        uint64_t begun = now_usec(), past;
+        ClientWait wait = {.timeout_usec = ctl->timeout, .userdata = &what};
+        _cleanup_close_ int fd = -EBADF;
+        int r, status;
+
+        status = ctl_socket(ctl);
+        if (status != EX_OK)
+                return status;
+        fd = client_connect(ctl->socket_path, wait.timeout_usec);
+        if (fd < 0)
+                return ctl_connect_error(ctl, fd);
+        past = now_usec() - begun;
+        if (wait.timeout_usec > 0) /* and not 0, which is for ever */
+                wait.timeout_usec = wait.timeout_usec > past ? wait.timeout_usec - past : 1;
+        if (!ctl->quiet && isatty(STDERR_FILENO))
+                wait.progress = show_waiting;
+        if (request->kind == REQUEST_REFRESH || request->kind == REQUEST_PURGE)
+                r = client_work(fd, ctl->socket_path, request, &wait, ret_status, ret_counts,
+                                ret_has_counts);
+        else
+                r = client_ask(fd, request, &wait, ret_status, ret_counts, ret_has_counts);
+        ctl_progress_end();
+        if (r < 0)
+                return say_no_reply(what, r);
+        return say_status(what, *ret_status);
+}
+
+static const char *status_name(RequestStatus status) {
+        return status == REQUEST_OK     ? "ok"
+               : status == REQUEST_FAIL ? "failed"
+               : status == REQUEST_BAD  ? "malformed"
+               : status == REQUEST_DENY ? "denied"
+                                        : "unknown";
+}
+
+json_t *ctl_json_counts(const char *first, const char *value, RequestStatus status,
+                        const RequestCounts *c) {
+        json_t *object = json_pack("{so ss}", first, ctl_json_text(value), "status",
+                                   status_name(status)),
+               *counts;
+
+        if (!object || !c)
+                return object;
+        counts = json_pack("{sI sI sI sI sI sI sI sI}", "found", (json_int_t) c->found, "moved",
+                           (json_int_t) c->moved, "gone", (json_int_t) c->gone, "busy",
+                           (json_int_t) c->busy, "failed", (json_int_t) c->failed, "duplicate",
+                           (json_int_t) c->duplicate, "invalid", (json_int_t) c->invalid, "left",
+                           (json_int_t) c->left);
+        if (!counts || json_object_update(object, counts) < 0) {
+                json_decref(object);
+                object = NULL;
+        }
+        json_decref(counts);
+        return object;
+}

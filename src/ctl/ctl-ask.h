@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* fflushctl(8): requests to the service, with a message for each way in which one can fail. */
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/finding.h"
+#include "core/request.h"
+#include "ctl/ctl.h"
+
+/** ctl_socket() - have @ctl->socket_path; with --socket no configuration is read; else ctl_queue()
+ */
+int ctl_socket(Ctl *ctl);
+
+/** ctl_ask() - one request and its reply
+ * @what:       for messages: the site, the ID, the command
+ * @ret_status: receives the service's answer, if there is one
+ * @ret_counts, @ret_has_counts:  as from client_ask()
+ */
+int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *ret_status,
+            RequestCounts *ret_counts, bool *ret_has_counts);
+
+#define CTL_SELF_TEST_USEC (20 * (uint64_t) 1000000) /* the service takes half of it at most */
+
+/**
+ * ctl_self_test() - have the service test itself; starts it, if it is not running
+ * @ret:  receives what it found; without an answer one finding, which says why there is none
+ *
+ * Says nothing. It waits for @ctl->timeout, or CTL_SELF_TEST_USEC.
+ *
+ * Return: EX_OK (it answered, and nothing has failed; there may be warnings), EX_UNAVAILABLE (it
+ *         answered, and something has failed), or the exit status for not having an answer.
+ */
+int ctl_self_test(Ctl *ctl, TestFindings *ret);
+
+/** ctl_print_findings() - what is not in order, and what helps, line by line on @f */
+void ctl_print_findings(FILE *f, const TestFindings *findings);
+
+/** ctl_patience() - how long to wait for who should answer at once: --timeout, or some seconds */
+uint64_t ctl_patience(const Ctl *ctl);
+
+/** ctl_connect_error() - why client_connect() to @ctl->socket_path failed; Return: an exit status.
+ */
+int ctl_connect_error(const Ctl *ctl, int error);
+
+/** ctl_json_counts() - a new object with @first = @value, and the counts; NULL: without them */
+json_t *ctl_json_counts(const char *first, const char *value, RequestStatus status,
+                        const RequestCounts *counts);

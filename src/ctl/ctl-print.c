@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "ctl/ctl-print.h"
+
+#include <sysexits.h>
+
+#include "core/finding.h"
+#include "util/escape.h"
+#include "util/util.h"
+
+/* The only ways to the terminal, but for the help. Whatever is in a line, it stays one line, and
+ * shows all that it has. */
+static void write_line(FILE *f, const char *before, const char *text, const char *after) {
+        size_t size = 4 * strlen(text) + 1;
+        char *shown = malloc(size);
+
+        (void) fprintf(f, "%s%s%s", before,
+                       shown ? escape_line(text, shown, size) : strerror(ENOMEM), after);
+        free(shown);
+}
+
+static bool ends_in_newline(const char *text) {
+        size_t n = strlen(text);
+
+        return n > 0 && text[n - 1] == '\n';
+}
+
+/* What is put into the format may end in a newline as well; only its own is one. */
+static void __attribute__((format(printf, 4, 0)))
+write_formatted(FILE *f, const char *before, const char *after, const char *format, va_list ap) {
+        bool ends = ends_in_newline(format);
+        _cleanup_free_ char *text = NULL;
+
+        if (vasprintf(&text, format, ap) < 0)
+                text = NULL;
+        if (text && ends)
+                text[strlen(text) - 1] = '\0';
+        write_line(f, before, text ? text : strerror(ENOMEM), after);
+        if (ends)
+                (void) fputc('\n', f);
+}
+
+void ctl_error(const char *format, ...) {
+        va_list ap;
+
+        va_start(ap, format);
+        write_formatted(stderr, "fflushctl: ", "\n", format, ap);
+        va_end(ap);
+}
+
+void ctl_error_lines(const char *text) {
+        while (*text) {
+                size_t n = strcspn(text, "\n");
+
+                if (n > 0)
+                        ctl_error("%.*s", (int) n, text);
+                text += n + (text[n] == '\n');
+        }
+}
+
+int ctl_usage(const char *format, ...) {
+        va_list ap;
+
+        va_start(ap, format);
+        write_formatted(stderr, "fflushctl: ", "\nTry \"fflushctl --help\".\n", format, ap);
+        va_end(ap);
+        return EX_USAGE;
+}
+
+void ctl_print(const char *format, ...) {
+        va_list ap;
+
+        va_start(ap, format);
+        ctl_vprint(CTL_PLAIN, format, ap);
+        va_end(ap);
+}
+
+void ctl_print_in(CtlStyle style, const char *format, ...) {
+        va_list ap;
+
+        va_start(ap, format);
+        ctl_vprint(style, format, ap);
+        va_end(ap);
+}
+
+void ctl_vprint(CtlStyle style, const char *format, va_list ap) {
+        bool plain = style == CTL_PLAIN;
+
+        write_formatted(stdout, plain ? "" : ctl_style(style), plain ? "" : ctl_style(CTL_PLAIN),
+                        format, ap);
+}
+
+void ctl_pass_on(FILE *f, const char *line, bool ends) {
+        write_line(f, "", line, ends ? "\n" : "");
+}
+
+/* Over the line before, for which there is a terminal. */
+static bool has_progress;
+
+void ctl_progress(const char *format, ...) {
+        va_list ap;
+
+        va_start(ap, format);
+        write_formatted(stderr, "\r\033[K", "", format, ap);
+        va_end(ap);
+        has_progress = true;
+}
+
+void ctl_progress_end(void) {
+        if (has_progress)
+                (void) fputs("\r\033[K", stderr);
+        has_progress = false;
+}
+
+int ctl_no_memory(void) {
+        ctl_error("%s", strerror(ENOMEM));
+        return EX_OSERR;
+}
+
+int ctl_write_json(json_t *object, FILE *f) {
+        _cleanup_free_ char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
+        _cleanup_free_ char *shown = text ? escape_json(text) : NULL;
+
+        json_decref(object);
+        if (!shown)
+                return ctl_no_memory();
+        (void) fprintf(f, "%s\n", shown);
+        return EX_OK;
+}
+
+void ctl_print_json(json_t *object) {
+        (void) ctl_write_json(object, stdout);
+}
+
+json_t *ctl_json_text(const char *text) {
+        _cleanup_free_ char *utf8 = text ? escape_utf8(text) : NULL;
+
+        if (!text)
+                return json_null();
+        return utf8 ? json_string(utf8) : NULL;
+}
+
+const char *ctl_style(CtlStyle style) {
+        static const char *const codes[] = {
+                [CTL_PLAIN] = "\033[0m", [CTL_BOLD] = "\033[1m",   [CTL_DIM] = "\033[2m",
+                [CTL_RED] = "\033[31m",  [CTL_GREEN] = "\033[32m", [CTL_YELLOW] = "\033[33m",
+        };
+        static int colored = -1;
+
+        if (colored < 0) {
+                const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
+
+                colored = isatty(STDOUT_FILENO) && !(no_color && *no_color) && term &&
+                          !streq(term, "dumb");
+        }
+        return colored ? codes[style] : "";
+}
+
+const char *ctl_age(time_t now, time_t then, char ret[static CTL_AGE_SIZE]) {
+        static const struct {
+                long seconds;
+                const char *unit;
+        } units[] = {{86400, "d"}, {3600, "h"}, {60, "min"}, {1, "s"}};
+        long age = now > then ? (long) (now - then) : 0;
+        size_t i = 0;
+
+        /* Two of a unit before it is used: "1d" may be nearly two. */
+        while (i + 1 < ARRAY_SIZE(units) && age < 2 * units[i].seconds)
+                i++;
+        (void) snprintf(ret, CTL_AGE_SIZE, "%ld%s", age / units[i].seconds, units[i].unit);
+        return ret;
+}
+
+void ctl_write_text(FILE *f, const char *text) {
+        char line[4 * FINDING_TEXT_SIZE + 1];
+
+        (void) fputs(escape_line(text, line, sizeof line), f);
+}
+
+void ctl_print_text(const char *text) {
+        ctl_write_text(stdout, text);
+}

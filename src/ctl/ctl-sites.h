@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* fflushctl(8): the logs in the queue directory, by the patterns on the command line. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/stat.h>
+
+#include "core/survey.h"
+#include "ctl/ctl.h"
+
+typedef struct CtlSite {
+        char *site;     /* as survey_site() has it */
+        char *path;     /* of its log, or a part of it, below the queue directory; NULL: none */
+        bool named;     /* @site is its name; else that of a log of flush(8) in parentheses */
+        struct stat st; /* of the log */
+} CtlSite;
+
+typedef struct CtlSites {
+        CtlSite *items;
+        size_t n;
+} CtlSites;
+
+/**
+ * ctl_find_sites() - recorded sites that match one of the patterns; without any, all
+ * @all:  a pattern that is a site is in the result also if nothing is recorded for it, without a
+ *        word; else it is as any other pattern that matches nothing
+ * @ret:  receives them, by name; ctl_sites_done() them in any case
+ *
+ * Return: EX_OK, EX_NOINPUT (a pattern matches nothing; the others count), or trouble.
+ */
+int ctl_find_sites(Ctl *ctl, char *patterns[], bool all, CtlSites *ret);
+void ctl_sites_done(CtlSites *sites);
+
+/** ctl_read_site() - survey_read_log() with a message for trouble; survey_done() in any case */
+int ctl_read_site(Ctl *ctl, const CtlSite *site, SurveyLog *ret);
+
+/** ctl_count_deferred() - how many messages of a log are in the deferred queue now */
+unsigned long ctl_count_deferred(Ctl *ctl, const SurveyLog *log);
