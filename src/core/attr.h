@@ -6,8 +6,8 @@
 
 #include <stddef.h>
 
-#define ATTR_LIST_MAX    65536u /* longest list that is read; flush(8) has no limit */
-#define ATTR_INLINE_SIZE 512u   /* an ordinary request needs no allocation */
+#define ATTR_LIST_MAX    65536 /* longest list that is read; flush(8) has no limit */
+#define ATTR_INLINE_SIZE 512u  /* an ordinary request needs no allocation */
 
 /* Zero-initialise; attr_reader_done() when done. Not to be copied while in use. */
 typedef struct AttrReader {

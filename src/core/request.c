@@ -293,6 +293,14 @@ void request_decoder_done(RequestDecoder *d) {
         attr_reader_done(&d->in);
 }
 
+size_t request_decoder_seen(const RequestDecoder *d) {
+        return d->in.n;
+}
+
+size_t request_decoder_held(const RequestDecoder *d) {
+        return d->in.size;
+}
+
 static unsigned long *count_at(RequestCounts *counts, size_t i) {
         return (unsigned long *) (void *) ((char *) counts + count_attrs[i].offset);
 }

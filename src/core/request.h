@@ -89,6 +89,12 @@ typedef struct RequestDecoder {
 int request_decode(RequestDecoder *d, bool eof, Request *ret);
 void request_decoder_done(RequestDecoder *d);
 
+/** request_decoder_seen() - bytes that have come for this request */
+size_t request_decoder_seen(const RequestDecoder *d);
+
+/** request_decoder_held() - bytes allocated for it; 0: it is short, and all in @d */
+size_t request_decoder_held(const RequestDecoder *d);
+
 #define REQUEST_ANNOUNCEMENT      "protocol\0queue_flush_protocol\0"
 #define REQUEST_ANNOUNCEMENT_SIZE sizeof REQUEST_ANNOUNCEMENT /* both NULs belong to it */
 

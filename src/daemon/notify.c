@@ -98,7 +98,7 @@ int notify_init(Notify *n, sd_event *event) {
         return 0;
 }
 
-void notify_free(Notify *n) {
+void notify_done(Notify *n) {
         sd_event_source_disable_unref(n->timer);
         closep(&n->fd);
 }

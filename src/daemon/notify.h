@@ -30,7 +30,7 @@ typedef struct Notify {
  * Source: sd_notify(3), "Notes": the protocol is stable.
  */
 int notify_init(Notify *n, sd_event *event);
-void notify_free(Notify *n);
+void notify_done(Notify *n);
 
 /** notify_send() - "STATUS=...", "STOPPING=1"; lost if it is not taken now */
 void notify_send(const Notify *n, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -752,9 +752,10 @@ unsigned service_fds(const Service *s) {
         return FDS_OF_A_CALL + n_dirs + n_children * CHILD_FDS + FDS_SPARE;
 }
 
-void service_limit_sends(Service *s, unsigned n) {
-        assert(n > 0 && n <= SENDS_MAX);
+unsigned service_limit_sends(Service *s, unsigned n) {
+        n = n < 1 ? 1 : n > SENDS_MAX ? SENDS_MAX : n;
         s->context.n_kept = SENDS_MAX - n;
+        return n;
 }
 
 bool service_outdated(const Service *s) {
@@ -765,15 +766,19 @@ int service_is_at(const Service *s, const char *queue_directory) {
         return s->queue.fd < 0 ? 1 : queue_is_at(&s->queue, queue_directory);
 }
 
+const char *service_trouble(const Service *s) {
+        return s->trouble;
+}
+
 uint64_t service_findings(const Service *s) {
         return s->metrics->self_test_failed;
 }
 
-bool service_busy(const Service *s) {
-        return jobs_busy(&s->jobs);
+uint64_t service_turn_usec(const Service *s, uint64_t longest) {
+        return jobs_busy(&s->jobs) && longest > JOB_SLICE_USEC ? JOB_SLICE_USEC : longest;
 }
 
-bool service_idle(const Service *s) {
+bool service_may_exit(const Service *s) {
         return !trigger_pending(&s->trigger) && !s->test;
 }
 

@@ -68,15 +68,15 @@ void service_step(Service *service);
 void service_refuse(Service *service, Call *call, RequestStatus status, const char *why,
                     const char *bytes, size_t n_bytes);
 
-/**
- * service_fds() - how many descriptors its work needs at a time
- *
- * Without the logs of sends: SENDS_MAX, or what service_limit_sends() says.
- */
+/** service_fds() - how many descriptors its work needs at a time, without those of sends:
+ *                  service_limit_sends() */
 unsigned service_fds(const Service *service);
 
-/** service_limit_sends() - run no more at a time than @n, 1 to SENDS_MAX; further ones wait */
-void service_limit_sends(Service *service, unsigned n);
+/**
+ * service_limit_sends() - run at most @n at a time; further ones wait
+ * Return: how many run, which is at least one: a descriptor each.
+ */
+unsigned service_limit_sends(Service *service, unsigned n);
 
 /** service_outdated() - has a file of the configuration changed since it was read? */
 bool service_outdated(const Service *service);
@@ -90,11 +90,16 @@ int service_is_at(const Service *service, const char *queue_directory);
 /** service_findings() - how many things the last self-test found broken; 0 if there was none */
 uint64_t service_findings(const Service *service);
 
-/** service_busy() - is there work that could be done now? */
-bool service_busy(const Service *service);
+/** service_trouble() - why there are no newer settings, as service_not_reconfigured() was told;
+ * NULL */
+const char *service_trouble(const Service *service);
 
-/** service_idle() - is nothing left to do, not even something to wait for? */
-bool service_idle(const Service *service);
+/** service_turn_usec() - how long a turn may last, at most @longest: with long work to do, as long
+ * as a slice of it, so that both get on */
+uint64_t service_turn_usec(const Service *service, uint64_t longest);
+
+/** service_may_exit() - is nothing left to do, not even something to wait for? */
+bool service_may_exit(const Service *service);
 
 /** service_cancel() - end all that is under way: what has not been moved stays recorded */
 void service_cancel(Service *service);

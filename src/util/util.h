@@ -13,9 +13,13 @@
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
-#define USEC_PER_MSEC ((uint64_t) 1000)
-#define USEC_PER_SEC  ((uint64_t) 1000000)
-#define USEC_INFINITY UINT64_MAX
+/* A number that is a macro, for a message. */
+#define TEXT_OF(macro)  TEXT_OF_(macro)
+#define TEXT_OF_(value) #value
+
+#define USEC_PER_MSEC   ((uint64_t) 1000)
+#define USEC_PER_SEC    ((uint64_t) 1000000)
+#define USEC_INFINITY   UINT64_MAX
 
 static inline void freep(void *p) {
         free(*(void **) p);
