@@ -287,9 +287,8 @@ def tests_that_reliability_md_names_exist(t):
 
 @test
 def files_that_contributing_names_exist(t):
-    named = re.findall(r"(?:(?<=\s)|^)(?:src|tests|conf|man|units|tools|doc|completions)/[\w./*\[\]-]*[\w*\]/]",
-                       read("CONTRIBUTING"), re.M)
-    named = [n for n in named if "NAME" not in n]
+    path = r"(?:(?<=\s)|^)(?:src|tests|conf|man|units|tools|doc|completions)/[\w./*\[\]-]*[\w*\]/]"
+    named = [n for n in re.findall(path, read("CONTRIBUTING"), re.M) if "NAME" not in n]
     missing = [n for n in named if not glob.glob(os.path.join(TOP, n))]
     assert len(named) > 20 and not missing, missing
 
