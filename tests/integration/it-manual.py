@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The numbers in the manual pages and in doc/ are those of the source, the defaults too.
+"""What the manual pages, doc/ and CONTRIBUTING say of the source is so: limits, defaults, names.
 
 Each limit that a page states is here with the constant it comes from, and with its sentence, so that
 a change of either is noticed.
@@ -13,7 +13,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 
-from harness import TOP, eq, main, test
+from basics import TOP, eq
+from harness import main, test
 
 WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 UNITS = {"h": "hours", "d": "days", "s": "seconds"}
@@ -270,6 +271,37 @@ def events_are_the_same_in_source_catalog_and_page(t):
     assert source
     eq(set(re.findall(r"^-- ([0-9a-f]{32})$", read("units/fflushd.catalog"), re.M)), source)
     eq(set(re.findall(r"^\.It Li ([0-9a-f]{32}) ", read("man/fflushd.8"), re.M)), source)
+
+
+@test
+def tests_that_reliability_md_names_exist(t):
+    cited = re.findall(r"`((?:it|check|booted)[-_][\w-]+)(?:\.py)?: ([^`]+)`", flat("doc/reliability.md"))
+    missing = []
+    for suite, names in cited:
+        source = "".join(read(path) for path in glob.glob(os.path.join(TOP, "tests/*/%s.*" % suite))
+                         if path.endswith((".py", ".c")))
+        missing += ["%s: %s" % (suite, name) for name in re.split(", *", names)
+                    if name.rstrip("._") not in source or not source]
+    assert len(cited) > 20 and not missing, missing
+
+
+@test
+def files_that_contributing_names_exist(t):
+    path = r"(?:(?<=\s)|^)(?:src|tests|conf|man|units|tools|doc|completions)/[\w./*\[\]-]*[\w*\]/]"
+    named = [n for n in re.findall(path, read("CONTRIBUTING"), re.M) if "NAME" not in n]
+    missing = [n for n in named if not glob.glob(os.path.join(TOP, n))]
+    assert len(named) > 20 and not missing, missing
+
+
+@test
+def the_code_map_has_every_module(t):
+    for folder in ("util", "core", "daemon", "ctl"):
+        row = re.search(r"^\| `%s`.*$" % folder, read("doc/architecture.md"), re.M).group()
+        words = set(re.findall(r"[\w.-]+\*?", row))
+        for path in glob.glob(os.path.join(TOP, "src", folder, "*.[ch]")):
+            module, ending = os.path.splitext(os.path.basename(path))
+            assert words & {module, module + ending} or (
+                "ctl-*" in words and module.startswith("ctl-")), path
 
 
 if __name__ == "__main__":
