@@ -161,6 +161,31 @@ static void look_at_unit(sd_bus *bus, const char *type, HealthUnit *u) {
                 get_string(bus, path, SYSTEMD ".Service", "Result", u->result);
 }
 
+/* Does fflush.socket listen on this path? */
+static bool unit_listens_on(sd_bus *bus, const char *unit, const char *socket_path) {
+        _cleanup_free_ char *path = NULL;
+        const char *type, *address;
+        sd_bus_message *m = NULL;
+        bool found = false;
+
+        if (sd_bus_path_encode("/org/freedesktop/systemd1/unit", unit, &path) < 0 ||
+            sd_bus_get_property(bus, SYSTEMD, path, SYSTEMD ".Socket", "Listen", NULL, &m,
+                                "a(ss)") < 0)
+                return false;
+        if (sd_bus_message_enter_container(m, 'a', "(ss)") >= 0)
+                while (sd_bus_message_read(m, "(ss)", &type, &address) > 0)
+                        found |= streq(address, socket_path);
+        sd_bus_message_unref(m);
+        return found;
+}
+
+/* A service that somebody runs by hand, on a socket or a queue of its own, has no units: the state
+ * of those that are there tells nothing about it. */
+static bool has_units(const Ctl *ctl, sd_bus *bus, const char *socket_unit) {
+        return (!ctl->socket && ctl->settings.postfix_config_directory[0]) ||
+               unit_listens_on(bus, socket_unit, ctl->socket_path);
+}
+
 static void look_at_units(Health *h) {
         static const char *const units[_HEALTH_UNIT_MAX][2] = {
                 [HEALTH_SOCKET] = {"fflush", "socket"},
@@ -169,23 +194,24 @@ static void look_at_units(Health *h) {
                 [HEALTH_REFRESH] = {"fflush-refresh", "service"},
         };
         sd_bus *bus = NULL;
-        int r;
 
-        r = sd_bus_open_system(&bus);
-        for (size_t i = 0; i < _HEALTH_UNIT_MAX; i++) {
+        for (size_t i = 0; i < _HEALTH_UNIT_MAX; i++)
                 ctl_unit_name(h->ctl, units[i][0], units[i][1], h->units[i].name);
-                if (r >= 0)
+        if (sd_bus_open_system(&bus) < 0)
+                return;
+        if (has_units(h->ctl, bus, h->units[HEALTH_SOCKET].name))
+                for (size_t i = 0; i < _HEALTH_UNIT_MAX; i++)
                         look_at_unit(bus, units[i][1], &h->units[i]);
-        }
         sd_bus_flush_close_unref(bus);
 }
 
-bool health_socket_is_up(const Ctl *ctl) {
+bool health_socket_is_up(Ctl *ctl) {
         HealthUnit u = {.active = false};
         sd_bus *bus = NULL;
 
         ctl_unit_name(ctl, "fflush", "socket", u.name);
-        if (sd_bus_open_system(&bus) >= 0)
+        if (sd_bus_open_system(&bus) >= 0 && ctl_socket(ctl) == EX_OK &&
+            has_units(ctl, bus, u.name))
                 look_at_unit(bus, "socket", &u);
         sd_bus_flush_close_unref(bus);
         return u.active || u.state[0] == '\0';

@@ -78,7 +78,7 @@ json_t *health_json_findings(const Health *h);
 int ctl_read_counters(const Ctl *ctl, Metrics *ret, char **ret_path);
 
 /** health_socket_is_up() - is the socket unit active, or does systemd not say? Starts nothing. */
-bool health_socket_is_up(const Ctl *ctl);
+bool health_socket_is_up(Ctl *ctl);
 
 /** health_is_served() - does systemd listen for the service, as far as can be seen? */
 bool health_is_served(const Health *h);
