@@ -124,9 +124,12 @@ size_t request_encode_reply(RequestStatus status, const RequestCounts *counts,
 size_t request_encode_findings(RequestStatus status, const TestFindings *findings,
                                char ret[static REQUEST_FINDINGS_SIZE]);
 
+#define REQUEST_OVERHEAD                                                                           \
+        160u /* bytes of a request without its site, queue ID and reason, at most */
+
 /**
  * request_encode() - bytes of a request
- * @ret, @size:  receives them; room for the strings of @request and 160 bytes is enough
+ * @ret, @size:  receives them; room for REQUEST_OVERHEAD and the strings of @request is enough
  */
 size_t request_encode(const Request *request, char *ret, size_t size);
 

@@ -10,6 +10,7 @@
 #include "core/domains.h"
 #include "core/queueid.h"
 #include "util/escape.h"
+#include "util/number.h"
 #include "util/textfile.h"
 #include "util/timespan.h"
 #include "util/util.h"
@@ -133,13 +134,16 @@ static bool is_bool(const char *text, bool *ret) {
 }
 
 static int parse_number(const char *text, long min, long max, long *ret) {
-        char *end;
+        unsigned long value;
+        int r;
 
-        errno = 0;
-        *ret = strtol(text, &end, 10);
-        if (*text < '0' || *text > '9' || *end)
-                return -EINVAL;
-        return errno != 0 || *ret < min || *ret > max ? -ERANGE : 0;
+        r = parse_ulong(text, &value);
+        if (r < 0)
+                return r;
+        if (value > LONG_MAX || (long) value < min || (long) value > max)
+                return -ERANGE;
+        *ret = (long) value;
+        return 0;
 }
 
 /* Return: NULL, or what is wrong with the value. */

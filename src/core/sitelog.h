@@ -35,6 +35,8 @@ typedef struct SiteLogStamp {
         bool ends_line;
 } SiteLogStamp;
 
+#define SITELOG_RETRY_USEC 20000u /* pause before a lock that somebody else has is tried again */
+
 /**
  * sitelog_open() - open a log and lock it, without waiting
  * @name:    of the log, from sitename_to_log() or a directory listing

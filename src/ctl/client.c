@@ -11,8 +11,6 @@
 
 #include "util/util.h"
 
-#define REQUEST_OVERHEAD 160u
-
 /* Of a socket in the file system connect(2) waits as long as a write may, and then says EAGAIN. */
 static int limit_writes(int fd, uint64_t timeout_usec) {
         const struct timeval limit = {.tv_sec = (time_t) (timeout_usec / USEC_PER_SEC),

@@ -22,8 +22,6 @@ typedef enum CtlOption {
         CTL_THRESHOLD = 1 << 11,
 } CtlOption;
 
-#define CTL_REASON_MAX 200u /* bytes of --reason */
-
 typedef struct Verb {
         const char *name, *arguments; /* for people */
         int min, max;                 /* number of arguments; max < 0: any */

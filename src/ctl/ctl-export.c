@@ -10,11 +10,11 @@
 #include "core/survey.h"
 #include "ctl/commands.h"
 #include "ctl/ctl-print.h"
+#include "ctl/ctl-sites.h"
 #include "util/util.h"
 
 /* flush(8) has a log locked for as long as it flushes it. */
-#define WAIT_USEC  (30 * USEC_PER_SEC)
-#define PAUSE_USEC 20000
+#define LOCK_USEC (30 * USEC_PER_SEC)
 
 typedef struct Export {
         Ctl *ctl;
@@ -138,14 +138,14 @@ static int preview(Ctl *ctl, const char *name, unsigned long *ret_records) {
 
 /* Neither lock is waited for while the other one is held. */
 static int export_log(Export *x, const char *name, const char *folded, unsigned long *ret_records) {
-        uint64_t end = now_usec() + WAIT_USEC;
+        uint64_t end = now_usec() + LOCK_USEC;
         int r;
 
         if (x->ctl->dry_run)
                 return preview(x->ctl, name, ret_records);
-        while ((r = try_export(&x->ctl->queue, name, folded, ret_records)) == -EAGAIN &&
-               now_usec() < end)
-                (void) usleep(PAUSE_USEC);
+        do
+                r = try_export(&x->ctl->queue, name, folded, ret_records);
+        while (r == -EAGAIN && ctl_await_lock(end));
         return r;
 }
 

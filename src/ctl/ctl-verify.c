@@ -11,13 +11,14 @@
 #include "core/survey.h"
 #include "ctl/commands.h"
 #include "ctl/ctl-print.h"
+#include "ctl/ctl-sites.h"
 #include "util/util.h"
 
 #define MODE_LOG 0600
 
-/* A lock is held for moments; by a flush of flush(8) longer. */
-#define LOCK_TRIES      100
-#define LOCK_PAUSE_USEC 20000
+/* fflushd holds a lock for milliseconds, but flush(8) for as long as a flush takes: such a log is
+ * left as it is. */
+#define LOCK_USEC (2 * USEC_PER_SEC)
 
 typedef struct Verify {
         Ctl *ctl;
@@ -106,15 +107,13 @@ static int kept_lines(const Queue *q, const SiteLog *log, Text *ret) {
 }
 
 static int lock_log(const Queue *q, const char *name, bool create, SiteLog *ret) {
+        uint64_t end = now_usec() + LOCK_USEC;
         int r;
 
-        for (int i = 0; i < LOCK_TRIES; i++) {
+        do
                 r = sitelog_open(q, name, create, ret);
-                if (r != -EAGAIN)
-                        return r;
-                (void) usleep(LOCK_PAUSE_USEC);
-        }
-        return -EBUSY;
+        while (r == -EAGAIN && ctl_await_lock(end));
+        return r == -EAGAIN ? -EBUSY : r;
 }
 
 /* The file that was found, not another part of the same log. */
@@ -145,13 +144,12 @@ static int repair_lines(const Verify *v, const SurveyEntry *e) {
 
 /* flush(8) may have been about to open the log, and records in it all the same. */
 static int rescue_lines(const Queue *q, const char *name, SiteLog *removed) {
-        int r = -EAGAIN;
+        uint64_t end = now_usec() + LOCK_USEC;
+        int r;
 
-        for (int i = 0; i < LOCK_TRIES && r == -EAGAIN; i++) {
-                if (i > 0)
-                        (void) usleep(LOCK_PAUSE_USEC);
+        do
                 r = sitelog_rescue(q, name, removed, true);
-        }
+        while (r == -EAGAIN && ctl_await_lock(end));
         return r;
 }
 
@@ -214,16 +212,15 @@ static bool is_out_of_place(const SurveyEntry *e) {
 
 /* Before anything is counted, so that nothing is counted where it was and where it went. */
 static int visit_misplaced(const SurveyEntry *e, void *userdata) {
+        uint64_t end = now_usec() + LOCK_USEC;
         Verify *v = userdata;
-        int r = -EAGAIN;
+        int r;
 
         if (!is_out_of_place(e))
                 return 0;
-        for (int i = 0; i < LOCK_TRIES && r == -EAGAIN; i++) {
-                if (i > 0)
-                        (void) usleep(LOCK_PAUSE_USEC);
+        do
                 r = sitelog_gather_from(&v->ctl->queue, e->name, e->path, true);
-        }
+        while (r == -EAGAIN && ctl_await_lock(end));
         report_place(v, e, r);
         return 0;
 }

@@ -6,9 +6,12 @@
 #include <stddef.h>
 #include <stdio.h>
 
+#include "core/request.h"
 #include "ctl/commands.h"
 #include "ctl/ctl-print.h"
 #include "util/cmdline.h"
+#include "util/grow.h"
+#include "util/number.h"
 #include "util/timespan.h"
 #include "util/util.h"
 
@@ -106,12 +109,7 @@ static void print_help(void) {
 }
 
 static int parse_number(const char *text, unsigned long *ret) {
-        char *end;
-
-        errno = 0;
-        *ret = strtoul(text, &end, 10);
-        return errno == 0 && *ret > 0 && *end == '\0' && text[0] >= '0' && text[0] <= '9' ? 0
-                                                                                          : -EINVAL;
+        return parse_ulong(text, ret) == 0 && *ret > 0 ? 0 : -EINVAL;
 }
 
 static int wrong_value(size_t i, const char *what) {
@@ -150,19 +148,16 @@ static int parse_option(Ctl *ctl, size_t i, unsigned *given) {
 /* The command line in a form of our own, for another host: all options but --host, spelled out. */
 typedef struct Words {
         char **items;
-        size_t n;
+        size_t n, size;
 } Words;
 
 /* Takes @word, which may be NULL: no memory. */
 static int add_word(Words *words, char *word) {
-        char **items = word ? reallocarray(words->items, words->n + 1, sizeof *items) : NULL;
-
-        if (!items) {
+        if (!word || !GROW(words->items, words->n, words->size)) {
                 free(word);
                 return ctl_no_memory();
         }
-        words->items = items;
-        items[words->n++] = word;
+        words->items[words->n++] = word;
         return EX_OK;
 }
 
@@ -264,8 +259,8 @@ static int run(Ctl *ctl, unsigned given, char *args[], int n_args) {
                 return ctl_usage("an option that this command does not have");
         if (ctl->instance && (!ctl->instance[0] || strchr(ctl->instance, '/')))
                 return ctl_usage("--instance: not a name");
-        if (ctl->reason && strlen(ctl->reason) > CTL_REASON_MAX)
-                return ctl_usage("--reason: at most 200 bytes");
+        if (ctl->reason && strlen(ctl->reason) > REQUEST_REASON_MAX)
+                return ctl_usage("--reason: at most %u bytes", REQUEST_REASON_MAX);
         return verb->run(ctl, args + 1);
 }
 
