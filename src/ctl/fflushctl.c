@@ -2,7 +2,9 @@
 
 /* fflushctl(8): options, the table of commands. */
 
+#include <assert.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
 
@@ -117,11 +119,14 @@ static int wrong_value(size_t i, const char *what) {
         return EX_USAGE;
 }
 
+/* Options that were given are bits by their place in the table. */
+static_assert(ARRAY_SIZE(options) <= sizeof(unsigned long) * CHAR_BIT, "a bit for each");
+
 /* Return: -1 (go on), or an exit status. */
-static int parse_option(Ctl *ctl, size_t i, unsigned *given) {
+static int parse_option(Ctl *ctl, size_t i, unsigned long *given) {
         void *value = (char *) ctl + options[i].offset;
 
-        *given |= options[i].bit;
+        *given |= 1UL << i;
         switch (options[i].kind) {
         case OPT_FLAG:
                 *(bool *) value = true;
@@ -203,7 +208,7 @@ static size_t find_option(int c) {
 }
 
 /* Return: -1 (go on), or an exit status. */
-static int parse_options(Ctl *ctl, int argc, char *argv[], unsigned *given, Words *words) {
+static int parse_options(Ctl *ctl, int argc, char *argv[], unsigned long *given, Words *words) {
         struct option table[ARRAY_SIZE(options) + 1] = {0};
         char letters[1 + 2 * ARRAY_SIZE(options) + 1] = ":";
         int c, status = -1;
@@ -241,7 +246,16 @@ static const Verb *find_verb(const char *name) {
         return NULL;
 }
 
-static int run(Ctl *ctl, unsigned given, char *args[], int n_args) {
+/* An option that was given, but is for other commands; or NULL. */
+static const char *find_stranger(const Verb *verb, unsigned long given) {
+        for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+                if ((given & 1UL << i) && (options[i].bit & ~verb->options))
+                        return options[i].name;
+        return NULL;
+}
+
+static int run(Ctl *ctl, unsigned long given, char *args[], int n_args) {
+        const char *stranger;
         const Verb *verb;
 
         if (n_args == 0)
@@ -255,8 +269,9 @@ static int run(Ctl *ctl, unsigned given, char *args[], int n_args) {
                           verb->arguments[0] ? " " : "", verb->arguments);
                 return EX_USAGE;
         }
-        if (given & ~verb->options)
-                return ctl_usage("an option that this command does not have");
+        stranger = find_stranger(verb, given);
+        if (stranger)
+                return ctl_usage("%s has no option --%s", verb->name, stranger);
         if (ctl->instance && (!ctl->instance[0] || strchr(ctl->instance, '/')))
                 return ctl_usage("--instance: not a name");
         if (ctl->reason && strlen(ctl->reason) > REQUEST_REASON_MAX)
@@ -294,7 +309,7 @@ static int as_plugin(const Ctl *ctl, int status, char *args[], int n_args) {
 int main(int argc, char *argv[]) {
         _cleanup_(ctl_done) Ctl ctl = {.queue.fd = -EBADF};
         _cleanup_(words_done) Words words = {0};
-        unsigned given = 0;
+        unsigned long given = 0;
         int status;
 
         status = parse_options(&ctl, argc, argv, &given, &words);
@@ -303,6 +318,7 @@ int main(int argc, char *argv[]) {
         else
                 status = ctl.host ? run_on_host(&ctl, &words, argv + optind)
                                   : run(&ctl, given, argv + optind, argc - optind);
+        status = ctl_worse(status, ctl_print_status());
         status = as_plugin(&ctl, status, argv + optind, argc > optind);
         if (fflush(stdout) != 0 || ferror(stdout))
                 return EX_IOERR;

@@ -77,19 +77,6 @@ START_TEST(an_array_grows_to_an_index_far_away) {
 }
 END_TEST
 
-START_TEST(an_array_that_cannot_grow_stays_as_it_is) {
-        _cleanup_free_ unsigned *items = NULL;
-        size_t size = 0, before;
-
-        ck_assert(GROW(items, 0, size));
-        items[0] = 4711;
-        before = size;
-        ck_assert(!GROW(items, SIZE_MAX / 2, size)); /* bytes of it: more than a size_t holds */
-        ck_assert_uint_eq(size, before);
-        ck_assert_uint_eq(items[0], 4711);
-}
-END_TEST
-
 int main(void) {
         TCase *tc = tcase_create("number");
 
@@ -97,6 +84,5 @@ int main(void) {
         tcase_add_test(tc, the_largest_number_is_one);
         tcase_add_test(tc, an_array_grows_by_doubling_and_keeps_what_it_has);
         tcase_add_test(tc, an_array_grows_to_an_index_far_away);
-        tcase_add_test(tc, an_array_that_cannot_grow_stays_as_it_is);
         return run_case("number", tc);
 }
