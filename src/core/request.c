@@ -439,7 +439,7 @@ int request_decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_
         return r;
 }
 
-/* A word that is not known is no good news. */
+/* An unknown result counts as a failure. */
 static FindingResult parse_result(const char *text) {
         for (FindingResult result = 0; result < _FINDING_RESULT_MAX; result++)
                 if (streq(text, finding_result_name(result)))

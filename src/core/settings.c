@@ -112,7 +112,7 @@ static void add_problem(Settings *s, const char *format, ...) {
         (void) escape_line(text, shown, sizeof shown); /* what is quoted may be anything */
         if (asprintf(&joined, "%s%s%s", s->problems ? s->problems : "", s->problems ? "\n" : "",
                      shown) < 0)
-                return; /* out of memory: the first problem is the one that counts */
+                return; /* out of memory: the problems before this one stay */
         free(s->problems);
         s->problems = joined;
 }
@@ -186,7 +186,7 @@ static const char *check_value(SettingIndex i, const char *text) {
         }
 }
 
-/* "$relay_domains" would be taken for a domain; a "$" that ends a pattern is none of this. */
+/* "$relay_domains" would be taken for a domain; a "$" at the end of a pattern is allowed. */
 static bool has_parameter(const char *text) {
         for (; (text = strchr(text, '$')); text++)
                 if (text[1] == '{' || text[1] == '(' || (text[1] >= 'a' && text[1] <= 'z'))

@@ -22,7 +22,7 @@ typedef struct Export {
         unsigned long logs, records, one_letter;
 } Export;
 
-/* As flush(8) names a log: what is no letter or digit becomes '_'. */
+/* As flush(8) names a log: what is not a letter or digit becomes '_'. */
 static void fold(const char *site, char ret[static SITE_LOG_SIZE]) {
         size_t n;
 
@@ -81,8 +81,8 @@ static unsigned long count_lines(const char *text, size_t n) {
         return lines;
 }
 
-/* What is in @from goes behind what is in @to and is on the disk there before it goes from @from: a
- * crash in between leaves it in both, which does no harm. */
+/* The records of @from are appended to @to, and are on the disk there before they are removed from
+ * @from: a crash in between leaves it in both, which does no harm. */
 static int merge(const Queue *q, SiteLog *from, SiteLog *to, unsigned long *ret_records) {
         struct timespec times[2] = {from->st.st_atim, from->st.st_mtim};
         _cleanup_free_ char *text = NULL;

@@ -339,7 +339,8 @@ static int deliver_id(Ctl *ctl, char *id, void *userdata) {
         return deliver(ctl, id);
 }
 
-/* IDs are known only once; to follow them, all have to be known before the first is delivered. */
+/* Standard input can be read only once, and following has to begin before the first delivery: so
+ * collect all IDs first. */
 typedef struct Waiting {
         Follow follow;
         char **ids;

@@ -27,7 +27,7 @@ typedef struct Verify {
         unsigned long logs, records, stale, duplicate, unrecorded, problems, repaired;
 } Verify;
 
-/* What is not as it should be. A note is no fault, but worth a repair. */
+/* Something wrong with a log. A note is not a fault, but can be repaired. */
 typedef struct Finding {
         const char *kind; /* for programs */
         const char *text;
@@ -123,7 +123,7 @@ static int lock_found(const Queue *q, const SurveyEntry *e, SiteLog *ret) {
         return r < 0 || streq(ret->path, e->path) ? r : -EBUSY;
 }
 
-/* Removes lines that are no records, duplicates, and records of messages that are gone. */
+/* Removes lines that are not records, duplicates, and records of messages that are gone. */
 static int repair_lines(const Verify *v, const SurveyEntry *e) {
         _cleanup_(sitelog_close) SiteLog log = SITELOG_INIT;
         _cleanup_(text_done) Text keep = {0};
@@ -153,7 +153,7 @@ static int rescue_lines(const Queue *q, const char *name, SiteLog *removed) {
         return r;
 }
 
-/* flush(8)'s log of a site of one letter goes to where ours is. */
+/* Moves flush(8)'s log of a site of one letter to the name that fflushd uses. */
 static int repair_name(const Verify *v, const SurveyEntry *e) {
         _cleanup_(sitelog_close) SiteLog from = SITELOG_INIT, to = SITELOG_INIT;
         _cleanup_(text_done) Text keep = {0};
