@@ -44,12 +44,12 @@ const char *attr_reader_string(const AttrReader *in, size_t offset);
  * @offsets:  of @n strings; receive their new places
  * @max:      how many bytes of each are kept; what is longer is cut
  *
- * For a list that was long and has to wait: what it needed is given back. If there is no memory to
- * do this in, all stays as it is.
+ * For a long list that has to wait: frees the memory that the other strings need. If there is no
+ * memory for the copy, nothing changes.
  */
 void attr_reader_keep(AttrReader *in, size_t offsets[], const size_t max[], size_t n);
 
-/** attr_reader_rest() - the bytes behind the last string that was taken */
+/** attr_reader_rest() - the bytes after the last string that was taken */
 const char *attr_reader_rest(const AttrReader *in, size_t *ret_n);
 
 void attr_reader_done(AttrReader *in);

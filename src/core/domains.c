@@ -6,6 +6,7 @@
 
 #include "core/sitename.h"
 #include "util/filestamp.h"
+#include "util/grow.h"
 #include "util/hash.h"
 #include "util/textfile.h"
 #include "util/util.h"
@@ -50,15 +51,8 @@ struct Domains {
 static int parse(Domains *d, char *text, bool excluded, unsigned depth);
 
 static int add_item(Domains *d, Item item) {
-        if (d->n_items == d->n_allocated) {
-                size_t n = d->n_allocated ? 2 * d->n_allocated : 8;
-                Item *items = reallocarray(d->items, n, sizeof *items);
-
-                if (!items)
-                        return -ENOMEM;
-                d->items = items;
-                d->n_allocated = n;
-        }
+        if (!GROW(d->items, d->n_items, d->n_allocated))
+                return -ENOMEM;
         item.index = d->n++;
         d->items[d->n_items++] = item;
         return 0;

@@ -17,7 +17,7 @@
 
 static Metrics *mapped; /* for the handler: a signal has no userdata */
 
-/* The page cannot be had from the file any more. */
+/* The file was truncated, or its disk fails: the page cannot be read. */
 static void on_bus_error(int sig, siginfo_t *si, void *context) {
         const char *at = si->si_addr, *start = (const char *) mapped;
 
@@ -25,7 +25,8 @@ static void on_bus_error(int sig, siginfo_t *si, void *context) {
             mmap(mapped, sizeof *mapped, PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED)
                 return;
-        (void) signal(sig, SIG_DFL); /* not ours: the access is repeated, and ends the process */
+        /* Not in this page: the access is repeated, and ends the process. */
+        (void) signal(sig, SIG_DFL);
 }
 
 static int path_of(const char *directory, char ret[static PATH_MAX]) {
@@ -52,7 +53,8 @@ static bool is_ours(Metrics *m, size_t n) {
         return true;
 }
 
-/* What is not as we left it starts anew. @old: receives what is to be gone on from. */
+/* A file of neither this format nor the one before starts again from 0. @old: receives the values
+ * to go on from. */
 static int prepare(int fd, Metrics *old) {
         struct stat st;
         ssize_t n = 0;

@@ -72,7 +72,8 @@ void metrics_close(Metrics *metrics);
 /** metrics_count() - add what became of records */
 void metrics_count(Metrics *metrics, const RequestCounts *counts);
 
-/** metrics_failed() - a request has failed of our fault; @now in seconds of 1970 */
+/** metrics_failed() - a request has failed, and not because of what the client sent; @now in
+ * seconds of 1970 */
 void metrics_failed(Metrics *metrics, MetricsClass c, uint64_t now);
 
 /** metrics_succeeded() - a request was answered OK: what it went through works */
@@ -93,8 +94,8 @@ bool metrics_class_is_tested(MetricsClass c);
 /**
  * metrics_healthy() - would mail be recorded and flushed, by what is known?
  *
- * Not if the last self-test found something broken, or a request has failed of our fault later
- * than anything of its kind went well.
+ * Not if the last self-test found something broken, or a request has failed later, not because of
+ * what its client sent than anything of its kind went well.
  */
 bool metrics_healthy(const Metrics *metrics);
 

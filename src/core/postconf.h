@@ -30,7 +30,7 @@ int postconf_kept(const PostconfQuery *q, char **ret_output, bool *ret_current);
  * @ret_output:   receives what it has printed, now or last time if it is current; to be freed
  * @ret_problem:  receives in words why there is no output, to be freed
  *
- * That the output cannot be kept is no error.
+ * Failing to keep the output for the next start is not an error.
  *
  * Return: 0, -ENODATA or -ETIMEDOUT (both with @ret_problem), or -ENOMEM.
  */

@@ -179,7 +179,7 @@ void queue_places(const Queue *q, QueueName name, const char *id, QueuePlaces *r
         queueid_forest(id, QUEUEID_FOREST_MAX, ret->forest);
 }
 
-/* Return: 1, 0 (there is no such hash directory), or a negative errno: nobody knows. */
+/* Return: 1, 0 (there is no such hash directory), or a negative errno: it cannot be seen. */
 static int has_directory(const QueuePlaces *p) {
         char path[QUEUE_PATH_SIZE];
         struct stat st;
@@ -188,7 +188,8 @@ static int has_directory(const QueuePlaces *p) {
         path[strlen(path) - 1] = '\0';
         if (fstatat(p->queue->fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
                 return errno == ENOENT ? 0 : -errno;
-        /* A link to a directory of another disk, say: one that leads nowhere is no answer. */
+        /* A link to a directory of another disk, say: one that leads nowhere is not the same as no
+         * directory. */
         if (S_ISLNK(st.st_mode) && fstatat(p->queue->fd, path, &st, 0) < 0)
                 return errno == ENOENT ? -ELOOP : -errno;
         return S_ISDIR(st.st_mode);

@@ -85,7 +85,7 @@ void queue_places(const Queue *q, QueueName name, const char *id, QueuePlaces *r
  *
  * Return: 1, 0 (no more), or a negative errno: a directory could not be looked at, so that nobody
  *         knows what is in it.
- * Source: ours; spec 3.3.
+ * Source: fflushd's decision; spec 3.3.
  */
 int queue_next_place(QueuePlaces *places, char ret[static QUEUE_PATH_SIZE]);
 
@@ -141,7 +141,7 @@ int queue_move(const Queue *q, const char *id, QueueResult *ret);
 /**
  * queue_sync_moves() - have on the disk what queue_move() has moved
  * Return: 0, or a negative errno.
- * Source: ours.
+ * Source: fflushd's decision.
  */
 int queue_sync_moves(const Queue *q);
 

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "core/queueid.h"
+#include "util/number.h"
 #include "util/util.h"
 
 #define WAKE_UP        "W"
@@ -90,14 +91,6 @@ static unsigned find_own(const char *name) {
         return own;
 }
 
-static int parse_number(const char *s, unsigned long *ret) {
-        char *end;
-
-        errno = 0;
-        *ret = strtoul(s, &end, 10);
-        return errno != 0 || s[0] < '0' || s[0] > '9' || *end ? -EBADMSG : 0;
-}
-
 static int decode_own(RequestDecoder *d, const char *value, size_t offset) {
         switch (d->own) {
         case OWN_DETAIL:
@@ -105,7 +98,7 @@ static int decode_own(RequestDecoder *d, const char *value, size_t offset) {
                 return 0;
         case OWN_LIMIT:
                 /* To take it for none would move what somebody wanted to keep back. */
-                if (parse_number(value, &d->limit) < 0 || d->limit == 0)
+                if (parse_ulong(value, &d->limit) < 0 || d->limit == 0)
                         return malformed(d, "limit is not a number above 0");
                 return 0;
         case OWN_REASON:
@@ -393,7 +386,7 @@ static int decode_status(AttrReader *in, RequestStatus *ret) {
         if (!attr_reader_next(in, &value))
                 return 0;
         if (!streq(attr_reader_string(in, name), ATTR_STATUS) ||
-            parse_number(attr_reader_string(in, value), &status) < 0)
+            parse_ulong(attr_reader_string(in, value), &status) < 0)
                 return -EBADMSG;
         *ret = (RequestStatus) (int32_t) status;
         return 1;
@@ -423,7 +416,7 @@ static int decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_c
         while ((r = next_attr(in, &name, &value)) > 0)
                 for (size_t i = 0; i < ARRAY_SIZE(count_attrs); i++)
                         if (streq(attr_reader_string(in, name), count_attrs[i].name)) {
-                                if (parse_number(attr_reader_string(in, value), &number) < 0)
+                                if (parse_ulong(attr_reader_string(in, value), &number) < 0)
                                         return -EBADMSG;
                                 *count_at(&counts, i) = number;
                                 has_counts = true;
@@ -446,7 +439,7 @@ int request_decode_reply(AttrReader *in, RequestStatus *ret, RequestCounts *ret_
         return r;
 }
 
-/* A word that is not known is no good news. */
+/* An unknown result counts as a failure. */
 static FindingResult parse_result(const char *text) {
         for (FindingResult result = 0; result < _FINDING_RESULT_MAX; result++)
                 if (streq(text, finding_result_name(result)))
@@ -484,7 +477,7 @@ static int decode_findings(AttrReader *in, RequestStatus *ret_status, TestFindin
                         f = findings_add(ret, value, FINDING_OK, "%s", "");
                 else if (!streq(name, ATTR_CHECKS))
                         decode_finding(f, name, value);
-                else if (parse_number(value, &number) < 0)
+                else if (parse_ulong(value, &number) < 0)
                         return -EBADMSG;
         }
         ret->checks = (unsigned) number;

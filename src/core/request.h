@@ -31,16 +31,18 @@ typedef enum RequestStatus {
         REQUEST_DENY = 4,  /* destination not eligible */
 } RequestStatus;
 
-#define REQUEST_REASON_MAX 200u /* bytes of a reason that are of use; of more, one more is had */
+#define REQUEST_REASON_MAX                                                                         \
+        200u /* longest reason; of a longer one the decoder keeps one byte more, so that it can be \
+                seen */
 
 typedef struct Request {
         RequestKind kind;
         const char *site;     /* add, send_site; as sent */
         const char *queue_id; /* add, send_file; checked with queueid_valid() */
-        bool detail;          /* the client asked for counts (ours) */
-        unsigned n_unknown;   /* attributes behind the last expected one, which are ignored */
-        unsigned long limit;  /* send_site: move no more messages than that, 0: all (ours) */
-        const char *reason;   /* for the journal, or NULL; as sent (ours) */
+        bool detail;          /* the client asked for counts (fflushd's extension) */
+        unsigned n_unknown;   /* attributes after the last expected one, which are ignored */
+        unsigned long limit;  /* send_site: move at most this many messages, 0: all (extension) */
+        const char *reason;   /* for the journal, or NULL; as sent (extension) */
 } Request;
 
 /* What became of the records that were looked at. found = moved + gone + busy + failed +
@@ -52,7 +54,7 @@ typedef struct RequestCounts {
         unsigned long busy;      /* in active or on hold; the record is kept */
         unsigned long failed;    /* could not be moved; the record is kept */
         unsigned long duplicate; /* same ID as an earlier record */
-        unsigned long invalid;   /* lines that are no queue ID; dropped, not part of @found */
+        unsigned long invalid;   /* lines that are not a queue ID; dropped, not part of @found */
         unsigned long left;      /* records that were not looked at, as the limit was reached */
         unsigned long sites;     /* refresh and purge: logs that were flushed */
 } RequestCounts;
@@ -66,7 +68,7 @@ typedef struct RequestDecoder {
         size_t site, queue_id, reason; /* places in @in; 0: none */
         bool detail;
         unsigned long limit;
-        unsigned own; /* the attribute of ours whose value is next */
+        unsigned own; /* extension attribute whose value is read next */
         unsigned n_unknown;
         const char *error; /* after -EBADMSG: why, for people; static */
 } RequestDecoder;
@@ -79,12 +81,13 @@ typedef struct RequestDecoder {
  *
  * Return: 1 (a request), 0 (more is needed), -EBADMSG (malformed; @d->error says why),
  *         -ENODATA (closed without a word).
- * Our own attributes may be behind those of the request or before all of them; only there can a
- * refresh or purge have any, as it ends without the end of its list.
+ * fflushd's extension attributes may follow the request's own attributes or precede them all.
+ * refresh and purge can only have them in front: these requests are complete without the end of
+ * their list.
  *
  * Source: spec 2.5 and 2.6, but the first string alone decides about the form: of at most one
- *         character it is a wake-up, which ends there (ours; flush(8) goes by how many bytes
- *         have arrived).
+ *         character it is a wake-up, which ends there (fflushd's decision; flush(8) goes by how
+ *         many bytes have arrived).
  */
 int request_decode(RequestDecoder *d, bool eof, Request *ret);
 void request_decoder_done(RequestDecoder *d);
@@ -102,10 +105,10 @@ size_t request_decoder_held(const RequestDecoder *d);
 
 /**
  * request_encode_reply() - bytes of a reply
- * @counts:  NULL without detail; of @left and @sites only what is not 0 is told
+ * @counts:  NULL without detail; @left and @sites are sent only if they are not 0
  *
  * Return: how many bytes of @ret are used.
- * Source: spec 2.3; the counts are ours.
+ * Source: spec 2.3; the counts are fflushd's extension.
  */
 size_t request_encode_reply(RequestStatus status, const RequestCounts *counts,
                             char ret[static REQUEST_REPLY_SIZE]);
@@ -124,17 +127,20 @@ size_t request_encode_reply(RequestStatus status, const RequestCounts *counts,
 size_t request_encode_findings(RequestStatus status, const TestFindings *findings,
                                char ret[static REQUEST_FINDINGS_SIZE]);
 
+#define REQUEST_OVERHEAD                                                                           \
+        160u /* bytes of a request without its site, queue ID and reason, at most */
+
 /**
  * request_encode() - bytes of a request
- * @ret, @size:  receives them; room for the strings of @request and 160 bytes is enough
+ * @ret, @size:  receives them; room for REQUEST_OVERHEAD and the strings of @request is enough
  */
 size_t request_encode(const Request *request, char *ret, size_t size);
 
 /**
  * request_decode_reply() - the other end of request_encode_reply()
  * @in:          what has arrived, with or without announcement; if it is not all, it is parsed
- *               anew at the next call, else that goes on behind it: with detail, refresh and purge
- *               have a second reply at their end
+ *               again at the next call; else the next call continues after it: with detail, refresh
+ * and purge have a second reply at their end
  * @ret_counts:  receives what the reply has of them, 0 for the rest
  * @ret_has_counts:  false: it has none, so the zeros mean nothing
  *

@@ -10,6 +10,7 @@
 #include "core/domains.h"
 #include "core/queueid.h"
 #include "util/escape.h"
+#include "util/number.h"
 #include "util/textfile.h"
 #include "util/timespan.h"
 #include "util/util.h"
@@ -19,21 +20,21 @@
 #define ANNOUNCING_MAJOR 3 /* Postfix 3.6 is the first whose servers speak first */
 #define ANNOUNCING_MINOR 6
 
-typedef enum Kind {
+typedef enum SettingKind {
         KIND_TEXT,
         KIND_TIME,
         KIND_NUMBER,
         KIND_BOOL,
         KIND_ANNOUNCE, /* auto, on, off */
-} Kind;
+} SettingKind;
 
-typedef enum Source {
+typedef enum SettingSource {
         SOURCE_DEFAULT,
         SOURCE_POSTFIX,
         SOURCE_FILE,
-} Source;
+} SettingSource;
 
-typedef enum Index {
+typedef enum SettingIndex {
         POSTFIX_CONFIG_DIRECTORY,
         QUEUE_DIRECTORY,
         FAST_FLUSH_DOMAINS,
@@ -52,17 +53,17 @@ typedef enum Index {
         MAX_IDLE,
         MAX_USE,
         SYNC,
-        _INDEX_MAX,
-} Index;
+        _SETTING_INDEX_MAX,
+} SettingIndex;
 
 static const struct {
         const char *name, *value; /* default; Postfix's own where it has the parameter */
-        Kind kind;
+        SettingKind kind;
         char unit;      /* of a time without a letter: that of the default (spec 7) */
         bool postfix;   /* taken from postconf(1) if the file is silent */
         bool read_only; /* not allowed in the file */
         long min, max;  /* of a number */
-} table[_INDEX_MAX] = {
+} settings_table[_SETTING_INDEX_MAX] = {
         [POSTFIX_CONFIG_DIRECTORY] = {"postfix_config_directory", "/etc/postfix"},
         [QUEUE_DIRECTORY] = {"queue_directory", "/var/spool/postfix", .postfix = true},
         [FAST_FLUSH_DOMAINS] = {"fast_flush_domains", "", .postfix = true},
@@ -90,8 +91,8 @@ static const struct {
 };
 
 static int find_setting(const char *name) {
-        for (int i = 0; i < _INDEX_MAX; i++)
-                if (streq(name, table[i].name))
+        for (int i = 0; i < _SETTING_INDEX_MAX; i++)
+                if (streq(name, settings_table[i].name))
                         return i;
         return -1;
 }
@@ -111,7 +112,7 @@ static void add_problem(Settings *s, const char *format, ...) {
         (void) escape_line(text, shown, sizeof shown); /* what is quoted may be anything */
         if (asprintf(&joined, "%s%s%s", s->problems ? s->problems : "", s->problems ? "\n" : "",
                      shown) < 0)
-                return; /* out of memory: the first problem is the one that counts */
+                return; /* out of memory: the problems before this one stay */
         free(s->problems);
         s->problems = joined;
 }
@@ -133,24 +134,27 @@ static bool is_bool(const char *text, bool *ret) {
 }
 
 static int parse_number(const char *text, long min, long max, long *ret) {
-        char *end;
+        unsigned long value;
+        int r;
 
-        errno = 0;
-        *ret = strtol(text, &end, 10);
-        if (*text < '0' || *text > '9' || *end)
-                return -EINVAL;
-        return errno != 0 || *ret < min || *ret > max ? -ERANGE : 0;
+        r = parse_ulong(text, &value);
+        if (r < 0)
+                return r;
+        if (value > LONG_MAX || (long) value < min || (long) value > max)
+                return -ERANGE;
+        *ret = (long) value;
+        return 0;
 }
 
 /* Return: NULL, or what is wrong with the value. */
-static const char *check_value(Index i, const char *text) {
+static const char *check_value(SettingIndex i, const char *text) {
         uint64_t usec;
         long number;
         bool yes;
 
-        switch (table[i].kind) {
+        switch (settings_table[i].kind) {
         case KIND_TIME:
-                switch (timespan_parse(text, table[i].unit, &usec)) {
+                switch (timespan_parse(text, settings_table[i].unit, &usec)) {
                 case 0:
                         return NULL;
                 case -ERANGE:
@@ -159,7 +163,7 @@ static const char *check_value(Index i, const char *text) {
                         return "not a time (a number and s, m, h, d or w)";
                 }
         case KIND_NUMBER:
-                switch (parse_number(text, table[i].min, table[i].max, &number)) {
+                switch (parse_number(text, settings_table[i].min, settings_table[i].max, &number)) {
                 case 0:
                         return NULL;
                 case -ERANGE:
@@ -182,7 +186,7 @@ static const char *check_value(Index i, const char *text) {
         }
 }
 
-/* "$relay_domains" would be taken for a domain; a "$" that ends a pattern is none of this. */
+/* "$relay_domains" would be taken for a domain; a "$" at the end of a pattern is allowed. */
 static bool has_parameter(const char *text) {
         for (; (text = strchr(text, '$')); text++)
                 if (text[1] == '{' || text[1] == '(' || (text[1] >= 'a' && text[1] <= 'z'))
@@ -195,14 +199,14 @@ static int on_confuse_value(cfg_t *cfg, cfg_opt_t *opt) {
         int i = find_setting(cfg_opt_name(opt));
 
         why = has_parameter(value) ? "main.cf's $name means nothing here"
-                                   : check_value((Index) i, value);
+                                   : check_value((SettingIndex) i, value);
         if (!why)
                 return 0;
-        cfg_error(cfg, "%s = \"%s\": %s", table[i].name, value, why);
+        cfg_error(cfg, "%s = \"%s\": %s", settings_table[i].name, value, why);
         return -1;
 }
 
-static int set_value(Settings *s, Index i, const char *value, Source source) {
+static int set_value(Settings *s, SettingIndex i, const char *value, SettingSource source) {
         char *copy = strdup(value);
 
         if (!copy)
@@ -214,16 +218,16 @@ static int set_value(Settings *s, Index i, const char *value, Source source) {
 }
 
 static int take_values(Settings *s, cfg_t *cfg) {
-        for (int i = 0; i < _INDEX_MAX; i++) {
+        for (int i = 0; i < _SETTING_INDEX_MAX; i++) {
                 cfg_opt_t *opt;
                 int r;
 
-                if (table[i].read_only)
+                if (settings_table[i].read_only)
                         continue;
-                opt = cfg_getopt(cfg, table[i].name);
+                opt = cfg_getopt(cfg, settings_table[i].name);
                 if (cfg_opt_size(opt) == 0)
                         continue;
-                r = set_value(s, (Index) i, cfg_opt_getnstr(opt, 0), SOURCE_FILE);
+                r = set_value(s, (SettingIndex) i, cfg_opt_getnstr(opt, 0), SOURCE_FILE);
                 if (r < 0)
                         return r;
         }
@@ -265,15 +269,16 @@ static bool blank_comments(char *text) {
 }
 
 static int parse_text(Settings *s, const char *path, char *text) {
-        cfg_opt_t opts[_INDEX_MAX + 1];
+        cfg_opt_t opts[_SETTING_INDEX_MAX + 1];
         size_t n = 0;
         cfg_t *cfg;
         FILE *f;
         int r = 0;
 
-        for (int i = 0; i < _INDEX_MAX; i++)
-                if (!table[i].read_only)
-                        opts[n++] = (cfg_opt_t) CFG_STR(table[i].name, NULL, CFGF_NODEFAULT);
+        for (int i = 0; i < _SETTING_INDEX_MAX; i++)
+                if (!settings_table[i].read_only)
+                        opts[n++] =
+                                (cfg_opt_t) CFG_STR(settings_table[i].name, NULL, CFGF_NODEFAULT);
         opts[n] = (cfg_opt_t) CFG_END();
         f = fmemopen(text, strlen(text), "r");
         cfg = f ? cfg_init(opts, CFGF_NONE) : NULL;
@@ -382,14 +387,14 @@ static int take_postconf(Settings *s, char *output) {
                 value += strlen(" =");
                 value += strspn(value, " ");
                 i = find_setting(line);
-                if (i < 0 || !table[i].postfix || s->source[i] == SOURCE_FILE)
+                if (i < 0 || !settings_table[i].postfix || s->source[i] == SOURCE_FILE)
                         continue;
-                why = check_value((Index) i, value);
+                why = check_value((SettingIndex) i, value);
                 if (why) {
                         add_problem(s, "main.cf: %s = %s: %s", line, value, why);
                         continue;
                 }
-                if (set_value(s, (Index) i, value, SOURCE_POSTFIX) < 0)
+                if (set_value(s, (SettingIndex) i, value, SOURCE_POSTFIX) < 0)
                         return -ENOMEM;
         }
         return 0;
@@ -413,16 +418,16 @@ static int make_query(Settings *s) {
                 r = filestamp_add(&s->files, POSTFIX_COMMAND_DIR "/postconf");
         if (r < 0)
                 return r;
-        argv = calloc(_INDEX_MAX + 5, sizeof *argv);
+        argv = calloc(_SETTING_INDEX_MAX + 5, sizeof *argv);
         if (!argv)
                 return -ENOMEM;
         argv[n++] = POSTFIX_COMMAND_DIR "/postconf";
         argv[n++] = "-c";
         argv[n++] = dir;
         argv[n++] = "-x";
-        for (int i = 0; i < _INDEX_MAX; i++)
-                if (table[i].postfix && s->source[i] != SOURCE_FILE)
-                        argv[n++] = table[i].name;
+        for (int i = 0; i < _SETTING_INDEX_MAX; i++)
+                if (settings_table[i].postfix && s->source[i] != SOURCE_FILE)
+                        argv[n++] = settings_table[i].name;
         s->query = (PostconfQuery){.argv = argv,
                                    .main_cf = s->main_cf,
                                    /* systemd sets it, by CacheDirectory=. */
@@ -430,17 +435,18 @@ static int make_query(Settings *s) {
         return 0;
 }
 
-static uint64_t time_of(const Settings *s, Index i) {
+static uint64_t time_of(const Settings *s, SettingIndex i) {
         uint64_t usec = 0;
 
-        (void) timespan_parse(s->text[i], table[i].unit, &usec); /* checked before */
+        (void) timespan_parse(s->text[i], settings_table[i].unit, &usec); /* checked before */
         return usec;
 }
 
-static unsigned number_of(const Settings *s, Index i) {
+static unsigned number_of(const Settings *s, SettingIndex i) {
         long number = 0;
 
-        (void) parse_number(s->text[i], table[i].min, table[i].max, &number); /* checked before */
+        (void) parse_number(s->text[i], settings_table[i].min, settings_table[i].max,
+                            &number); /* checked before */
         return (unsigned) number;
 }
 
@@ -475,9 +481,10 @@ static int find_subdomains(Settings *s) {
         r = domains_new(s->text[PARENT_DOMAIN_MATCHES_SUBDOMAINS], false, no_postmap, &d, &problem);
         if (r < 0)
                 return r;
-        answer = domains_match(d, table[FAST_FLUSH_DOMAINS].name, &why);
+        answer = domains_match(d, settings_table[FAST_FLUSH_DOMAINS].name, &why);
         if (answer == DOMAINS_ERROR || answer == DOMAINS_PENDING)
-                add_problem(s, "%s: %s", table[PARENT_DOMAIN_MATCHES_SUBDOMAINS].name, why);
+                add_problem(s, "%s: %s", settings_table[PARENT_DOMAIN_MATCHES_SUBDOMAINS].name,
+                            why);
         s->subdomains = answer != DOMAINS_NO;
         domains_free(d);
         return 0;
@@ -492,7 +499,7 @@ static int check_domains(Settings *s) {
         if (r < 0)
                 return r;
         if (problem)
-                add_problem(s, "%s: %s", table[FAST_FLUSH_DOMAINS].name, problem);
+                add_problem(s, "%s: %s", settings_table[FAST_FLUSH_DOMAINS].name, problem);
         domains_free(d);
         return 0;
 }
@@ -500,8 +507,8 @@ static int check_domains(Settings *s) {
 /* What decides where a message or a log is, and who may. A wrong guess would make messages count
  * as gone, and their records with them. */
 static bool is_incomplete(const Settings *s) {
-        static const Index vital[] = {QUEUE_DIRECTORY, FAST_FLUSH_DOMAINS, HASH_QUEUE_NAMES,
-                                      HASH_QUEUE_DEPTH, PARENT_DOMAIN_MATCHES_SUBDOMAINS};
+        static const SettingIndex vital[] = {QUEUE_DIRECTORY, FAST_FLUSH_DOMAINS, HASH_QUEUE_NAMES,
+                                             HASH_QUEUE_DEPTH, PARENT_DOMAIN_MATCHES_SUBDOMAINS};
 
         for (size_t i = 0; i < ARRAY_SIZE(vital); i++)
                 if (s->source[vital[i]] == SOURCE_DEFAULT)
@@ -534,8 +541,8 @@ static int set_defaults(Settings *s, const char *instance) {
         _cleanup_free_ char *directory = NULL;
         int r = 0;
 
-        for (int i = 0; i < _INDEX_MAX && r == 0; i++)
-                r = set_value(s, (Index) i, table[i].value, SOURCE_DEFAULT);
+        for (int i = 0; i < _SETTING_INDEX_MAX && r == 0; i++)
+                r = set_value(s, (SettingIndex) i, settings_table[i].value, SOURCE_DEFAULT);
         if (r < 0 || !instance)
                 return r;
         if (asprintf(&directory, "/etc/%s", instance) < 0)
@@ -560,8 +567,8 @@ static int begin(Settings *s) {
 int settings_begin(const char *file, const char *instance, Settings *ret) {
         Settings s = {.file = file,
                       .instance = instance,
-                      .text = calloc(_INDEX_MAX, sizeof *s.text),
-                      .source = calloc(_INDEX_MAX, sizeof *s.source)};
+                      .text = calloc(_SETTING_INDEX_MAX, sizeof *s.text),
+                      .source = calloc(_SETTING_INDEX_MAX, sizeof *s.source)};
         int r = s.text && s.source ? begin(&s) : -ENOMEM;
 
         if (r < 0) {
@@ -633,7 +640,7 @@ int settings_start(const char *file, const char *instance, Settings *ret) {
 }
 
 void settings_done(Settings *s) {
-        for (int i = 0; i < _INDEX_MAX && s->text; i++)
+        for (int i = 0; i < _SETTING_INDEX_MAX && s->text; i++)
                 free(s->text[i]);
         free(s->text);
         free(s->source);
@@ -691,8 +698,9 @@ static void print_quoted(const char *text, FILE *f) {
 void settings_print(const Settings *s, FILE *f) {
         static const char *const sources[] = {"default", "Postfix", "fflushd.conf"};
 
-        for (int i = 0; i < _INDEX_MAX; i++) {
-                (void) fprintf(f, "%s%s = ", table[i].read_only ? "# " : "", table[i].name);
+        for (int i = 0; i < _SETTING_INDEX_MAX; i++) {
+                (void) fprintf(f, "%s%s = ", settings_table[i].read_only ? "# " : "",
+                               settings_table[i].name);
                 print_quoted(s->text[i], f);
                 (void) fprintf(f, " # %s\n", sources[s->source[i]]);
         }

@@ -200,7 +200,8 @@ static int append(SiteLog *log, const char *data, size_t n) {
         int r = write_fully(log, data, n, log->st.st_size);
 
         log->ends_line = r == 0;
-        if (r < 0) /* if this fails as well, a torn line stays: that is no record, but no harm */
+        if (r <
+            0) /* if this fails as well, a torn line stays: it is not a record, and does no harm */
                 (void) ftruncate(log->fd, log->st.st_size);
         else
                 log->st.st_size += (off_t) n;

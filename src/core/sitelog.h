@@ -24,9 +24,9 @@ typedef struct SiteLog {
 #define SITELOG_INIT                                                                               \
         { .fd = -EBADF }
 
-/* What tells that nobody else has changed a log. Blind to a change that leaves the size as it was
- * within one tick of the kernel's clock (4 ms at most; none since Linux 6.13): flush(8) would have
- * to empty the log and record as many bytes anew in that time. */
+/* Fingerprint of a log: did another process change it? It misses a change that leaves the size as
+ * it was within one tick of the kernel's clock (4 ms at most; none since Linux 6.13): flush(8)
+ * would have to empty the log and record as many bytes anew in that time. */
 typedef struct SiteLogStamp {
         dev_t dev;
         ino_t ino;
@@ -35,6 +35,8 @@ typedef struct SiteLogStamp {
         bool ends_line;
 } SiteLogStamp;
 
+#define SITELOG_RETRY_USEC 20000u /* pause before a lock that somebody else has is tried again */
+
 /**
  * sitelog_open() - open a log and lock it, without waiting
  * @name:    of the log, from sitename_to_log() or a directory listing
@@ -42,8 +44,8 @@ typedef struct SiteLogStamp {
  * @log:     receives it; sitelog_close() it
  *
  * It is used where it is: where the settings have it, else where any other layout does. The lock is
- * flock(2)'s, as in flush(8). Symbolic links are not followed, and what is not a plain file of ours
- * with one name is refused.
+ * flock(2)'s, as in flush(8). Symbolic links are not followed, and what is not a plain file owned
+ * by us with one name is refused.
  *
  * Return: 0, -EAGAIN (somebody else has the lock: try again later), -ENOENT, -ELOOP (symbolic
  *         link), -EISDIR, -EPROTOTYPE (not a plain file), -EMLINK (other hard links), -EPERM
@@ -79,7 +81,7 @@ bool sitelog_unchanged(SiteLog *log, const SiteLogStamp *stamp);
  * @lines:  whole lines
  * @sync:   have them on the disk before returning
  *
- * All or nothing: what a failed write left behind is taken back. A last line without newline
+ * All or nothing: what a failed write has left is removed again. A last line without newline
  * (a crash of somebody else) gets one first.
  *
  * Return: 0, -ENOSPC, -EDQUOT, -EFBIG, -EIO, or another negative errno.
@@ -95,8 +97,8 @@ ssize_t sitelog_read(const SiteLog *log, char *buf, size_t size, off_t offset);
 
 #define SITELOG_SLICE 65536u /* bytes that are read or written at a time */
 
-/* The removal of what is in front of a log. Bytes from @to to @from are of no more use; what is
- * behind them stays, and moves to @to. */
+/* The removal of what is in front of a log. The bytes from @to to @from can be overwritten; what
+ * follows them stays, and moves to @to. */
 typedef struct SiteLogRemoval {
         off_t to, from;
         off_t again; /* what is before this is written once more at the end first */
@@ -117,7 +119,7 @@ typedef struct SiteLogRemoval {
  * @sync: wait for the disk between these steps, so that a loss of power cannot turn them round
  *
  * Return: 0 (go on with sitelog_go_on_removal()), or a negative errno: the log is as it was.
- * Source: ours; spec 9.2, 9.6.
+ * Source: fflushd's decision; spec 9.2, 9.6.
  */
 int sitelog_begin_removal(SiteLog *log, size_t n_prefix, char *buf, size_t n_keep, bool sync,
                           SiteLogRemoval *ret);
@@ -156,7 +158,7 @@ void sitelog_touch(SiteLog *log);
  *
  * Return: 0, 1 (removed, but somebody was just about to open it: sitelog_rescue()), -ENOTEMPTY,
  *         -EBUSY (it is open, or nobody can tell), or another negative errno.
- * Source: ours; spec 9.5.
+ * Source: fflushd's decision; spec 9.5.
  */
 int sitelog_remove_if_empty(const Queue *q, SiteLog *log);
 
@@ -166,7 +168,7 @@ int sitelog_remove_if_empty(const Queue *q, SiteLog *log);
  * @removed:  open; unlocked by this
  *
  * Return: 0, -EAGAIN (somebody has it open, or the log is locked: try again later), or another
- *         negative errno. Source: ours; spec 9.5.
+ *         negative errno. Source: fflushd's decision; spec 9.5.
  */
 int sitelog_rescue(const Queue *q, const char *name, SiteLog *removed, bool sync);
 
@@ -179,7 +181,8 @@ int sitelog_rescue(const Queue *q, const char *name, SiteLog *removed, bool sync
  * longest.
  *
  * Return: 0, -EAGAIN (somebody else has the lock: try again later), or another negative errno, as
- * of sitelog_open(); what could not be brought stays where it is. Source: ours; spec 3.3.
+ * of sitelog_open(); what could not be brought stays where it is. Source: fflushd's decision;
+ * spec 3.3.
  */
 int sitelog_gather(const Queue *q, const char *name, bool sync);
 

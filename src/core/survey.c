@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "core/sitename.h"
+#include "util/grow.h"
 #include "util/util.h"
 
 #define READ_TRIES 3
@@ -101,15 +102,8 @@ static int open_log(const Queue *q, const char *path, struct stat *ret, bool *re
 }
 
 static int keep_text(SurveyLog *log, const char *id, size_t n) {
-        if (log->n_text + n > log->text_size) {
-                size_t size = 2 * (log->text_size + n);
-                char *text = realloc(log->text, size);
-
-                if (!text)
-                        return -ENOMEM;
-                log->text = text;
-                log->text_size = size;
-        }
+        if (!GROW(log->text, log->n_text + n, log->text_size))
+                return -ENOMEM;
         memcpy(log->text + log->n_text, id, n);
         log->n_text += n;
         return 0;

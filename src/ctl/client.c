@@ -11,9 +11,8 @@
 
 #include "util/util.h"
 
-#define REQUEST_OVERHEAD 160u
-
-/* Of a socket in the file system connect(2) waits as long as a write may, and then says EAGAIN. */
+/* connect(2) to a Unix socket with a full backlog waits for SO_SNDTIMEO, and then fails with
+ * EAGAIN. */
 static int limit_writes(int fd, uint64_t timeout_usec) {
         const struct timeval limit = {.tv_sec = (time_t) (timeout_usec / USEC_PER_SEC),
                                       .tv_usec = (suseconds_t) (timeout_usec % USEC_PER_SEC)};
@@ -196,8 +195,8 @@ int client_ask(int fd, const Request *request, const ClientWait *wait, RequestSt
         AttrReader in = {0};
         int r, sent;
 
-        /* A server of either dialect takes the request before its announcement has been read. If
-         * it refuses while we still send, its reply says why. */
+        /* flush(8) and fflushd both take the request before their announcement has been read. If
+         * the server refuses while the request is being sent, its reply has the reason. */
         sent = send_request(fd, request);
         r = read_reply(fd, &in, &w, ret, ret_counts, ret_has_counts);
         attr_reader_done(&in);
@@ -295,7 +294,7 @@ static void begin(Batch *b, size_t i, const char *path, uint64_t timeout_usec) {
                 finish(b, i, &(ClientAnswer){.error = b->error});
                 return;
         }
-        /* If it is refused while we still send, the reply says why. */
+        /* If the server refuses while the request is being sent, its reply has the reason. */
         (void) send_request(b->fds[i].fd, &request);
 }
 

@@ -31,15 +31,16 @@ int client_connect(const char *path, uint64_t timeout_usec);
  * client_find_listener() - which process listens on a socket: who has called listen(2)
  * @timeout_usec:  as of client_connect()
  *
- * Return: it, 1 for a socket of systemd's, 0 if it is out of sight, or as client_connect().
+ * Return: its process ID, 1 if systemd listens, 0 if the process is in another PID namespace, or
+ *         as client_connect().
  */
 int client_find_listener(const char *path, uint64_t timeout_usec);
 
 /**
  * client_ask() - send a request and read the reply, of either dialect
  * @fd:            connected
- * @ret_counts:    all 0 if the server has no counts to tell (flush(8)), and then
- * @ret_has_counts:  is false
+ * @ret_counts:    all 0 if the reply has no counts, as that of flush(8)
+ * @ret_has_counts:  false: it has none
  *
  * Return: 0, -EBADMSG (not a reply), -ECONNRESET or -EPIPE (closed without one), -ETIMEDOUT, or
  *         another negative errno.
@@ -49,11 +50,12 @@ int client_ask(int fd, const Request *request, const ClientWait *wait, RequestSt
                RequestCounts *ret_counts, bool *ret_has_counts);
 
 /**
- * client_work() - the same for refresh and purge, which answer first and work then, to their end
- * @path:     to connect once more: a server that takes no attributes before the request, which is
- *            flush(8), is asked again without
- * @ret:      with detail that of the end, too: FAIL if it ended early or a log could not be flushed
- * @ret_counts, @ret_has_counts:  with detail, what came of it; flush(8) does not tell
+ * client_work() - refresh or purge: these are answered before the work, so wait for its end as well
+ * @path:     for a second connection: flush(8) refuses attributes before the request, so it is
+ * asked again without them
+ * @ret:      with detail the status at the end: REQUEST_FAIL if the work ended early or a log could
+ *            not be flushed
+ * @ret_counts, @ret_has_counts:  with detail, the counts; flush(8) sends none
  *
  * Return: as from client_connect() and client_ask().
  */
@@ -79,7 +81,7 @@ typedef struct ClientAnswer {
 } ClientAnswer;
 
 typedef struct ClientBatch {
-        /* Fills in one more request, and whatever shall tell it from others; false: that was all.
+        /* Fills in the next request, and an item by which @done knows it; false: there is none.
          * The strings of the request live until it is answered. */
         bool (*next)(Request *ret, void **ret_item, void *userdata);
         /* Called once for each, in the order of the answers. */

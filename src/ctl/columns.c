@@ -6,6 +6,7 @@
 #include <stdarg.h>
 
 #include "util/escape.h"
+#include "util/grow.h"
 #include "util/util.h"
 
 #define COLUMNS_MAX 16u
@@ -32,15 +33,8 @@ int columns_add(Columns *c, const char *format, ...) {
         va_list ap;
         char *cell;
 
-        if (c->n == c->size) {
-                size_t size = c->size ? 2 * c->size : 64;
-                char **cells = reallocarray(c->cells, size, sizeof *cells);
-
-                if (!cells)
-                        return -ENOMEM;
-                c->cells = cells;
-                c->size = size;
-        }
+        if (!GROW(c->cells, c->n, c->size))
+                return -ENOMEM;
         va_start(ap, format);
         if (vasprintf(&text, format, ap) < 0)
                 text = NULL;

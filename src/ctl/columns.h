@@ -21,7 +21,7 @@ int columns_add(Columns *c, const char *format, ...) __attribute__((format(print
 
 /**
  * columns_print() - the titles, and all rows that are complete
- * @on, @off:  what to print before and behind the titles, for colour; "" for none
+ * @on, @off:  what to print before and after the titles, for colour; "" for none
  */
 void columns_print(const Columns *c, FILE *f, const char *on, const char *off);
 void columns_done(Columns *c);

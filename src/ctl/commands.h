@@ -22,8 +22,6 @@ typedef enum CtlOption {
         CTL_THRESHOLD = 1 << 11,
 } CtlOption;
 
-#define CTL_REASON_MAX 200u /* bytes of --reason */
-
 typedef struct Verb {
         const char *name, *arguments; /* for people */
         int min, max;                 /* number of arguments; max < 0: any */
@@ -31,7 +29,7 @@ typedef struct Verb {
         int (*run)(Ctl *ctl, char *args[]);
 } Verb;
 
-/* The commands. @args ends in NULL, and their number is as the table of verbs has it. */
+/* The commands. @args ends in NULL; its length is between Verb.min and Verb.max. */
 int ctl_list(Ctl *ctl, char *args[]);
 int ctl_show(Ctl *ctl, char *args[]);
 int ctl_flush(Ctl *ctl, char *args[]);
@@ -50,15 +48,15 @@ int ctl_enable_postfix(Ctl *ctl, char *args[]);
 int ctl_disable_postfix(Ctl *ctl, char *args[]);
 int ctl_export(Ctl *ctl, char *args[]);
 
-/** ctl_export_logs() - export as such, also of a service that is still asked; as the queue's owner
- */
+/** ctl_export_logs() - as "fflushctl export", but also while Postfix uses fflushd; goes on as the
+ * owner of the queue */
 int ctl_export_logs(Ctl *ctl);
 
-/** ctl_import_deferred() - import as such; @ret_added receives how many records were made */
+/** ctl_import_deferred() - as "fflushctl import"; @ret_added receives the number of new records */
 int ctl_import_deferred(Ctl *ctl, unsigned long *ret_added);
 
 /**
- * ctl_host() - run fflushctl on another host in our place, and show what it shows
+ * ctl_host() - run fflushctl on another host instead, over ssh(1), and show its output
  * @words:  its options and arguments, @n of them
  *
  * Return: its exit status, or that of ssh(1).

@@ -29,7 +29,7 @@ int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *r
  * ctl_self_test() - have the service test itself; starts it, if it is not running
  * @ret:  receives what it found; without an answer one finding, which says why there is none
  *
- * Says nothing. It waits for @ctl->timeout, or CTL_SELF_TEST_USEC.
+ * Prints nothing. Waits for @ctl->timeout, or CTL_SELF_TEST_USEC.
  *
  * Return: EX_OK (it answered, and nothing has failed; there may be warnings), EX_UNAVAILABLE (it
  *         answered, and something has failed), or the exit status for not having an answer.
@@ -39,7 +39,7 @@ int ctl_self_test(Ctl *ctl, TestFindings *ret);
 /** ctl_print_findings() - what is not in order, and what helps, line by line on @f */
 void ctl_print_findings(FILE *f, const TestFindings *findings);
 
-/** ctl_patience() - how long to wait for who should answer at once: --timeout, or some seconds */
+/** ctl_patience() - how long to wait for an answer that needs no work: --timeout, or ten seconds */
 uint64_t ctl_patience(const Ctl *ctl);
 
 /** ctl_connect_error() - why client_connect() to @ctl->socket_path failed; Return: an exit status.

@@ -123,7 +123,7 @@ static int start_units(Switch *s) {
                                                 s->units[i]);
         status = switch_run_words(s, SWITCH_CHANGE, SWITCH_SYSTEMCTL, "enable", "--now",
                                   s->units[SWITCH_SOCKET], s->units[SWITCH_TIMER]);
-        /* A false condition of a unit is no failure to systemctl. */
+        /* systemctl succeeds although a condition of the unit is false, and nothing was started. */
         if (status == EX_OK && !s->ctl->dry_run && !are_units_up(s))
                 status = switch_refuse("%s or %s did not start: systemctl status %s",
                                        s->units[SWITCH_SOCKET], s->units[SWITCH_TIMER],
@@ -182,8 +182,8 @@ static int take_records(Switch *s) {
 
         if (status != EX_OK && switch_interrupted())
                 return status;
-        switch_interruptible();        /* what is recorded twice is known to be */
-        s->ctl->quiet |= s->ctl->json; /* there is one object, ours */
+        switch_interruptible();        /* a record made twice is seen as a duplicate */
+        s->ctl->quiet |= s->ctl->json; /* --json prints one object, that of this command */
         imported = ctl_import_deferred(s->ctl, &added);
         s->ctl->quiet = quiet;
         s->changed |= added > 0;

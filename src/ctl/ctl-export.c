@@ -10,11 +10,11 @@
 #include "core/survey.h"
 #include "ctl/commands.h"
 #include "ctl/ctl-print.h"
+#include "ctl/ctl-sites.h"
 #include "util/util.h"
 
 /* flush(8) has a log locked for as long as it flushes it. */
-#define WAIT_USEC  (30 * USEC_PER_SEC)
-#define PAUSE_USEC 20000
+#define LOCK_USEC (30 * USEC_PER_SEC)
 
 typedef struct Export {
         Ctl *ctl;
@@ -22,7 +22,7 @@ typedef struct Export {
         unsigned long logs, records, one_letter;
 } Export;
 
-/* As flush(8) names a log: what is no letter or digit becomes '_'. */
+/* As flush(8) names a log: what is not a letter or digit becomes '_'. */
 static void fold(const char *site, char ret[static SITE_LOG_SIZE]) {
         size_t n;
 
@@ -81,8 +81,8 @@ static unsigned long count_lines(const char *text, size_t n) {
         return lines;
 }
 
-/* What is in @from goes behind what is in @to and is on the disk there before it goes from @from: a
- * crash in between leaves it in both, which does no harm. */
+/* The records of @from are appended to @to, and are on the disk there before they are removed from
+ * @from: a crash in between leaves it in both, which does no harm. */
 static int merge(const Queue *q, SiteLog *from, SiteLog *to, unsigned long *ret_records) {
         struct timespec times[2] = {from->st.st_atim, from->st.st_mtim};
         _cleanup_free_ char *text = NULL;
@@ -138,14 +138,14 @@ static int preview(Ctl *ctl, const char *name, unsigned long *ret_records) {
 
 /* Neither lock is waited for while the other one is held. */
 static int export_log(Export *x, const char *name, const char *folded, unsigned long *ret_records) {
-        uint64_t end = now_usec() + WAIT_USEC;
+        uint64_t end = now_usec() + LOCK_USEC;
         int r;
 
         if (x->ctl->dry_run)
                 return preview(x->ctl, name, ret_records);
-        while ((r = try_export(&x->ctl->queue, name, folded, ret_records)) == -EAGAIN &&
-               now_usec() < end)
-                (void) usleep(PAUSE_USEC);
+        do
+                r = try_export(&x->ctl->queue, name, folded, ret_records);
+        while (r == -EAGAIN && ctl_await_lock(end));
         return r;
 }
 

@@ -11,6 +11,7 @@
 
 #include "ctl/ctl-print.h"
 #include "ctl/ctl-switch.h"
+#include "util/number.h"
 #include "util/util.h"
 
 #define LINES_SIZE 4096u
@@ -160,17 +161,15 @@ static void fit_sandbox(Fit *fit, const char *unit, const char *state, bool writ
 
 static bool is_owner(const Fit *fit, const char *user) {
         const struct passwd *pw = getpwnam(user);
-        char *end;
-        unsigned long uid = strtoul(user, &end, 10);
+        unsigned long uid;
 
-        return pw ? pw->pw_uid == fit->uid : *user && !*end && uid == fit->uid;
+        return pw ? pw->pw_uid == fit->uid : parse_ulong(user, &uid) == 0 && uid == fit->uid;
 }
 
 static bool is_group(const char *group) {
-        char *end;
+        unsigned long gid;
 
-        (void) strtoul(group, &end, 10);
-        return !*group || !*end || getgrnam(group);
+        return !*group || parse_ulong(group, &gid) == 0 || getgrnam(group);
 }
 
 static void fit_user(Fit *fit, const char *unit, const char *state, DropIn *d) {

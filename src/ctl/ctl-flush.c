@@ -12,6 +12,7 @@
 #include "ctl/ctl-sites.h"
 #include "ctl/ctl-wait.h"
 #include "ctl/pattern.h"
+#include "util/grow.h"
 #include "util/util.h"
 
 static void say_flushed(const Ctl *ctl, const char *what, const RequestCounts *c) {
@@ -338,22 +339,21 @@ static int deliver_id(Ctl *ctl, char *id, void *userdata) {
         return deliver(ctl, id);
 }
 
-/* IDs are known only once; to follow them, all have to be known before the first is delivered. */
+/* Standard input can be read only once, and following has to begin before the first delivery: so
+ * collect all IDs first. */
 typedef struct Waiting {
         Follow follow;
         char **ids;
-        size_t n;
+        size_t n, size;
 } Waiting;
 
 static int collect_id(Ctl *ctl, char *id, void *userdata) {
         Waiting *w = userdata;
-        char **ids = reallocarray(w->ids, w->n + 1, sizeof *ids);
 
-        if (!ids)
+        if (!GROW(w->ids, w->n, w->size))
                 return ctl_no_memory();
-        w->ids = ids;
-        ids[w->n] = strdup(id);
-        if (!ids[w->n])
+        w->ids[w->n] = strdup(id);
+        if (!w->ids[w->n])
                 return ctl_no_memory();
         w->n++;
         return queueid_valid(id, strlen(id)) ? ctl_wait_add(&w->follow, id) : EX_OK;

@@ -51,13 +51,13 @@ typedef struct Health {
  * health_gather() - look at everything
  * @test:  ask for the self-test as well, which starts the service; else nothing is started
  *
- * Return: EX_OK, or an exit status: not even the configuration could be had, a message said why.
+ * Return: EX_OK, or an exit status after a message: the configuration could not be read.
  */
 int health_gather(Ctl *ctl, bool test, Health *ret);
 void health_done(Health *h);
 
-/** health_has_answer() - false: the self-test was asked for, and nothing came of it at this end, by
- * want of permission or time; @test_status says what */
+/** health_has_answer() - false: the self-test was requested, but gave no result, for lack of
+ * permission or time; see @test_status */
 bool health_has_answer(const Health *h);
 
 /** health_service_name() - what flush_service_name has to be for Postfix to ask this one */

@@ -5,6 +5,7 @@
 #include <sysexits.h>
 
 #include "core/finding.h"
+#include "ctl/ctl.h"
 #include "util/escape.h"
 #include "util/util.h"
 
@@ -128,8 +129,14 @@ int ctl_write_json(json_t *object, FILE *f) {
         return EX_OK;
 }
 
+static int print_status = EX_OK;
+
 void ctl_print_json(json_t *object) {
-        (void) ctl_write_json(object, stdout);
+        print_status = ctl_worse(print_status, ctl_write_json(object, stdout));
+}
+
+int ctl_print_status(void) {
+        return print_status;
 }
 
 json_t *ctl_json_text(const char *text) {

@@ -41,8 +41,11 @@ void ctl_pass_on(FILE *f, const char *line, bool ends);
  * Return: EX_OK, or EX_OSERR. */
 int ctl_write_json(json_t *object, FILE *f);
 
-/** ctl_print_json() - the same on standard output */
+/** ctl_print_json() - the same on standard output; ctl_print_status() tells if this failed */
 void ctl_print_json(json_t *object);
+
+/** ctl_print_status() - EX_OK, or EX_OSERR: something was not printed, for want of memory */
+int ctl_print_status(void);
 
 /** ctl_json_text() - a string from outside, which may not be UTF-8, as JSON; NULL: null */
 json_t *ctl_json_text(const char *text);

@@ -6,8 +6,10 @@
 
 #include <stdio.h>
 
+#include "core/sitelog.h"
 #include "ctl/ctl-print.h"
 #include "ctl/pattern.h"
+#include "util/grow.h"
 #include "util/util.h"
 
 typedef struct Search {
@@ -24,15 +26,8 @@ static int add_site(Search *s, const SurveyEntry *e, const char *site, bool name
         CtlSites *found = s->found;
         CtlSite *new;
 
-        if (found->n == s->size) {
-                size_t size = s->size ? 2 * s->size : 64;
-                CtlSite *items = reallocarray(found->items, size, sizeof *items);
-
-                if (!items)
-                        return -ENOMEM;
-                found->items = items;
-                s->size = size;
-        }
+        if (!GROW(found->items, found->n, s->size))
+                return -ENOMEM;
         new = &found->items[found->n];
         *new = (CtlSite){.site = strdup(site), .named = named};
         found->n++;
@@ -154,6 +149,13 @@ void ctl_sites_done(CtlSites *sites) {
                 free_site(&sites->items[i]);
         free(sites->items);
         *sites = (CtlSites){0};
+}
+
+bool ctl_await_lock(uint64_t until_usec) {
+        if (now_usec() >= until_usec)
+                return false;
+        (void) usleep(SITELOG_RETRY_USEC);
+        return true;
 }
 
 int ctl_read_site(Ctl *ctl, const CtlSite *site, SurveyLog *ret) {

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/stat.h>
 
 #include "core/survey.h"
@@ -32,6 +33,14 @@ typedef struct CtlSites {
  */
 int ctl_find_sites(Ctl *ctl, char *patterns[], bool all, CtlSites *ret);
 void ctl_sites_done(CtlSites *sites);
+
+/**
+ * ctl_await_lock() - after an -EAGAIN of sitelog_open() and the like: SITELOG_RETRY_USEC pass
+ * @until_usec:  by now_usec()
+ *
+ * Return: true: try again; or false: @until_usec is over.
+ */
+bool ctl_await_lock(uint64_t until_usec);
 
 /** ctl_read_site() - survey_read_log() with a message for trouble; survey_done() in any case */
 int ctl_read_site(Ctl *ctl, const CtlSite *site, SurveyLog *ret);

@@ -37,7 +37,8 @@ typedef struct Switch {
         { .ctl = (c), .lock_fd = -EBADF }
 
 typedef struct Step {
-        bool (*is_done)(Switch *s); /* is its effect there? NULL: nobody can tell, or it is cheap */
+        bool (*is_done)(Switch *s); /* has it been done? NULL: this cannot be seen, or doing it
+                                       again is cheap */
         int (*act)(Switch *s);
         bool only_looks; /* left out of a dry run */
 } Step;
@@ -116,7 +117,7 @@ bool switch_listens_for(const Switch *s, const char *service);
 /** switch_check_takeover() - refuse a socket unit in the place of another service */
 int switch_check_takeover(const Switch *s);
 
-/** switch_find_listener() - a process, 0 (nobody), or a negative errno */
+/** switch_find_listener() - a process ID, 0 (nobody listens), or a negative errno */
 int switch_find_listener(const Switch *s);
 
 /** switch_remove_socket() - what systemd leaves in the file system; as the owner of the queue */

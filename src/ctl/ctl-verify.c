@@ -11,13 +11,14 @@
 #include "core/survey.h"
 #include "ctl/commands.h"
 #include "ctl/ctl-print.h"
+#include "ctl/ctl-sites.h"
 #include "util/util.h"
 
 #define MODE_LOG 0600
 
-/* A lock is held for moments; by a flush of flush(8) longer. */
-#define LOCK_TRIES      100
-#define LOCK_PAUSE_USEC 20000
+/* fflushd holds a lock for milliseconds, but flush(8) for as long as a flush takes: such a log is
+ * left as it is. */
+#define LOCK_USEC (2 * USEC_PER_SEC)
 
 typedef struct Verify {
         Ctl *ctl;
@@ -26,7 +27,7 @@ typedef struct Verify {
         unsigned long logs, records, stale, duplicate, unrecorded, problems, repaired;
 } Verify;
 
-/* What is not as it should be. A note is no fault, but worth a repair. */
+/* Something wrong with a log. A note is not a fault, but can be repaired. */
 typedef struct Finding {
         const char *kind; /* for programs */
         const char *text;
@@ -106,15 +107,13 @@ static int kept_lines(const Queue *q, const SiteLog *log, Text *ret) {
 }
 
 static int lock_log(const Queue *q, const char *name, bool create, SiteLog *ret) {
+        uint64_t end = now_usec() + LOCK_USEC;
         int r;
 
-        for (int i = 0; i < LOCK_TRIES; i++) {
+        do
                 r = sitelog_open(q, name, create, ret);
-                if (r != -EAGAIN)
-                        return r;
-                (void) usleep(LOCK_PAUSE_USEC);
-        }
-        return -EBUSY;
+        while (r == -EAGAIN && ctl_await_lock(end));
+        return r == -EAGAIN ? -EBUSY : r;
 }
 
 /* The file that was found, not another part of the same log. */
@@ -124,7 +123,7 @@ static int lock_found(const Queue *q, const SurveyEntry *e, SiteLog *ret) {
         return r < 0 || streq(ret->path, e->path) ? r : -EBUSY;
 }
 
-/* Removes lines that are no records, duplicates, and records of messages that are gone. */
+/* Removes lines that are not records, duplicates, and records of messages that are gone. */
 static int repair_lines(const Verify *v, const SurveyEntry *e) {
         _cleanup_(sitelog_close) SiteLog log = SITELOG_INIT;
         _cleanup_(text_done) Text keep = {0};
@@ -145,17 +144,16 @@ static int repair_lines(const Verify *v, const SurveyEntry *e) {
 
 /* flush(8) may have been about to open the log, and records in it all the same. */
 static int rescue_lines(const Queue *q, const char *name, SiteLog *removed) {
-        int r = -EAGAIN;
+        uint64_t end = now_usec() + LOCK_USEC;
+        int r;
 
-        for (int i = 0; i < LOCK_TRIES && r == -EAGAIN; i++) {
-                if (i > 0)
-                        (void) usleep(LOCK_PAUSE_USEC);
+        do
                 r = sitelog_rescue(q, name, removed, true);
-        }
+        while (r == -EAGAIN && ctl_await_lock(end));
         return r;
 }
 
-/* flush(8)'s log of a site of one letter goes to where ours is. */
+/* Moves flush(8)'s log of a site of one letter to the name that fflushd uses. */
 static int repair_name(const Verify *v, const SurveyEntry *e) {
         _cleanup_(sitelog_close) SiteLog from = SITELOG_INIT, to = SITELOG_INIT;
         _cleanup_(text_done) Text keep = {0};
@@ -214,16 +212,15 @@ static bool is_out_of_place(const SurveyEntry *e) {
 
 /* Before anything is counted, so that nothing is counted where it was and where it went. */
 static int visit_misplaced(const SurveyEntry *e, void *userdata) {
+        uint64_t end = now_usec() + LOCK_USEC;
         Verify *v = userdata;
-        int r = -EAGAIN;
+        int r;
 
         if (!is_out_of_place(e))
                 return 0;
-        for (int i = 0; i < LOCK_TRIES && r == -EAGAIN; i++) {
-                if (i > 0)
-                        (void) usleep(LOCK_PAUSE_USEC);
+        do
                 r = sitelog_gather_from(&v->ctl->queue, e->name, e->path, true);
-        }
+        while (r == -EAGAIN && ctl_await_lock(end));
         report_place(v, e, r);
         return 0;
 }

@@ -12,7 +12,7 @@
 #include "util/child.h"
 #include "util/util.h"
 
-#define SHOWN_MAX     60 /* bytes of what is no site or queue ID */
+#define SHOWN_MAX     60 /* bytes shown of what is not a site or a queue ID */
 #define POSTCONF_USEC (20 * USEC_PER_SEC)
 
 int ctl_worse(int a, int b) {

@@ -26,16 +26,17 @@ typedef struct Ctl {
         char *socket_path;
 } Ctl;
 
-/** ctl_worse() - which of two exit statuses to end with: no trouble, a missing message, trouble */
+/** ctl_worse() - which of two exit statuses to end with: EX_OK only if both are; a status above
+ * EX_NOINPUT rather than one that is not */
 int ctl_worse(int a, int b);
 
 /**
  * ctl_settings() - have @ctl->settings
  *
- * If postconf(1) has not told what decides where the queue is and how it is laid out, this fails:
- * by a guess records would be taken for those of messages that are gone, or another instance be
- * acted on. With @ctl->may_guess it does not, for the default instance; that is for who only says
- * so.
+ * This fails if postconf(1) failed, so that the place and the layout of the queue are not known:
+ * with a guess, records could seem to be of messages that are gone, or commands could act on
+ * another instance. With @ctl->may_guess it does not fail for the default instance: for commands
+ * that only report the problem.
  *
  * Return: EX_OK, EX_NOINPUT (there is no such instance), EX_CONFIG, or trouble.
  */
@@ -47,7 +48,8 @@ int ctl_queue(Ctl *ctl);
 /**
  * ctl_become_owner() - go on as the owner of @ctl->queue, for good
  *
- * Root must not write where others may rename and link: what root changes there it changes as they.
+ * Root must not write in a directory in which another user may rename and link files: it would
+ * write wherever that user wants.
  */
 int ctl_become_owner(Ctl *ctl);
 
@@ -55,7 +57,7 @@ int ctl_become_owner(Ctl *ctl);
 
 /**
  * ctl_postconf() - a parameter of the instance, by postconf(1); needs the settings
- * Return: its value, to be freed, or NULL: Postfix does not say.
+ * Return: its value, to be freed, or NULL: postconf(1) failed.
  */
 char *ctl_postconf(Ctl *ctl, const char *name);
 
@@ -71,5 +73,5 @@ void ctl_unit_name(const Ctl *ctl, const char *name, const char *type,
 /** ctl_no_site() - say that a text is neither a site nor a pattern; Return: EX_DATAERR. */
 int ctl_no_site(const char *text);
 
-/** ctl_check_id() - say so if that is no queue ID; Return: EX_OK, or EX_DATAERR. */
+/** ctl_check_id() - a message if that is not a queue ID; Return: EX_OK, or EX_DATAERR. */
 int ctl_check_id(const char *id);

@@ -2,13 +2,18 @@
 
 /* fflushctl(8): options, the table of commands. */
 
+#include <assert.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
 
+#include "core/request.h"
 #include "ctl/commands.h"
 #include "ctl/ctl-print.h"
 #include "util/cmdline.h"
+#include "util/grow.h"
+#include "util/number.h"
 #include "util/timespan.h"
 #include "util/util.h"
 
@@ -106,12 +111,7 @@ static void print_help(void) {
 }
 
 static int parse_number(const char *text, unsigned long *ret) {
-        char *end;
-
-        errno = 0;
-        *ret = strtoul(text, &end, 10);
-        return errno == 0 && *ret > 0 && *end == '\0' && text[0] >= '0' && text[0] <= '9' ? 0
-                                                                                          : -EINVAL;
+        return parse_ulong(text, ret) == 0 && *ret > 0 ? 0 : -EINVAL;
 }
 
 static int wrong_value(size_t i, const char *what) {
@@ -119,11 +119,14 @@ static int wrong_value(size_t i, const char *what) {
         return EX_USAGE;
 }
 
+/* Options that were given are bits by their place in the table. */
+static_assert(ARRAY_SIZE(options) <= sizeof(unsigned long) * CHAR_BIT, "a bit for each");
+
 /* Return: -1 (go on), or an exit status. */
-static int parse_option(Ctl *ctl, size_t i, unsigned *given) {
+static int parse_option(Ctl *ctl, size_t i, unsigned long *given) {
         void *value = (char *) ctl + options[i].offset;
 
-        *given |= options[i].bit;
+        *given |= 1UL << i;
         switch (options[i].kind) {
         case OPT_FLAG:
                 *(bool *) value = true;
@@ -150,19 +153,16 @@ static int parse_option(Ctl *ctl, size_t i, unsigned *given) {
 /* The command line in a form of our own, for another host: all options but --host, spelled out. */
 typedef struct Words {
         char **items;
-        size_t n;
+        size_t n, size;
 } Words;
 
 /* Takes @word, which may be NULL: no memory. */
 static int add_word(Words *words, char *word) {
-        char **items = word ? reallocarray(words->items, words->n + 1, sizeof *items) : NULL;
-
-        if (!items) {
+        if (!word || !GROW(words->items, words->n, words->size)) {
                 free(word);
                 return ctl_no_memory();
         }
-        words->items = items;
-        items[words->n++] = word;
+        words->items[words->n++] = word;
         return EX_OK;
 }
 
@@ -208,7 +208,7 @@ static size_t find_option(int c) {
 }
 
 /* Return: -1 (go on), or an exit status. */
-static int parse_options(Ctl *ctl, int argc, char *argv[], unsigned *given, Words *words) {
+static int parse_options(Ctl *ctl, int argc, char *argv[], unsigned long *given, Words *words) {
         struct option table[ARRAY_SIZE(options) + 1] = {0};
         char letters[1 + 2 * ARRAY_SIZE(options) + 1] = ":";
         int c, status = -1;
@@ -246,7 +246,16 @@ static const Verb *find_verb(const char *name) {
         return NULL;
 }
 
-static int run(Ctl *ctl, unsigned given, char *args[], int n_args) {
+/* An option that was given, but is for other commands; or NULL. */
+static const char *find_stranger(const Verb *verb, unsigned long given) {
+        for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+                if ((given & 1UL << i) && (options[i].bit & ~verb->options))
+                        return options[i].name;
+        return NULL;
+}
+
+static int run(Ctl *ctl, unsigned long given, char *args[], int n_args) {
+        const char *stranger;
         const Verb *verb;
 
         if (n_args == 0)
@@ -260,12 +269,13 @@ static int run(Ctl *ctl, unsigned given, char *args[], int n_args) {
                           verb->arguments[0] ? " " : "", verb->arguments);
                 return EX_USAGE;
         }
-        if (given & ~verb->options)
-                return ctl_usage("an option that this command does not have");
+        stranger = find_stranger(verb, given);
+        if (stranger)
+                return ctl_usage("%s has no option --%s", verb->name, stranger);
         if (ctl->instance && (!ctl->instance[0] || strchr(ctl->instance, '/')))
                 return ctl_usage("--instance: not a name");
-        if (ctl->reason && strlen(ctl->reason) > CTL_REASON_MAX)
-                return ctl_usage("--reason: at most 200 bytes");
+        if (ctl->reason && strlen(ctl->reason) > REQUEST_REASON_MAX)
+                return ctl_usage("--reason: at most %u bytes", REQUEST_REASON_MAX);
         return verb->run(ctl, args + 1);
 }
 
@@ -299,7 +309,7 @@ static int as_plugin(const Ctl *ctl, int status, char *args[], int n_args) {
 int main(int argc, char *argv[]) {
         _cleanup_(ctl_done) Ctl ctl = {.queue.fd = -EBADF};
         _cleanup_(words_done) Words words = {0};
-        unsigned given = 0;
+        unsigned long given = 0;
         int status;
 
         status = parse_options(&ctl, argc, argv, &given, &words);
@@ -308,6 +318,7 @@ int main(int argc, char *argv[]) {
         else
                 status = ctl.host ? run_on_host(&ctl, &words, argv + optind)
                                   : run(&ctl, given, argv + optind, argc - optind);
+        status = ctl_worse(status, ctl_print_status());
         status = as_plugin(&ctl, status, argv + optind, argc > optind);
         if (fflush(stdout) != 0 || ferror(stdout))
                 return EX_IOERR;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <sys/inotify.h>
 
+#include "util/grow.h"
 #include "util/hash.h"
 #include "util/util.h"
 
@@ -50,16 +51,8 @@ static int watch(Follow *f, QueueName queue, const char *path) {
         wd = inotify_add_watch(f->fd, proc, MASK);
         if (wd < 0) /* not there; or a message with a name of one character */
                 return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
-        if (wd >= f->n_watches) {
-                int n = 2 * (wd + 16);
-                FollowWatch *watches = reallocarray(f->watches, (size_t) n, sizeof *watches);
-
-                if (!watches)
-                        return -ENOMEM;
-                memset(watches + f->n_watches, 0, (size_t) (n - f->n_watches) * sizeof *watches);
-                f->watches = watches;
-                f->n_watches = n;
-        }
+        if (!GROW(f->watches, (size_t) wd, f->n_watches))
+                return -ENOMEM;
         f->watches[wd].queue = queue;
         (void) strcpy(f->watches[wd].path, path);
         return watch_below(f, queue, path);
@@ -178,7 +171,7 @@ static int handle(Follow *f, const struct inotify_event *e) {
 
         if (e->mask & (IN_Q_OVERFLOW | IN_IGNORED))
                 f->blind = true;
-        if (e->wd < 0 || e->wd >= f->n_watches || e->len == 0)
+        if (e->wd < 0 || (size_t) e->wd >= f->n_watches || e->len == 0)
                 return 0;
         w = &f->watches[e->wd];
         if (!(e->mask & IN_ISDIR)) {

@@ -32,7 +32,7 @@ typedef struct Follow {
         FollowMessage *messages;
         unsigned long count[_FOLLOW_STATE_MAX];
         FollowWatch *watches; /* by watch descriptor */
-        int n_watches;
+        size_t n_watches;
         bool blind; /* events were lost, or a directory is new: follow_look() */
         struct timespec since;
 } Follow;

@@ -13,7 +13,7 @@ typedef struct Messages {
         char *line;
         size_t size;
         int errors_fd;       /* its standard error; negative: there is none */
-        unsigned long n_bad; /* lines that are no such object */
+        unsigned long n_bad; /* lines that are not such an object */
 } Messages;
 
 /**
@@ -42,5 +42,5 @@ json_t *messages_next(Messages *m);
  */
 int messages_close(Messages *m, char **ret_errors);
 
-/** messages_site() - what is behind the last '@' of an address; NULL: nothing */
+/** messages_site() - what follows the last '@' of an address; NULL: nothing */
 const char *messages_site(const char *address);

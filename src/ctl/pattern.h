@@ -21,8 +21,8 @@ int pattern_site(const char *text, char ret[static SITE_SIZE]);
 /**
  * pattern_parse() - read what somebody typed
  * @text:  a site in any case or script, or a glob(7) with "*", "?" or "[...]" in it; a text that is
- *         a valid site is one: "[192.0.2.1]" is no glob. One that begins with "(" is compared as a
- *         glob too, so that what survey_site() makes of strange logs can be named.
+ *         a valid site is one: "[192.0.2.1]" is not a glob. One that begins with "(" is compared as
+ * a glob too, so that what survey_site() makes of strange logs can be named.
  * @ret:   receives it, only if this succeeds; pattern_done() it
  *
  * Return: 0, -EINVAL (neither), -ENOMEM.

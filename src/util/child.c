@@ -73,7 +73,8 @@ static int on_ended(sd_event_source *source, const siginfo_t *si, void *userdata
         return 0;
 }
 
-/* If it comes late, we were frozen, and the command with us: it has its time anew. */
+/* A timer that comes late means that this process was frozen, and the command with it: the command
+ * gets its whole time again. */
 static int on_timeout(sd_event_source *source, uint64_t usec, void *userdata) {
         Child *child = userdata;
 

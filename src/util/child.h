@@ -17,10 +17,10 @@
 typedef struct Child Child;
 
 typedef struct ChildResult {
-        int status;   /* exit status, 128 + signal number, or 127: its output cannot be had */
+        int status;   /* exit status, 128 + signal number, or 127: its output could not be read */
         char *output; /* standard output, ends in NUL, or NULL; belongs to the Child */
         char *errors; /* standard error, likewise */
-        int error;    /* why its output cannot be had: -EFBIG (too long), ...; 0 if it can */
+        int error;    /* why its output could not be read: -EFBIG (too long), ...; 0 if it can */
 } ChildResult;
 
 /**

@@ -110,6 +110,14 @@ def options_are_for_the_commands_that_have_them(case):
         r = daemon.ctl(*args, check=False)
         eq((r.returncode, r.stdout), (os.EX_USAGE, ""), args)
         eq(r.stderr.startswith(("fflushctl: ", os.path.join(daemon.bin, "fflushctl"))), True, r.stderr)
+    eq(
+        daemon.ctl("list", "--top", "1", "--limit", "1", check=False).stderr.splitlines()[0],
+        "fflushctl: list has no option --limit",
+    )
+    eq(
+        daemon.ctl("refresh", "--oldest-warning", "1h", check=False).stderr.splitlines()[0],
+        "fflushctl: refresh has no option --oldest-warning",
+    )
     eq(daemon.is_waiting(), True)
 
 

@@ -99,7 +99,7 @@ FFLUSHCTL = [
     ("AGENTS_USEC", SECONDS, "Then wait up to {} seconds, or .Fl -timeout ,"),
     ("CHECK_USEC", SECONDS, "except for .Cm check .Pq {} s"),
     ("CTL_SELF_TEST_USEC", SECONDS, "the self-test of .Cm status .Pq {} s"),
-    ("CTL_REASON_MAX", PLAIN, "of at most {} bytes"),
+    ("REQUEST_REASON_MAX", PLAIN, "of at most {} bytes"),
 ]
 FFLUSHD_CONF = [
     ("ANSWER_USEC", SECONDS, "Changes to lookup tables take effect within {} seconds."),
