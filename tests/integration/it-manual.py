@@ -13,7 +13,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 
-from harness import TOP, eq, main, test
+from basics import TOP, eq
+from harness import main, test
 
 WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 UNITS = {"h": "hours", "d": "days", "s": "seconds"}
