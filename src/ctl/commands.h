@@ -20,6 +20,7 @@ typedef enum CtlOption {
         CTL_OUTPUT = 1 << 9,
         CTL_NO_START = 1 << 10,
         CTL_THRESHOLD = 1 << 11,
+        CTL_SINCE = 1 << 12,
 } CtlOption;
 
 typedef struct Verb {
@@ -39,6 +40,7 @@ int ctl_refresh(Ctl *ctl, char *args[]);
 int ctl_purge(Ctl *ctl, char *args[]);
 int ctl_import(Ctl *ctl, char *args[]);
 int ctl_metrics(Ctl *ctl, char *args[]);
+int ctl_history(Ctl *ctl, char *args[]);
 int ctl_verify(Ctl *ctl, char *args[]);
 int ctl_status(Ctl *ctl, char *args[]);
 int ctl_check(Ctl *ctl, char *args[]);

@@ -12,7 +12,7 @@
 
 typedef struct Ctl {
         /* Options as given; NULL, 0 and false for those that were not. */
-        const char *config, *instance, *socket, *host, *by, *reason, *output;
+        const char *config, *instance, *socket, *host, *by, *reason, *output, *since;
         uint64_t timeout, every; /* microseconds */
         unsigned long top, limit;
         bool quiet, json, dry_run, subdomains, wait, repair, no_start;
