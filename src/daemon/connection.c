@@ -296,8 +296,7 @@ static void on_lingering(Connection *c) {
                 close_connection(c);
 }
 
-/* ------------------------------------------------------------------------------------- deadlines
- */
+/* ----------------------------------------------------------------------------------- deadlines */
 
 static uint64_t deadline_of(const Connection *c) {
         const Settings *settings = c->pool->settings;
@@ -412,8 +411,7 @@ static int on_deadlines(sd_event_source *source, uint64_t usec, void *userdata) 
         return 0;
 }
 
-/* ---------------------------------------------------------------------------------- accepted ones
- */
+/* ------------------------------------------------------------------------------- accepted ones */
 
 static void put_fresh(Connection *c) {
         Connections *pool = c->pool;
@@ -490,8 +488,7 @@ void connections_watch_fresh(Connections *pool) {
         pool->fresh = NULL;
 }
 
-/* ------------------------------------------------------------------------------------- all of them
- */
+/* --------------------------------------------------------------------------------- all of them */
 
 /* They connected while Postfix was thought to be one whose clients speak first. One that did would
  * have spoken by now. */

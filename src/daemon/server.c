@@ -68,7 +68,6 @@ struct Server {
         bool accept_paused;  /* until accept_again goes off: accept(2) has failed */
         bool accept_failing; /* and that has been told */
         sd_event_source *turn, *idle, *accept_again, *status, *drain, *stop;
-        char *trouble; /* why the configuration could not be read anew, as it was logged last */
         unsigned connections_max;
         unsigned fds_limit, fds_open; /* LimitNOFILE=, and what is open all the time */
         uint64_t n_requests;
@@ -80,8 +79,7 @@ struct Server {
 
 static void update_listening(Server *server);
 
-/* --------------------------------------------------------------------------------------- listening
- */
+/* ----------------------------------------------------------------------------------- listening */
 
 static void set_listening(Server *server, bool on) {
         if (server->listening == on)
@@ -108,7 +106,7 @@ static uint64_t too_young_usec(const Server *server) {
 }
 
 /* The only place where the state changes. */
-static void set_state(Server *server, ServerState state) {
+static void server_set_state(Server *server, ServerState state) {
         uint64_t young = too_young_usec(server);
 
         if (server->state == SERVER_SERVING && state == SERVER_RETIRING) {
@@ -134,9 +132,9 @@ static int on_drain(sd_event_source *source, uint64_t usec, void *userdata) {
         Server *server = userdata;
 
         if (server->state == SERVER_DRAINING)
-                set_state(server, SERVER_RETIRING);
+                server_set_state(server, SERVER_RETIRING);
         else if (server->state == SERVER_RETIRING)
-                set_state(server, SERVER_DRAINING);
+                server_set_state(server, SERVER_DRAINING);
         return 0;
 }
 
@@ -148,7 +146,7 @@ static void update_listening(Server *server) {
 
         if (server->state == SERVER_SERVING && server->settings->max_use > 0 &&
             server->n_requests >= server->settings->max_use) {
-                set_state(server, SERVER_RETIRING);
+                server_set_state(server, SERVER_RETIRING);
                 return;
         }
         set_listening(server, !leaving && !server->accept_paused && n < server->connections_max);
@@ -163,7 +161,7 @@ static void move_out(Server *server) {
         journal_message(LOG_NOTICE,
                         "the queue directory is another one now: leaving, so that the next "
                         "request finds it");
-        set_state(server, SERVER_MOVED);
+        server_set_state(server, SERVER_MOVED);
 }
 
 static int on_accept_again(sd_event_source *source, uint64_t usec, void *userdata) {
@@ -215,8 +213,7 @@ static bool accept_one(Server *server, int listen_fd) {
         return true;
 }
 
-/* ------------------------------------------------------------------------------------------- turns
- */
+/* --------------------------------------------------------------------------------------- turns */
 
 static bool is_listener(const Server *server, const void *ptr) {
         const int *fd = ptr;
@@ -284,8 +281,7 @@ static int on_turn(sd_event_source *source, int fd, uint32_t revents, void *user
         return 0;
 }
 
-/* --------------------------------------------------------------------- for connections and service
- */
+/* ----------------------------------------------------------------- for connections and service */
 
 static Server *server_of(const Call *call) {
         return connection_userdata(call);
@@ -343,12 +339,11 @@ static void on_closed(void *userdata) {
 static const ConnectionCallbacks connection_callbacks = {
         .submit = on_submit, .refuse = on_refuse, .settle = on_settle, .closed = on_closed};
 
-/* ------------------------------------------------------------------------------------------ status
- */
+/* -------------------------------------------------------------------------------------- status */
 
 static void notify_status(const Server *server) {
         notify_send(&server->notify, "STATUS=%s%s%llu requests, %u open connections%s",
-                    server->settings->problems || service_trouble(server->service)
+                    server->settings->problems || service_trouble_lasts(server->service)
                             ? "CONFIGURATION PROBLEM, see the journal. "
                             : "",
                     service_findings(server->service) > 0 ? "BROKEN, see fflushctl status. " : "",
@@ -370,8 +365,7 @@ static int on_status(sd_event_source *source, uint64_t usec, void *userdata) {
         return 0;
 }
 
-/* --------------------------------------------------------------------------------------- reloading
- */
+/* ----------------------------------------------------------------------------------- reloading */
 
 /* @text: lines; each is an entry. */
 static void report_lines(int level, const char *text) {
@@ -426,7 +420,7 @@ static int on_take(const Settings *settings, void *userdata) {
         if (r == 0 && access(settings->queue_directory, F_OK) < 0)
                 r = -errno; /* no reason to leave the one that is there */
         if (r == 0) {
-                service_not_reconfigured(server->service, NULL);
+                service_not_reconfigured(server->service, NULL, true);
                 move_out(server);
                 return -ECANCELED;
         }
@@ -437,8 +431,6 @@ static int on_take(const Settings *settings, void *userdata) {
         if (!same(settings->problems, server->settings->problems))
                 report_lines(LOG_ERR, settings->problems);
         journal_message(LOG_INFO, "the configuration was read anew, and is in use now");
-        free(server->trouble);
-        server->trouble = NULL;
         server->settings = settings;
         journal_set_names(settings->syslog_name, settings->instance);
         (void) share_fds(
@@ -467,8 +459,8 @@ static char *describe(const Settings *settings, int error) {
 static void on_fail(const Settings *settings, int error, bool in_vain, void *userdata) {
         Server *server = userdata;
         const Settings *current = server->settings;
-        char *trouble = describe(settings, error);
-        bool told = !trouble || same(trouble, server->trouble) ||
+        _cleanup_free_ char *trouble = describe(settings, error);
+        bool told = !trouble || same(trouble, service_trouble(server->service)) ||
                     (current->incomplete && same(trouble, current->problems));
 
         if (!told) {
@@ -477,17 +469,13 @@ static void on_fail(const Settings *settings, int error, bool in_vain, void *use
                         journal_message(LOG_NOTICE,
                                         "serving with the configuration as it was before");
         }
-        free(server->trouble);
-        server->trouble = trouble;
-        if (in_vain)
-                service_not_reconfigured(server->service, trouble);
+        service_not_reconfigured(server->service, trouble, in_vain);
         arm_status(server);
 }
 
 static const ReloadCallbacks reload_callbacks = {.take = on_take, .fail = on_fail};
 
-/* ---------------------------------------------------------------------------------------- stopping
- */
+/* ------------------------------------------------------------------------------------ stopping */
 
 static bool backlog_empty(const Server *server) {
         for (unsigned i = 0; i < server->n_listen_fds; i++) {
@@ -519,10 +507,9 @@ static int on_idle(sd_event_source *source, uint64_t usec, void *userdata) {
 static int on_stop_timeout(sd_event_source *source, uint64_t usec, void *userdata) {
         Server *server = userdata;
 
-        server->state = SERVER_STOPPING;
+        server_set_state(server, SERVER_STOPPING); /* if it was not yet: it has moved */
         service_cancel(server->service);
         connections_close_all(server->connections);
-        update_listening(server);
         return 0;
 }
 
@@ -533,7 +520,7 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si,
         if (server->state == SERVER_STOPPING)
                 return 0;
         notify_send(&server->notify, "STOPPING=1");
-        set_state(server, SERVER_STOPPING);
+        server_set_state(server, SERVER_STOPPING);
         notify_status(server);
         return 0;
 }
@@ -546,8 +533,7 @@ static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si,
         return 0;
 }
 
-/* ------------------------------------------------------------------------------------------ set-up
- */
+/* -------------------------------------------------------------------------------------- set-up */
 
 /* systemd sets a low soft limit for programs that use select(2). */
 static unsigned raise_fd_limit(void) {
@@ -678,7 +664,6 @@ Server *server_free(Server *server) {
         service_free(server->service);
         reload_free(server->reload);
         connections_free(server->connections);
-        free(server->trouble);
         sd_event_source_disable_unref(server->turn);
         sd_event_source_disable_unref(server->idle);
         sd_event_source_disable_unref(server->accept_again);

@@ -37,10 +37,11 @@ struct Service {
         sd_event_source *lock_retry; /* for adds whose log somebody else has locked */
         Call *undecided;             /* a table has to be asked */
         Call *unsettled;             /* newer settings have to be read */
-        char *trouble;            /* why there are none, though the files have changed; or NULL */
-        sd_event_source *give_up; /* waiting for those */
-        uint64_t give_up_usec;    /* when the first of them does, or earlier */
-        Call *delivered;          /* send_file: qmgr has to be woken, then reply */
+        char *trouble;               /* why the settings could not be read anew, or NULL */
+        bool trouble_lasts;          /* and will not be before somebody has changed something */
+        sd_event_source *give_up;    /* waiting for those */
+        uint64_t give_up_usec;       /* when the first of them does, or earlier */
+        Call *delivered;             /* send_file: qmgr has to be woken, then reply */
         Refresh *refresh;
         bool purging;         /* the one that runs is a purge */
         Call *refreshing;     /* wait for its end */
@@ -419,7 +420,7 @@ static void on_refreshed(const RefreshResult *result, void *userdata) {
         finish_refreshes(s, result);
         /* Now that it runs: what is broken while nobody asks is seen all the same. */
         s->test_due = result->error != -ECANCELED;
-        if (s->trouble || !service_outdated(s))
+        if (s->trouble_lasts || !service_outdated(s))
                 start_due_test(s);
 
         s->refreshing = s->next_refreshes;
@@ -519,7 +520,8 @@ static void start_self_test(Service *s) {
                                          .endpoint = s->trigger.endpoint,
                                          .postmap = s->postmap,
                                          .outdated = outdated,
-                                         .trouble = outdated ? s->trouble : NULL,
+                                         .trouble =
+                                                 outdated && s->trouble_lasts ? s->trouble : NULL,
                                          .metrics = s->metrics,
                                          .jobs = &s->jobs,
                                          .facts = &remedy_facts};
@@ -770,6 +772,10 @@ const char *service_trouble(const Service *s) {
         return s->trouble;
 }
 
+bool service_trouble_lasts(const Service *s) {
+        return s->trouble_lasts;
+}
+
 uint64_t service_findings(const Service *s) {
         return s->metrics->self_test_failed;
 }
@@ -853,6 +859,13 @@ static int configure(Service *s) {
         return 0;
 }
 
+/* Without memory for the reason the self-test and the journal say less. */
+static void set_trouble(Service *s, const char *why, bool lasts) {
+        free(s->trouble);
+        s->trouble = why ? strdup(why) : NULL;
+        s->trouble_lasts = lasts && s->trouble;
+}
+
 int service_reconfigure(Service *s, const Settings *settings) {
         const Settings *old = s->settings;
         Call *calls, *call, *tmp;
@@ -864,8 +877,7 @@ int service_reconfigure(Service *s, const Settings *settings) {
                 s->settings = old;
                 return r;
         }
-        free(s->trouble);
-        s->trouble = NULL;
+        set_trouble(s, NULL, false);
         if (s->test)
                 selftest_reconfigure(s->test, settings);
         start_due_test(s);
@@ -877,12 +889,14 @@ int service_reconfigure(Service *s, const Settings *settings) {
         return 0;
 }
 
-void service_not_reconfigured(Service *s, const char *why) {
-        Call *calls = TAKE_PTR(s->unsettled), *call, *tmp;
+void service_not_reconfigured(Service *s, const char *why, bool lasts) {
+        Call *calls, *call, *tmp;
 
-        free(s->trouble);
-        s->trouble = why ? strdup(why) : NULL; /* without memory for it the self-test says less */
+        set_trouble(s, why, lasts);
+        if (!lasts)
+                return;
         start_due_test(s);
+        calls = TAKE_PTR(s->unsettled);
         LL_FOREACH_SAFE (calls, call, tmp)
                 give_up(s, call, 0);
 }

@@ -42,10 +42,18 @@ Service *service_free(Service *service);
 int service_reconfigure(Service *service, const Settings *settings);
 
 /**
- * service_not_reconfigured() - there are no newer settings: who waits for them gets FAIL
- * @why:  for the self-test, as long as nothing has changed since; or NULL
+ * service_not_reconfigured() - the settings could not be read anew
+ * @why:    lines for people, copied; or NULL
+ * @lasts:  it is of no use to try again until somebody has changed something: calls that wait for
+ *          newer settings get FAIL, and a self-test reports @why
  */
-void service_not_reconfigured(Service *service, const char *why);
+void service_not_reconfigured(Service *service, const char *why, bool lasts);
+
+/** service_trouble() - the @why of the last service_not_reconfigured(); NULL after success */
+const char *service_trouble(const Service *service);
+
+/** service_trouble_lasts() - its @lasts; false after success */
+bool service_trouble_lasts(const Service *service);
 
 /**
  * service_submit() - a request has been read
@@ -89,10 +97,6 @@ int service_is_at(const Service *service, const char *queue_directory);
 
 /** service_findings() - how many things the last self-test found broken; 0 if there was none */
 uint64_t service_findings(const Service *service);
-
-/** service_trouble() - why there are no newer settings, as service_not_reconfigured() was told;
- * NULL */
-const char *service_trouble(const Service *service);
 
 /** service_turn_usec() - how long a turn may last, at most @longest: with long work to do, as long
  * as a slice of it, so that both get on */
