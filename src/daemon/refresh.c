@@ -35,37 +35,42 @@ struct Refresh {
         RefreshResult result;
 };
 
+static Refresh *refresh_of(Job *job) {
+        static_assert(offsetof(Refresh, job) == 0, "a Job of this module is a Refresh");
+        return (Refresh *) (void *) job;
+}
+
 static void report_path(const char *path, int error, const char *what) {
         journal_event(LOG_WARNING,
                       &(JournalEvent){.message_id = JOURNAL_ID_FILE, .file = path, .error = error},
                       "%s: %s: %s", path, what, strerror(-error));
 }
 
-static void report_file(const Refresh *r, const char *name, int error, const char *what) {
+static void report_file(const Refresh *refresh, const char *name, int error, const char *what) {
         char path[QUEUE_PATH_SIZE];
 
-        queue_path(r->context->sites->queue, QUEUE_FLUSH, name, path);
+        queue_path(refresh->context->queue, QUEUE_FLUSH, name, path);
         report_path(path, error, what);
 }
 
-static int open_dir(Refresh *r, int parent_fd, const char *name) {
-        int k;
+static int open_dir(Refresh *refresh, int parent_fd, const char *name) {
+        int r;
 
-        if (r->depth == ARRAY_SIZE(r->dirs))
+        if (refresh->depth == ARRAY_SIZE(refresh->dirs))
                 return -ELOOP;
-        k = queue_open_dir(parent_fd, name, &r->dirs[r->depth]);
-        if (k < 0)
-                return k;
-        if (r->depth > 0)
-                (void) strcpy(stpcpy(r->hash + strlen(r->hash), name), "/");
-        r->depth++;
+        r = queue_open_dir(parent_fd, name, &refresh->dirs[refresh->depth]);
+        if (r < 0)
+                return r;
+        if (refresh->depth > 0)
+                (void) strcpy(stpcpy(refresh->hash + strlen(refresh->hash), name), "/");
+        refresh->depth++;
         return 0;
 }
 
-static void close_dir(Refresh *r) {
-        (void) closedir(r->dirs[--r->depth]);
-        if (r->depth > 0)
-                r->hash[2 * (r->depth - 1)] = '\0';
+static void close_dir(Refresh *refresh) {
+        (void) closedir(refresh->dirs[--refresh->depth]);
+        if (refresh->depth > 0)
+                refresh->hash[2 * (refresh->depth - 1)] = '\0';
 }
 
 /* Older than so many microseconds? As in flush(8), whole seconds count, and "as old" is not. What
@@ -78,155 +83,159 @@ static bool is_older(time_t then, uint64_t usec) {
 }
 
 /* The next thing to do, before any other log, is to see what has been recorded in it. */
-static JobResult keep_removed(Refresh *r, const char *name, SiteLog *log) {
-        r->removed = *log;
+static JobResult keep_removed(Refresh *refresh, const char *name, SiteLog *log) {
+        refresh->removed = *log;
         log->fd = -EBADF;
-        (void) snprintf(r->removed_name, sizeof r->removed_name, "%s", name);
-        r->removed_usec = now_usec();
+        (void) snprintf(refresh->removed_name, sizeof refresh->removed_name, "%s", name);
+        refresh->removed_usec = now_usec();
         return JOB_PAUSE;
 }
 
-static JobResult rescue(Refresh *r) {
-        const Sites *sites = r->context->sites;
-        int k = sitelog_rescue(sites->queue, r->removed_name, &r->removed, sites->sync);
+static JobResult rescue(Refresh *refresh) {
+        const SendContext *context = refresh->context;
+        int r = sitelog_rescue(context->queue, refresh->removed_name, &refresh->removed,
+                               context->sync);
 
-        if (k == -EAGAIN && now_usec() - r->removed_usec < sites->lock_usec)
+        if (r == -EAGAIN && now_usec() - refresh->removed_usec < context->lock_usec)
                 return JOB_PAUSE;
-        if (k < 0)
-                report_file(r, r->removed_name, k,
+        if (r < 0)
+                report_file(refresh, refresh->removed_name, r,
                             "what was recorded while it was being removed is lost");
-        sitelog_close(&r->removed);
+        sitelog_close(&refresh->removed);
         return JOB_MORE;
 }
 
-static JobResult remove_empty(Refresh *r, const char *name) {
+static JobResult remove_empty(Refresh *refresh, const char *name) {
         _cleanup_(sitelog_close) SiteLog log = SITELOG_INIT;
-        int k = sitelog_open(r->context->sites->queue, name, false, &log);
+        int r = sitelog_open(refresh->context->queue, name, false, &log);
 
-        if (k == 0 && is_older(log.st.st_mtime, r->max_empty_age))
-                k = sitelog_remove_if_empty(r->context->sites->queue, &log);
-        else if (k == 0)
+        if (r == 0 && is_older(log.st.st_mtime, refresh->max_empty_age))
+                r = sitelog_remove_if_empty(refresh->context->queue, &log);
+        else if (r == 0)
                 return JOB_MORE;
-        if (k >= 0)
-                r->result.removed++;
-        if (k > 0)
-                return keep_removed(r, name, &log);
-        if (k < 0 && k != -EAGAIN && k != -EBUSY && k != -ENOENT && k != -ENOTEMPTY) /* in use */
-                report_file(r, name, k, "cannot remove");
+        if (r >= 0)
+                refresh->result.removed++;
+        if (r > 0)
+                return keep_removed(refresh, name, &log);
+        if (r < 0 && r != -EAGAIN && r != -EBUSY && r != -ENOENT && r != -ENOTEMPTY) /* in use */
+                report_file(refresh, name, r, "cannot remove");
         return JOB_MORE;
 }
 
-static JobResult send(Refresh *r, const char *name, SendKind kind) {
-        Site *site = sites_get(r->context->sites, name);
-        int k = site ? 0 : -ENOMEM;
+static JobResult send_log(Refresh *refresh, const char *name, SendKind kind) {
+        Site *site = sites_get(refresh->context->sites, name);
+        int r = site ? 0 : -ENOMEM;
 
-        if (site && site->send)
+        if (site && send_is_running(site))
                 return JOB_MORE;
         if (site)
-                k = send_start(r->context, site, kind, 0);
-        if (k < 0) {
-                r->result.failed++;
-                report_file(r, name, k, "cannot flush");
+                r = send_start(refresh->context, site, kind, 0);
+        if (r < 0) {
+                refresh->result.failed++;
+                report_file(refresh, name, r, "cannot flush");
                 return JOB_MORE;
         }
-        r->waiting_for = site;
+        refresh->waiting_for = site;
         return JOB_PARKED;
 }
 
-static JobResult work_log(Refresh *r, const char *name) {
+static JobResult work_log(Refresh *refresh, const char *name) {
         char path[QUEUE_PATH_SIZE];
         struct stat st;
 
-        queue_path(r->context->sites->queue, QUEUE_FLUSH, name, path);
-        if (fstatat(r->context->sites->queue->fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+        queue_path(refresh->context->queue, QUEUE_FLUSH, name, path);
+        if (fstatat(refresh->context->queue->fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0) {
                 if (errno != ENOENT)
-                        report_file(r, name, -errno, "cannot look at");
+                        report_file(refresh, name, -errno, "cannot look at");
                 return JOB_MORE;
         }
-        r->result.logs++;
+        refresh->result.logs++;
         if (st.st_size == 0)
-                return is_older(st.st_mtime, r->max_empty_age) ? remove_empty(r, name) : JOB_MORE;
-        if (is_older(st.st_atime, r->max_age))
-                return send(r, name, SEND_REFRESH);
+                return is_older(st.st_mtime, refresh->max_empty_age) ? remove_empty(refresh, name)
+                                                                     : JOB_MORE;
+        if (is_older(st.st_atime, refresh->max_age))
+                return send_log(refresh, name, SEND_REFRESH);
         if (st.st_size >= COMPACT_SIZE_MIN)
-                return send(r, name, SEND_COMPACT);
+                return send_log(refresh, name, SEND_COMPACT);
         return JOB_MORE;
 }
 
 /* Where it belongs, so that it is treated like any other. Return: false if that cannot be now. */
-static bool bring_into_place(Refresh *r, const char *name, const char *path) {
-        const Sites *sites = r->context->sites;
-        const Site *site = sites_get(r->context->sites, name);
-        int k;
+static bool bring_into_place(Refresh *refresh, const char *name, const char *path) {
+        const SendContext *context = refresh->context;
+        const Site *site = sites_get(context->sites, name);
+        int r;
 
-        if (site && site->send) /* that works on it */
+        if (site && send_is_running(site)) /* that works on it */
                 return false;
-        k = sitelog_gather_from(sites->queue, name, path, sites->sync);
-        if (k < 0 && k != -EAGAIN) {
-                r->result.failed++;
-                report_path(path, k, "cannot be brought into its place");
+        r = sitelog_gather_from(context->queue, name, path, context->sync);
+        if (r < 0 && r != -EAGAIN) {
+                refresh->result.failed++;
+                report_path(path, r, "cannot be brought into its place");
         }
-        if (k ==
-            0) /* the walk may yet come to where it is now; out of memory, it is looked at twice */
-                (void) strset_add(&r->gathered, name);
-        return k == 0;
+        /* The walk may yet come to where it is now. Without memory it is looked at twice. */
+        if (r == 0)
+                (void) strset_add(&refresh->gathered, name);
+        return r == 0;
 }
 
-static JobResult work_found(Refresh *r, const char *name) {
+static JobResult work_found(Refresh *refresh, const char *name) {
         char path[QUEUE_PATH_SIZE], found[QUEUE_PATH_SIZE];
 
-        queue_path(r->context->sites->queue, QUEUE_FLUSH, name, path);
-        (void) snprintf(found, sizeof found, "%s/%s%s", queue_name(QUEUE_FLUSH), r->hash, name);
+        queue_path(refresh->context->queue, QUEUE_FLUSH, name, path);
+        (void) snprintf(found, sizeof found, "%s/%s%s", queue_name(QUEUE_FLUSH), refresh->hash,
+                        name);
         if (streq(path, found))
-                return strset_contains(&r->gathered, name) ? JOB_MORE : work_log(r, name);
-        return bring_into_place(r, name, found) ? work_log(r, name) : JOB_MORE;
+                return strset_contains(&refresh->gathered, name) ? JOB_MORE
+                                                                 : work_log(refresh, name);
+        return bring_into_place(refresh, name, found) ? work_log(refresh, name) : JOB_MORE;
 }
 
-static JobResult work_entry(Refresh *r, const char *name) {
-        int k;
+static JobResult work_entry(Refresh *refresh, const char *name) {
+        int r;
 
         if (name[0] == '.' || !queueid_valid(name, strlen(name)))
                 return JOB_MORE;
         if (name[1] != '\0')
-                return work_found(r, name);
-        k = open_dir(r, dirfd(r->dirs[r->depth - 1]), name);
-        if (k < 0)
-                report_file(r, name, k, "not a hash directory, passed over");
+                return work_found(refresh, name);
+        r = open_dir(refresh, dirfd(refresh->dirs[refresh->depth - 1]), name);
+        if (r < 0)
+                report_file(refresh, name, r, "not a hash directory, passed over");
         return JOB_MORE;
 }
 
-static JobResult step(Job *job, uint64_t until_usec) {
-        Refresh *r = (Refresh *) (void *) job;
+static JobResult refresh_step(Job *job, uint64_t until_usec) {
+        Refresh *refresh = refresh_of(job);
 
-        if (r->removed.fd >= 0 && rescue(r) == JOB_PAUSE)
+        if (refresh->removed.fd >= 0 && rescue(refresh) == JOB_PAUSE)
                 return JOB_PAUSE;
-        for (unsigned i = 1; r->depth > 0; i++) {
-                const struct dirent *e = readdir(r->dirs[r->depth - 1]);
+        for (unsigned i = 1; refresh->depth > 0; i++) {
+                const struct dirent *e = readdir(refresh->dirs[refresh->depth - 1]);
                 JobResult result = JOB_MORE;
 
                 if (e)
-                        result = work_entry(r, e->d_name);
+                        result = work_entry(refresh, e->d_name);
                 else
-                        close_dir(r);
+                        close_dir(refresh);
                 if (result != JOB_MORE || (i % CLOCK_EVERY == 0 && now_usec() >= until_usec))
                         return result;
         }
         return JOB_DONE;
 }
 
-static void done(Job *job, bool cancelled) {
-        Refresh *r = (Refresh *) (void *) job;
+static void refresh_done(Job *job, bool cancelled) {
+        Refresh *refresh = refresh_of(job);
 
         if (cancelled)
-                r->result.error = -ECANCELED;
-        while (r->depth > 0)
-                close_dir(r);
-        strset_clear(&r->gathered);
-        if (r->removed.fd >= 0) /* cancelled: not waited for */
-                (void) rescue(r);
-        sitelog_close(&r->removed);
-        r->done(&r->result, r->userdata);
-        free(r);
+                refresh->result.error = -ECANCELED;
+        while (refresh->depth > 0)
+                close_dir(refresh);
+        strset_clear(&refresh->gathered);
+        if (refresh->removed.fd >= 0) /* cancelled: not waited for */
+                (void) rescue(refresh);
+        sitelog_close(&refresh->removed);
+        refresh->done(&refresh->result, refresh->userdata);
+        free(refresh);
 }
 
 static void sum_counts(RequestCounts *sum, const RequestCounts *c) {
@@ -239,44 +248,42 @@ static void sum_counts(RequestCounts *sum, const RequestCounts *c) {
         sum->invalid += c->invalid;
 }
 
-void refresh_sent(Refresh *r, const Site *site, const SendResult *result) {
-        if (r->waiting_for != site)
+void refresh_sent(Refresh *refresh, const Site *site, const SendResult *result) {
+        if (refresh->waiting_for != site)
                 return;
-        r->waiting_for = NULL;
+        refresh->waiting_for = NULL;
         if (result->error < 0) {
-                r->result.failed++;
+                refresh->result.failed++;
                 if (result->error != -ECANCELED)
-                        report_file(r, site->log, result->error, "cannot flush");
+                        report_file(refresh, site->log, result->error, "cannot flush");
         } else if (result->kind == SEND_COMPACT)
-                r->result.compacted += result->shortened;
+                refresh->result.compacted += result->shortened;
         else {
-                r->result.flushed++;
-                r->result.had_lines |= result->had_lines;
-                sum_counts(&r->result.counts, &result->counts);
+                refresh->result.flushed++;
+                refresh->result.had_lines |= result->had_lines;
+                sum_counts(&refresh->result.counts, &result->counts);
         }
-        jobs_start(r->context->jobs, &r->job);
+        jobs_start(refresh->context->jobs, &refresh->job);
 }
 
 int refresh_start(SendContext *context, uint64_t max_age, uint64_t max_empty_age,
-                  refresh_done_t done_callback, void *userdata, Refresh **ret) {
-        Refresh *r = calloc(1, sizeof *r);
+                  refresh_done_t done, void *userdata, Refresh **ret) {
+        Refresh *refresh = calloc(1, sizeof *refresh);
 
-        static_assert(offsetof(Refresh, job) == 0, "a Refresh is a Job");
-
-        if (!r)
+        if (!refresh)
                 return -ENOMEM;
-        r->job = (Job){.step = step, .done = done};
-        r->context = context;
-        r->removed = (SiteLog) SITELOG_INIT;
-        r->max_age = max_age;
-        r->max_empty_age = max_empty_age;
-        r->done = done_callback;
-        r->userdata = userdata;
+        refresh->job = (Job){.step = refresh_step, .done = refresh_done};
+        refresh->context = context;
+        refresh->removed = (SiteLog) SITELOG_INIT;
+        refresh->max_age = max_age;
+        refresh->max_empty_age = max_empty_age;
+        refresh->done = done;
+        refresh->userdata = userdata;
         /* No directory yet: nothing has been recorded. */
-        r->result.error = open_dir(r, context->sites->queue->fd, queue_name(QUEUE_FLUSH));
-        if (r->result.error == -ENOENT)
-                r->result.error = 0;
-        *ret = r;
-        jobs_start(context->jobs, &r->job);
+        refresh->result.error = open_dir(refresh, context->queue->fd, queue_name(QUEUE_FLUSH));
+        if (refresh->result.error == -ENOENT)
+                refresh->result.error = 0;
+        *ret = refresh;
+        jobs_start(context->jobs, &refresh->job);
         return 0;
 }

@@ -36,4 +36,4 @@ int refresh_start(SendContext *context, uint64_t max_age, uint64_t max_empty_age
                   refresh_done_t done, void *userdata, Refresh **ret);
 
 /** refresh_sent() - a send has ended, perhaps the one that the refresh waits for */
-void refresh_sent(Refresh *r, const Site *site, const SendResult *result);
+void refresh_sent(Refresh *refresh, const Site *site, const SendResult *result);

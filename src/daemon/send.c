@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <fcntl.h>
 #include <stddef.h>
+#include <utlist.h>
 
 #include "core/qmgr.h"
 #include "daemon/seen.h"
@@ -26,13 +27,15 @@ typedef enum SendState {
         STATE_WEIGH, /* is a compaction worth it? */
         STATE_WORK,
         STATE_SPILL,
-        STATE_CLOSE,
+        STATE_SHORTEN,
 } SendState;
 
 struct Send {
         Job job;
         SendContext *context;
         Site *site;
+        Call *callers;      /* wait for the end of this send */
+        Call *next_callers; /* came later: wait for the end of the next one */
         SendKind kind;
         SendState state;
         uint64_t since_usec; /* of waiting for the lock */
@@ -103,7 +106,7 @@ static void keep_line(Send *s, const char *id, bool terminated) {
 /* Nobody knows whether an ID that is not remembered has been there before. If so, its message was
  * moved to incoming, and most likely still is there. */
 static bool may_have_moved(const Send *s, const char *id) {
-        const Queue *q = s->context->sites->queue;
+        const Queue *q = s->context->queue;
         char path[QUEUE_PATH_SIZE];
 
         queue_path(q, QUEUE_INCOMING, id, path);
@@ -116,7 +119,7 @@ static void move_message(Send *s, const char *id, bool terminated, bool remember
         QueueResult result;
         int r;
 
-        r = queue_move(s->context->sites->queue, id, &result);
+        r = queue_move(s->context->queue, id, &result);
         if (r < 0) {
                 counts->failed++;
                 if (s->work_error == 0) {
@@ -265,7 +268,7 @@ static bool may_wait(Send *s) {
 
         if (s->since_usec == 0)
                 s->since_usec = now;
-        if (now - s->since_usec < s->context->sites->lock_usec)
+        if (now - s->since_usec < s->context->lock_usec)
                 return true;
         s->since_usec = 0;
         return false;
@@ -296,9 +299,9 @@ static void forget(Send *s) {
 
 /* With all that is recorded of the site, wherever a change of hash_queue_names has left it. */
 static int open_log(Send *s) {
-        const Sites *sites = s->context->sites;
+        const SendContext *context = s->context;
         JournalEvent event = {.message_id = JOURNAL_ID_FILE, .site = s->site->name};
-        int r = sitelog_gather(sites->queue, s->site->log, sites->sync);
+        int r = sitelog_gather(context->queue, s->site->log, context->sync);
 
         if (r == -EAGAIN)
                 return r;
@@ -306,7 +309,7 @@ static int open_log(Send *s) {
         if (r < 0) /* it stays where it is, for the next time */
                 journal_event(LOG_WARNING, &event, "log of %s: a part of it is out of place: %s",
                               s->site->name, strerror(-r));
-        return sitelog_open(sites->queue, s->site->log, false, &s->log);
+        return sitelog_open(context->queue, s->site->log, false, &s->log);
 }
 
 static JobResult step_open(Send *s) {
@@ -396,19 +399,19 @@ static JobResult step_work(Send *s, uint64_t until_usec) {
         if (s->abandoned)
                 return JOB_DONE;
         /* Else a loss of power could take the moves back and not the removal of their records. */
-        if (s->context->sites->sync && s->result.counts.moved > 0)
-                s->result.error = queue_sync_moves(s->context->sites->queue);
+        if (s->context->sync && s->result.counts.moved > 0)
+                s->result.error = queue_sync_moves(s->context->queue);
         if (s->result.error < 0)
                 return JOB_DONE;
         forget(s);
-        s->state = STATE_CLOSE;
+        s->state = STATE_SHORTEN;
         return JOB_MORE;
 }
 
 /* Return: 1 (locked), 0 (abandoned), -EAGAIN (pause, and try again), or another negative errno. */
 static int lock_again(Send *s) {
         JournalEvent event = {.message_id = JOURNAL_ID_FILE, .site = s->site->name};
-        int r = sitelog_relock(s->context->sites->queue, &s->log);
+        int r = sitelog_relock(s->context->queue, &s->log);
 
         if (r == -EAGAIN)
                 return may_wait(s) ? -EAGAIN : -ETIMEDOUT;
@@ -429,8 +432,7 @@ static int lock_again(Send *s) {
 
 /* As if it had been added just now: what stays must not fill the memory. */
 static int spill(Send *s) {
-        int r = sitelog_append(s->context->sites->queue, &s->log, s->keep, s->n_keep,
-                               s->context->sites->sync);
+        int r = sitelog_append(s->context->queue, &s->log, s->keep, s->n_keep, s->context->sync);
 
         sites_wrote(s->site, &s->log, r);
         if (r == 0) {
@@ -457,7 +459,7 @@ static JobResult step_spill(Send *s) {
 
 /* Return: 1 (there is more), 0 (done), or a negative errno. */
 static int remove_some(Send *s) {
-        bool sync = s->context->sites->sync;
+        bool sync = s->context->sync;
         int r = 0;
 
         if (s->done_size == 0)
@@ -481,7 +483,7 @@ static void end_removal(Send *s, int error) {
 
 /* The log of a site can be larger than what can be read and written in a moment: its adds come in
  * between. */
-static JobResult step_close(Send *s) {
+static JobResult step_shorten(Send *s) {
         int r = lock_again(s);
 
         if (r == -EAGAIN)
@@ -509,34 +511,76 @@ static JobResult step_state(Send *s, uint64_t until_usec) {
         case STATE_SPILL:
                 return step_spill(s);
         default:
-                return step_close(s);
+                return step_shorten(s);
         }
 }
 
-static JobResult step(Job *job, uint64_t until_usec) {
-        Send *s = (Send *) (void *) job;
+static Send *send_of(Job *job) {
+        static_assert(offsetof(Send, job) == 0, "a Job of this module is a Send");
+        return (Send *) (void *) job;
+}
+
+static JobResult send_step(Job *job, uint64_t until_usec) {
+        Send *s = send_of(job);
         SendState state;
-        JobResult r;
+        JobResult result;
 
         do { /* a short log is done in one go */
                 state = s->state;
-                r = step_state(s, until_usec);
-        } while (r == JOB_MORE && s->state != state);
-        return r;
+                result = step_state(s, until_usec);
+        } while (result == JOB_MORE && s->state != state);
+        return result;
 }
 
-static void done(Job *job, bool cancelled) {
-        Send *s = (Send *) (void *) job;
+/* All callers that wait for the same send share its result, so it runs with the largest of their
+ * limits. No limit, 0, is larger than any. */
+static unsigned long largest_limit(const Call *calls) {
+        unsigned long limit = 0;
+        const Call *call;
+
+        LL_FOREACH (calls, call) {
+                if (call->request.limit == 0)
+                        return 0;
+                if (call->request.limit > limit)
+                        limit = call->request.limit;
+        }
+        return limit;
+}
+
+static void answer(const SendContext *context, Call *calls, const SendResult *result) {
+        Call *call, *tmp;
+
+        LL_FOREACH_SAFE (calls, call, tmp)
+                context->answer(call, result, context->userdata);
+}
+
+/* The next send of a site, for the calls that came during the one that has ended. */
+static void start_next(SendContext *context, Site *site, Call *calls, bool cancelled) {
+        int r = cancelled ? -ECANCELED : send_start(context, site, SEND_SITE, largest_limit(calls));
+
+        if (r < 0)
+                answer(context, calls, &(SendResult){.kind = SEND_SITE, .error = r});
+        else
+                site->send->callers = calls;
+}
+
+static void send_done(Job *job, bool cancelled) {
+        Send *s = send_of(job);
+        SendContext *context = s->context;
 
         if (cancelled)
                 s->result.error = -ECANCELED;
         if (s->log.fd >= 0)
-                s->context->n_open--;
+                context->n_open--;
         sitelog_close(&s->log);
         if (s->kind == SEND_SITE && (s->result.had_lines || s->result.counts.moved > 0))
-                trigger_send(s->context->trigger, QMGR_SCAN_INCOMING);
+                trigger_send(context->trigger, QMGR_SCAN_INCOMING);
+        s->result.wanted = s->kind == SEND_SITE || s->next_callers;
         s->site->send = NULL;
-        s->context->done(s->site, &s->result, s->context->userdata);
+        context->done(s->site, &s->result, context->userdata);
+        answer(context, s->callers, &s->result);
+        if (s->next_callers)
+                start_next(context, s->site, s->next_callers, cancelled);
         forget(s);
         free(s->keep);
         free(s->chunk);
@@ -546,12 +590,11 @@ static void done(Job *job, bool cancelled) {
 int send_start(SendContext *context, Site *site, SendKind kind, unsigned long limit) {
         Send *s = calloc(1, sizeof *s);
 
-        static_assert(offsetof(Send, job) == 0, "a Send is a Job");
         assert(!site->send);
 
         if (!s)
                 return -ENOMEM;
-        s->job = (Job){.step = step, .done = done};
+        s->job = (Job){.step = send_step, .done = send_done};
         s->context = context;
         s->site = site;
         s->kind = s->result.kind = kind;
@@ -560,4 +603,22 @@ int send_start(SendContext *context, Site *site, SendKind kind, unsigned long li
         site->send = s;
         jobs_start(context->jobs, &s->job);
         return 0;
+}
+
+int send_request(SendContext *context, Site *site, Call *call) {
+        int r;
+
+        if (site->send) {
+                LL_PREPEND(site->send->next_callers, call);
+                return 0;
+        }
+        r = send_start(context, site, SEND_SITE, call->request.limit);
+        if (r < 0)
+                return r;
+        LL_PREPEND(site->send->callers, call);
+        return 0;
+}
+
+bool send_is_running(const Site *site) {
+        return site->send;
 }

@@ -18,33 +18,51 @@ typedef struct SendResult {
         RequestCounts counts;
         bool had_lines; /* the log was not empty */
         bool shortened; /* there were lines, and they have been removed */
+        bool wanted;    /* a caller waits for this send, or for the next one of the same site */
         int error;      /* the log could not be opened or locked; negative errno */
 } SendResult;
 
+/* send_done_t - called once for each send, before its callers; @site->send is NULL */
 typedef void (*send_done_t)(Site *site, const SendResult *result, void *userdata);
+/* send_answer_t - called once for each call of send_request(): it belongs to the callee again */
+typedef void (*send_answer_t)(Call *call, const SendResult *result, void *userdata);
 
 #define SENDS_MAX    64u     /* at a time; more wait. Each has a descriptor and up to 128 KiB. */
 #define SEND_IDS_MAX 524288u /* IDs that all of them remember together; at 32 to 48 bytes each */
 #define SEND_IDS_MIN 4096u   /* but each of them so many, whatever the others do */
 
-/* What a send works with. */
+/* What all sends share. The first members are set by the owner, who may change them at any time. */
 typedef struct SendContext {
+        const Queue *queue;
+        bool sync;          /* moves and removals are on the disk before the next step */
+        uint64_t lock_usec; /* how long a send waits for a log that another process has locked */
         Sites *sites;
         Jobs *jobs;
         Trigger *trigger;
-        unsigned n_open;  /* sends that have their log open */
-        unsigned n_kept;  /* of SENDS_MAX, how many may not: descriptors are few */
-        unsigned n_ids;   /* that they may remember */
-        send_done_t done; /* called once for each send; @site->send is NULL by then */
+        unsigned n_kept; /* how many of SENDS_MAX may not run, since descriptors are few */
+        send_done_t done;
+        send_answer_t answer;
         void *userdata;
+        unsigned n_open; /* sends that have their log open; 0 at first */
+        unsigned n_ids;  /* IDs that they may remember; 0 at first */
 } SendContext;
 
 /**
- * send_start() - begin to go through the log of a site as it is now
+ * send_request() - have a send of SEND_SITE run for a call, with the limit of its request
+ * @site:  that of the call
+ *
+ * One send a site at a time. Calls that come while one runs wait for the next, and share it: it
+ * goes through what has been recorded since the running one began.
+ *
+ * Return: 0: @context->answer follows, never from within this call; or -ENOMEM.
+ */
+int send_request(SendContext *context, Site *site, Call *call);
+
+/**
+ * send_start() - begin to go through the log of a site as it is now, for no call
  * @context:  borrowed until done
- * @site:     has no send running; gets one
- * @limit:    stop when so many messages have been moved, and leave the rest of the log as it is;
- *            0: never
+ * @site:     send_is_running() is false
+ * @limit:    stop after moving this many messages, and leave the rest of the log as it is; 0: never
  *
  * The log is locked only to look at its size and, in the end, to remove what was gone through;
  * adds are written meanwhile. Records stay whose message is in active, on hold, or could not
@@ -59,3 +77,6 @@ typedef struct SendContext {
  * Source: spec 5.3; DESIGN: "the log as it was when the request came".
  */
 int send_start(SendContext *context, Site *site, SendKind kind, unsigned long limit);
+
+/** send_is_running() - does a send of this site run, or wait for its lock? */
+bool send_is_running(const Site *site);

@@ -192,13 +192,13 @@ static void count_moves(Service *s, const RequestCounts *counts) {
 
 /* ------------------------------------------------------------------------------- send_site */
 
-static void report_sent(Service *s, Call *call, const Site *site) {
+static void report_sent(Service *s, Call *call) {
         const RequestCounts *c = &call->counts;
         char left[sizeof ", 18446744073709551615 left"] = "";
         Entry e;
 
         entry_init(s, call, JOURNAL_ID_SENT, &e);
-        e.event.site = site->name;
+        e.event.site = call->site->name;
         e.event.status = &call->status;
         e.event.counts = c;
         if (c->left > 0)
@@ -206,41 +206,15 @@ static void report_sent(Service *s, Call *call, const Site *site) {
         journal_event(LOG_INFO, &e.event,
                       "send_site %s: %lu found, %lu moved, %lu gone, %lu busy, %lu failed, %lu "
                       "duplicate%s%s",
-                      site->name, c->found, c->moved, c->gone, c->busy, c->failed, c->duplicate,
-                      left, e.who);
+                      call->site->name, c->found, c->moved, c->gone, c->busy, c->failed,
+                      c->duplicate, left, e.who);
 }
 
-/* Of those who wait together, the one who asked for most gets it: one send cannot do more for
- * another of them than was to be done in any case. Return: 0 for all. */
-static unsigned long largest_limit(const Call *calls) {
-        unsigned long limit = 0;
-        const Call *call;
-
-        LL_FOREACH (calls, call) {
-                if (call->request.limit == 0)
-                        return 0;
-                if (call->request.limit > limit)
-                        limit = call->request.limit;
-        }
-        return limit;
-}
-
-/* One send a site at a time: what comes while one runs waits, all together, for one more over
- * what has been recorded since. */
 static void send_site(Service *s, Call *call) {
-        Site *site = call->site;
-        int r;
+        int r = send_request(&s->context, call->site, call);
 
-        if (site->send) {
-                LL_PREPEND(site->next_senders, call);
-                return;
-        }
-        LL_PREPEND(site->senders, call);
-        r = send_start(&s->context, site, SEND_SITE, call->request.limit);
-        if (r < 0) {
-                LL_DELETE(site->senders, call);
+        if (r < 0)
                 fail(s, call, r);
-        }
 }
 
 static void fail_all(Service *s, Call *calls, int error) {
@@ -259,39 +233,28 @@ static void tell_of_refresh(Service *s) {
 
 static void on_sent(Site *site, const SendResult *result, void *userdata) {
         Service *s = userdata;
-        Call *calls = site->senders, *call, *tmp;
-        int r;
 
         if (result->kind != SEND_COMPACT)
                 count_moves(s, &result->counts);
         s->untold |= result->kind == SEND_REFRESH && result->counts.moved > 0;
-        if (result->kind == SEND_SITE || site->next_senders)
+        if (result->wanted)
                 tell_of_refresh(s);
-        site->senders = site->next_senders;
-        site->next_senders = NULL;
-        LL_FOREACH_SAFE (calls, call, tmp) {
-                if (result->error < 0) {
-                        fail(s, call, result->error);
-                        continue;
-                }
-                call->counts = result->counts;
-                call->has_counts = true;
-                call->status = REQUEST_OK;
-                report_sent(s, call, site);
-                reply(s, call, REQUEST_OK);
-        }
-        if (site->senders) {
-                r = result->error == -ECANCELED ? -ECANCELED
-                                                : send_start(&s->context, site, SEND_SITE,
-                                                             largest_limit(site->senders));
-                if (r < 0) {
-                        calls = site->senders;
-                        site->senders = NULL;
-                        fail_all(s, calls, r);
-                }
-        }
         if (s->refresh)
                 refresh_sent(s->refresh, site, result);
+}
+
+static void on_send_answer(Call *call, const SendResult *result, void *userdata) {
+        Service *s = userdata;
+
+        if (result->error < 0) {
+                fail(s, call, result->error);
+                return;
+        }
+        call->counts = result->counts;
+        call->has_counts = true;
+        call->status = REQUEST_OK;
+        report_sent(s, call);
+        reply(s, call, REQUEST_OK);
 }
 
 /* -------------------------------------------------------------------------------- send_file */
@@ -732,7 +695,7 @@ void service_end_turn(Service *s) {
                 decide_again(s);
         if (s->delivered)
                 end_deliveries(s);
-        if (s->sites.waiting)
+        if (sites_has_adds(&s->sites))
                 write_adds(s);
 }
 
@@ -854,8 +817,8 @@ static int configure(Service *s) {
         s->domains = domains;
         set_postmap(s);
         queue_set_layout(&s->queue, settings->hash_queue_names, settings->hash_queue_depth);
-        s->sites.sync = settings->sync;
-        s->sites.lock_usec = settings->request_timeout;
+        s->sites.sync = s->context.sync = settings->sync;
+        s->sites.lock_usec = s->context.lock_usec = settings->request_timeout;
         return 0;
 }
 
@@ -931,6 +894,13 @@ int service_new(sd_event *event, const Settings *settings, const ServiceCallback
         s->give_up_usec = USEC_INFINITY;
         s->queue.fd = -EBADF;
         sites_init(&s->sites, &s->queue, settings->sync, settings->request_timeout);
+        s->context = (SendContext){.queue = &s->queue, /* the rest: configure() */
+                                   .sites = &s->sites,
+                                   .jobs = &s->jobs,
+                                   .trigger = &s->trigger,
+                                   .done = on_sent,
+                                   .answer = on_send_answer,
+                                   .userdata = s};
         r = trigger_init(&s->trigger, event, s->queue.fd, settings->queue_service_name,
                          settings->trigger_timeout);
         if (r >= 0)
@@ -952,11 +922,6 @@ int service_new(sd_event *event, const Settings *settings, const ServiceCallback
                 service_free(s);
                 return r;
         }
-        s->context = (SendContext){.sites = &s->sites,
-                                   .jobs = &s->jobs,
-                                   .trigger = &s->trigger,
-                                   .done = on_sent,
-                                   .userdata = s};
         *ret = s;
         return 0;
 }

@@ -78,7 +78,7 @@ Site *sites_get(Sites *sites, const char *log) {
 }
 
 void sites_forget_known(Sites *sites, Site *site) {
-        site->known_number = ++sites->last_number;
+        site->tag = ++sites->last_tag;
 }
 
 void sites_observe(Sites *sites, Site *site, SiteLog *log) {
@@ -107,10 +107,14 @@ void sites_put_add(Sites *sites, Site *site, Call *call) {
         site->last_add = call;
 }
 
+bool sites_has_adds(const Sites *sites) {
+        return sites->waiting;
+}
+
 #define KNOWN_SIZE (sizeof "/ffffffffffffffff" + QUEUEID_MAX)
 
 static const char *known_key(const Site *site, const char *id, char ret[static KNOWN_SIZE]) {
-        (void) snprintf(ret, KNOWN_SIZE, "%s/%" PRIx64, id, site->known_number);
+        (void) snprintf(ret, KNOWN_SIZE, "%s/%" PRIx64, id, site->tag);
         return ret;
 }
 

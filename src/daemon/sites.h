@@ -19,19 +19,18 @@
 
 typedef struct Send Send;
 
+/* Owned by this module. Others read @name, @log and @changes; only send writes @send. */
 struct Site {
         UT_hash_handle hh;
         Call *adds, *last_add; /* not yet written, in order of arrival */
         Site *next_waiting;    /* in Sites.waiting, if there are @adds */
         int error;             /* of the last write of @adds */
-        Send *send;            /* the one that runs */
-        Call *senders;         /* wait for its end */
-        Call *next_senders;    /* came later: wait for the one after it */
-        uint64_t known_number; /* of its IDs in Sites.known */
-        SiteLogStamp stamp;    /* as this process left it */
-        unsigned changes;      /* times that somebody else had changed it */
-        const char *name;      /* behind @log */
-        char log[];
+        uint64_t tag;          /* of its keys in Sites.known */
+        SiteLogStamp stamp;    /* of the log as this process left it */
+        unsigned changes;      /* how often another process had changed the log */
+        Send *send;            /* the one that runs, or NULL. The site stays as long as it does. */
+        const char *name;      /* for people: the site; stored after @log */
+        char log[];            /* name of its log */
 };
 
 typedef struct Sites {
@@ -40,11 +39,11 @@ typedef struct Sites {
         uint64_t lock_usec; /* how long an add may wait for somebody else's lock */
         Site *table;
         Site *waiting; /* those with adds */
-        /* IDs that are in a log, if it is as this process left it: with the number of their site,
-         * which gets another one to have them all forgotten. */
+        /* Keys "ID/tag" of the records in a log that nobody else has changed since this process
+         * wrote it. A new tag for a site makes all of its keys invalid at once. */
         StrSet known;
-        uint64_t last_number;
-        unsigned forget_at; /* so many sites: forget those that have nothing to do */
+        uint64_t last_tag;
+        unsigned forget_at; /* size of the table at which sites without work are dropped */
 } Sites;
 
 typedef void (*sites_done_t)(Call *call, int error, void *userdata);
@@ -78,6 +77,9 @@ void sites_forget_known(Sites *sites, Site *site);
 
 /** sites_put_add() - the call waits for sites_write() */
 void sites_put_add(Sites *sites, Site *site, Call *call);
+
+/** sites_has_adds() - does any add wait for sites_write()? */
+bool sites_has_adds(const Sites *sites);
 
 /**
  * sites_write() - write all adds that wait, with one write a site

@@ -202,9 +202,9 @@ static bool run(SendContext *context, Site *site, unsigned flags, unsigned long 
         bool added = false;
 
         require(send_start(context, site, (SendKind) ((flags & FLAG_KIND) % 3), limit) == 0);
-        while (site->send) {
+        while (send_is_running(site)) {
                 jobs_step(&jobs);
-                if ((flags & FLAG_ADD) && site->send && !added) {
+                if ((flags & FLAG_ADD) && send_is_running(site) && !added) {
                         add(context->sites, site);
                         added = true;
                 }
@@ -233,7 +233,11 @@ static char *make_log(const uint8_t *data, size_t n, unsigned flags, size_t *ret
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         _cleanup_free_ char *text = NULL;
-        SendContext context = {.jobs = &jobs, .trigger = &trigger, .done = on_done};
+        SendContext context = {.queue = &queue,
+                               .lock_usec = USEC_PER_SEC,
+                               .jobs = &jobs,
+                               .trigger = &trigger,
+                               .done = on_done};
         Sites sites;
         Site *site;
         Model m;

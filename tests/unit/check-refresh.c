@@ -50,8 +50,12 @@ static void setup(void) {
         ck_assert_int_eq(jobs_init(&jobs, event), 0);
         ck_assert_int_eq(trigger_init(&trigger, event, spool_fd, "qmgr", USEC_PER_SEC), 0);
         sites_init(&sites, &spool_queue, false, 60 * USEC_PER_SEC);
-        context =
-                (SendContext){.sites = &sites, .jobs = &jobs, .trigger = &trigger, .done = on_sent};
+        context = (SendContext){.queue = &spool_queue,
+                                .lock_usec = 60 * USEC_PER_SEC,
+                                .sites = &sites,
+                                .jobs = &jobs,
+                                .trigger = &trigger,
+                                .done = on_sent};
         refresh = NULL;
         result = (RefreshResult){.error = 1};
         n_sent = 0;
@@ -478,14 +482,14 @@ START_TEST(a_log_whose_send_runs_is_left_to_it) {
         put_log("flush/a_b", "ABC123\n", -DAY, 0);
         ck_assert_int_eq(send_start(&context, site, SEND_SITE, 0), 0);
         turn();
-        ck_assert_msg(site->send, "the log is too short for this test");
+        ck_assert_msg(send_is_running(site), "the log is too short for this test");
         start(0);
         finish();
         ck_assert_uint_eq(result.logs, 2);
         ck_assert_uint_eq(result.flushed, 1);
         ck_assert_uint_eq(result.counts.gone, 1);
         spool_expect("flush/a_b", "");
-        while (site->send)
+        while (send_is_running(site))
                 turn();
         ck_assert_uint_eq(n_sent, 2);
         ck_assert_int_eq(last_sent.kind, SEND_SITE);
@@ -501,7 +505,7 @@ START_TEST(another_send_s_end_is_not_taken_for_its_own) {
         turn();
         put_log("flush/a_b", "ABC123\nDEF456\n", 5, 0);
         ck_assert_int_eq(send_start(&context, other, SEND_SITE, 0), 0);
-        while (other->send)
+        while (send_is_running(other))
                 turn();
         ck_assert_ptr_nonnull(refresh);
         finish();
@@ -516,7 +520,7 @@ START_TEST(a_log_that_stays_locked_counts_as_failed) {
         put_log("flush/a_b", "ABC123\n", -DAY, 0);
         put_log("flush/a_c", "ABC123\n", -DAY, 0);
         fd = spool_lock("flush/a_b");
-        sites.lock_usec = 1;
+        context.lock_usec = 1;
         run_purge();
         ck_assert_uint_eq(result.flushed, 1);
         ck_assert_uint_eq(result.failed, 1);
@@ -531,7 +535,7 @@ START_TEST(a_cancelled_refresh_ends_with_the_send_it_waits_for) {
         start(0);
         for (int i = 0; i < 3; i++)
                 turn();
-        ck_assert_ptr_nonnull(sites_get(&sites, NAME)->send);
+        ck_assert(send_is_running(sites_get(&sites, NAME)));
         jobs_cancel(&jobs);
         ck_assert_ptr_null(refresh);
         ck_assert_int_eq(result.error, -ECANCELED);

@@ -28,9 +28,20 @@ static unsigned long limit;
 static void on_done(Site *s, const SendResult *r, void *userdata) {
         ck_assert_ptr_eq(userdata, &context);
         ck_assert_ptr_eq(s, site);
-        ck_assert_ptr_null(s->send);
+        ck_assert(!send_is_running(s));
         result = *r;
         n_done++;
+}
+
+static Call *answered[8]; /* in their order */
+static SendResult answers[8];
+static unsigned n_answered;
+
+static void on_answer(Call *call, const SendResult *r, void *userdata) {
+        ck_assert_ptr_eq(userdata, &context);
+        ck_assert_uint_lt(n_answered, 8);
+        answered[n_answered] = call;
+        answers[n_answered++] = *r;
 }
 
 static void setup(void) {
@@ -40,14 +51,17 @@ static void setup(void) {
         ck_assert_int_eq(jobs_init(&jobs, event), 0);
         ck_assert_int_eq(trigger_init(&trigger, event, spool_fd, "qmgr", USEC_PER_SEC), 0);
         sites_init(&sites, &spool_queue, false, 60 * USEC_PER_SEC);
-        context = (SendContext){.sites = &sites,
+        context = (SendContext){.queue = &spool_queue,
+                                .lock_usec = 60 * USEC_PER_SEC,
+                                .sites = &sites,
                                 .jobs = &jobs,
                                 .trigger = &trigger,
                                 .done = on_done,
+                                .answer = on_answer,
                                 .userdata = &context};
         site = sites_get(&sites, NAME);
         result = (SendResult){.error = 1};
-        n_done = 0;
+        n_done = n_answered = 0;
         limit = 0;
 }
 
@@ -67,13 +81,13 @@ static void turn(void) {
 
 static void start(SendKind kind) {
         ck_assert_int_eq(send_start(&context, site, kind, limit), 0);
-        ck_assert_ptr_nonnull(site->send);
+        ck_assert(send_is_running(site));
 }
 
 static void finish(void) {
-        for (unsigned i = 0; site->send && i < 1000000; i++)
+        for (unsigned i = 0; send_is_running(site) && i < 1000000; i++)
                 turn();
-        ck_assert_ptr_null(site->send);
+        ck_assert(!send_is_running(site));
         ck_assert_uint_eq(n_done, 1);
         n_done = 0;
 }
@@ -138,7 +152,7 @@ static void start_long_send(SendKind kind) {
         spool_write(PATH, text);
         start(kind);
         turn();
-        ck_assert_msg(site->send, "the log is too short for this test");
+        ck_assert_msg(send_is_running(site), "the log is too short for this test");
 }
 
 /* ------------------------------------------------------------------------- what is moved */
@@ -426,7 +440,7 @@ START_TEST(records_added_while_it_runs_are_kept) {
         add("NEW1");
         turn();
         add("NEW2");
-        ck_assert_ptr_nonnull(site->send);
+        ck_assert(send_is_running(site));
         finish();
         expect_counts((RequestCounts){.gone = N_LONG});
         spool_expect(PATH, "NEW1\nNEW2\n");
@@ -529,7 +543,7 @@ START_TEST(it_waits_for_somebody_else_s_lock_at_the_start) {
         start(SEND_SITE);
         for (int i = 0; i < 3; i++)
                 turn();
-        ck_assert_ptr_nonnull(site->send);
+        ck_assert(send_is_running(site));
         ck_assert(spool_exists("deferred/A/ABC123"));
         ck_assert_str_eq(spool_triggers(), "");
         closep(&fd);
@@ -546,7 +560,7 @@ START_TEST(it_waits_for_somebody_else_s_lock_at_the_end) {
         fd = spool_lock(PATH);
         while (jobs_busy(&jobs))
                 turn();
-        ck_assert_ptr_nonnull(site->send); /* waits */
+        ck_assert(send_is_running(site)); /* waits */
         closep(&fd);
         finish();
         expect_counts((RequestCounts){.gone = N_LONG});
@@ -560,7 +574,7 @@ START_TEST(it_does_not_wait_for_ever) {
         put_message("ABC123");
         spool_write(PATH, "ABC123\n");
         fd = spool_lock(PATH);
-        sites.lock_usec = 1;
+        context.lock_usec = 1;
         run(SEND_SITE);
         ck_assert_int_eq(result.error, -ETIMEDOUT);
         ck_assert(spool_exists("deferred/A/ABC123"));
@@ -574,7 +588,7 @@ START_TEST(it_does_not_wait_for_ever_at_the_end_either) {
         _cleanup_free_ char *text = many_ids(0, N_LONG);
         int fd;
 
-        sites.lock_usec = 1;
+        context.lock_usec = 1;
         start_long_send(SEND_SITE);
         fd = spool_lock(PATH);
         finish();
@@ -617,7 +631,7 @@ START_TEST(a_cancelled_send_leaves_the_log_as_it_is) {
         put_message("00000000000");
         start_long_send(SEND_SITE);
         jobs_cancel(&jobs);
-        ck_assert_ptr_null(site->send);
+        ck_assert(!send_is_running(site));
         ck_assert_uint_eq(n_done, 1);
         ck_assert_int_eq(result.error, -ECANCELED);
         spool_expect(PATH, text);
@@ -817,7 +831,7 @@ START_TEST(compaction_keeps_what_is_added_meanwhile_and_what_is_known) {
         spool_write(PATH, log);
         start(SEND_COMPACT);
         turn();
-        ck_assert_msg(site->send, "the log is too short for this test");
+        ck_assert_msg(send_is_running(site), "the log is too short for this test");
         add("NEW1");
         finish();
         spool_expect(PATH, expected);
@@ -834,7 +848,7 @@ START_TEST(compaction_leaves_a_log_that_somebody_else_writes_to) {
         spool_write(PATH, log);
         start(SEND_COMPACT);
         turn();
-        ck_assert_msg(site->send, "the log is too short for this test");
+        ck_assert_msg(send_is_running(site), "the log is too short for this test");
         spool_append(PATH, "FOREIGN\n");
         finish();
         spool_expect(PATH, expected);
@@ -918,7 +932,7 @@ START_TEST(more_than_memory_is_for_stays_recorded_at_each_step) {
         put_busy(0, 2 * N_STAY, 2);
         spool_write(PATH, text);
         start(SEND_SITE);
-        while (site->send) {
+        while (send_is_running(site)) {
                 turn();
                 if (++n_turns % 64 == 0 || front_has(2))
                         expect_busy_recorded(2 * N_STAY, 2, false);
@@ -938,12 +952,12 @@ START_TEST(records_added_at_each_step_stay_too) {
         ck_assert_int_gt(asprintf(&log, "%s%.*s", text, (int) (LINE * N_STAY) - 1, text), 0);
         spool_write(PATH, log); /* the last line has no end */
         start(SEND_SITE);
-        while (site->send) {
+        while (send_is_running(site)) {
                 char id[LINE];
 
                 turn();
                 (void) snprintf(id, sizeof id, ID, N_STAY + n_added);
-                if (site->send && ++n_added)
+                if (send_is_running(site) && ++n_added)
                         add(id);
         }
         expect_counts((RequestCounts){.busy = N_STAY, .duplicate = N_STAY});
@@ -973,9 +987,9 @@ START_TEST(a_large_send_can_be_cancelled_at_any_step) {
         do {
                 spool_write(PATH, text);
                 start(SEND_SITE);
-                for (n = 0; n < n_turns && site->send; n++)
+                for (n = 0; n < n_turns && send_is_running(site); n++)
                         turn();
-                if (site->send)
+                if (send_is_running(site))
                         jobs_cancel(&jobs);
                 expect_busy_recorded(N_STAY, 3, false);
                 n_done = 0;
@@ -989,7 +1003,7 @@ END_TEST
 static void turn_until_size(off_t least) {
         while (spool_stat(PATH).st_size < least) {
                 turn();
-                ck_assert_ptr_nonnull(site->send);
+                ck_assert(send_is_running(site));
         }
 }
 
@@ -1020,7 +1034,7 @@ START_TEST(a_log_emptied_between_two_steps_is_left_alone) {
         else /* what stays is being moved to the front */
                 while (!front_has(2)) {
                         turn();
-                        ck_assert_ptr_nonnull(site->send);
+                        ck_assert(send_is_running(site));
                 }
         spool_write(PATH, "FOREIGN\n");
         add("NEW1");
@@ -1036,11 +1050,11 @@ START_TEST(a_lock_between_two_steps_is_waited_for) {
         put_busy(0, N_STAY, 1);
         spool_write(PATH, text);
         if (_i > 0)
-                sites.lock_usec = 1; /* and then the lines behind stay where they are */
+                context.lock_usec = 1; /* and then the lines behind stay where they are */
         start(SEND_SITE);
         turn_until_size(LINE * N_STAY + 1);
         fd = spool_lock(PATH);
-        while (_i > 0 ? site->send != NULL : jobs_busy(&jobs))
+        while (_i > 0 ? send_is_running(site) : jobs_busy(&jobs))
                 turn();
         closep(&fd);
         if (_i == 0) {
@@ -1246,7 +1260,7 @@ START_TEST(a_send_waits_for_the_lock_of_each_place) {
         start(SEND_SITE);
         for (int i = 0; i < 3; i++)
                 turn();
-        ck_assert_ptr_nonnull(site->send);
+        ck_assert(send_is_running(site));
         closep(&fd);
         finish();
         ck_assert_uint_eq(result.counts.moved, 1);
@@ -1288,6 +1302,133 @@ START_TEST(a_log_that_is_moved_during_a_send_keeps_its_records) {
         ck_assert(!spool_exists("flush/e/" NAME));
 }
 END_TEST
+
+/* ----------------------------------------------------------------------------- callers */
+
+static Call *request_send(Call *call, unsigned long limit_of_call) {
+        *call = (Call){.request = {.kind = REQUEST_SEND_SITE, .limit = limit_of_call},
+                       .site = site};
+        ck_assert_int_eq(send_request(&context, site, call), 0);
+        return call;
+}
+
+static void finish_all(void) {
+        for (unsigned i = 0; send_is_running(site) && i < 1000000; i++)
+                turn();
+        ck_assert(!send_is_running(site));
+}
+
+/* A send for a call, on a log that takes more than one turn; it has had its first. */
+static void request_long_send(Call *call) {
+        _cleanup_free_ char *text = many_ids(0, N_LONG);
+
+        spool_write(PATH, text);
+        request_send(call, 0);
+        turn();
+        ck_assert_msg(send_is_running(site), "the log is too short for this test");
+}
+
+START_TEST(a_call_is_answered_with_what_its_send_did) {
+        Call call;
+
+        put_message("ABC123");
+        spool_write(PATH, "ABC123\n");
+        request_send(&call, 0);
+        ck_assert_uint_eq(n_answered, 0); /* never from within */
+        finish_all();
+        ck_assert_uint_eq(n_done, 1);
+        ck_assert(result.wanted);
+        ck_assert_uint_eq(n_answered, 1);
+        ck_assert_ptr_eq(answered[0], &call);
+        ck_assert_int_eq(answers[0].error, 0);
+        ck_assert_uint_eq(answers[0].counts.moved, 1);
+}
+END_TEST
+
+/* 0: for the largest of their limits; 1: one of them has none */
+START_TEST(calls_that_come_while_a_send_runs_share_the_next) {
+        static const char *const ids[] = {"AAA", "BBB", "CCC", "DDD", "EEE", "FFF"};
+        unsigned long n_moved = _i == 0 ? 5 : 6;
+        Call first, calls[3];
+
+        request_long_send(&first);
+        for (size_t i = 0; i < ARRAY_SIZE(ids); i++) {
+                put_message(ids[i]);
+                add(ids[i]);
+        }
+        request_send(&calls[0], 2);
+        request_send(&calls[1], 5);
+        request_send(&calls[2], _i == 0 ? 3 : 0);
+        ck_assert_uint_eq(n_answered, 0);
+        finish_all();
+        ck_assert_uint_eq(n_done, 2);
+        ck_assert_uint_eq(n_answered, 4);
+        ck_assert_ptr_eq(answered[0], &first);
+        ck_assert_uint_eq(answers[0].counts.moved, 0);
+        ck_assert_uint_eq(answers[0].counts.gone, N_LONG);
+        for (unsigned i = 1; i < 4; i++) {
+                ck_assert_uint_eq(answers[i].counts.moved, n_moved);
+                ck_assert_uint_eq(answers[i].counts.left, 6 - n_moved);
+        }
+        ck_assert(answered[1] != answered[2] && answered[2] != answered[3] &&
+                  answered[1] != answered[3]);
+}
+END_TEST
+
+START_TEST(a_call_that_comes_during_a_refresh_has_its_own_send) {
+        Call call;
+
+        start_long_send(SEND_REFRESH);
+        request_send(&call, 0);
+        ck_assert_str_eq(spool_triggers(), "");
+        while (n_done == 0)
+                turn();
+        ck_assert_int_eq(result.kind, SEND_REFRESH);
+        ck_assert(result.wanted); /* the messages that were moved must not wait for the rest */
+        ck_assert_uint_eq(n_answered, 0);
+        finish_all();
+        ck_assert_uint_eq(n_answered, 1);
+        ck_assert_int_eq(answers[0].kind, SEND_SITE);
+        ck_assert_str_eq(spool_triggers(), "F");
+}
+END_TEST
+
+START_TEST(a_refresh_that_nobody_waits_for_is_not_wanted) {
+        spool_write(PATH, "ABC123\n");
+        run(SEND_REFRESH);
+        ck_assert(!result.wanted);
+}
+END_TEST
+
+START_TEST(a_cancelled_send_fails_all_its_callers_and_starts_no_other) {
+        Call first, second;
+
+        request_long_send(&first);
+        request_send(&second, 0);
+        jobs_cancel(&jobs);
+        ck_assert(!send_is_running(site));
+        ck_assert(!jobs_busy(&jobs));
+        ck_assert_uint_eq(n_done, 1);
+        ck_assert_uint_eq(n_answered, 2);
+        ck_assert_ptr_eq(answered[0], &first);
+        ck_assert_int_eq(answers[0].error, -ECANCELED);
+        ck_assert_ptr_eq(answered[1], &second);
+        ck_assert_int_eq(answers[1].error, -ECANCELED);
+        ck_assert_int_eq(spool_stat(PATH).st_size, 12 * N_LONG);
+}
+END_TEST
+
+static TCase *callers(void) {
+        TCase *tc = tcase_create("callers");
+
+        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_test(tc, a_call_is_answered_with_what_its_send_did);
+        tcase_add_loop_test(tc, calls_that_come_while_a_send_runs_share_the_next, 0, 2);
+        tcase_add_test(tc, a_call_that_comes_during_a_refresh_has_its_own_send);
+        tcase_add_test(tc, a_refresh_that_nobody_waits_for_is_not_wanted);
+        tcase_add_test(tc, a_cancelled_send_fails_all_its_callers_and_starts_no_other);
+        return tc;
+}
 
 static TCase *layouts(void) {
         TCase *tc = tcase_create("layouts");
@@ -1336,8 +1477,8 @@ static TCase *large_logs(void) {
 }
 
 int main(void) {
-        TCase *tcs[] = {moving(),     keeping(), others(),    lines(),
-                        compaction(), layouts(), large_logs()};
+        TCase *tcs[] = {moving(),     keeping(), others(),     lines(),
+                        compaction(), layouts(), large_logs(), callers()};
 
         return run_cases("send", tcs, ARRAY_SIZE(tcs));
 }
