@@ -43,7 +43,7 @@ static const struct {
         const char *name;
         size_t offset;
         bool always; /* also if 0 */
-} count_attrs[] = {
+} count_attrs[REQUEST_COUNTS_MAX] = {
         {"found", offsetof(RequestCounts, found), true},
         {"moved", offsetof(RequestCounts, moved), true},
         {"gone", offsetof(RequestCounts, gone), true},
@@ -298,15 +298,34 @@ static unsigned long *count_at(RequestCounts *counts, size_t i) {
         return (unsigned long *) (void *) ((char *) counts + count_attrs[i].offset);
 }
 
+size_t request_counts_list(const RequestCounts *counts,
+                           RequestCount ret[static REQUEST_COUNTS_MAX]) {
+        RequestCounts values = *counts;
+        size_t n = 0;
+
+        for (size_t i = 0; i < ARRAY_SIZE(count_attrs); i++)
+                if (count_attrs[i].always || *count_at(&values, i) > 0)
+                        ret[n++] = (RequestCount){.name = count_attrs[i].name,
+                                                  .value = *count_at(&values, i)};
+        return n;
+}
+
+void request_counts_add(RequestCounts *sum, const RequestCounts *more) {
+        RequestCounts values = *more;
+
+        for (size_t i = 0; i < ARRAY_SIZE(count_attrs); i++)
+                *count_at(sum, i) += *count_at(&values, i);
+}
+
 size_t request_encode_reply(RequestStatus status, const RequestCounts *counts,
                             char ret[static REQUEST_REPLY_SIZE]) {
         AttrWriter w = {.data = ret, .size = REQUEST_REPLY_SIZE};
-        RequestCounts values = counts ? *counts : (RequestCounts){0};
+        RequestCount list[REQUEST_COUNTS_MAX];
+        size_t n = counts ? request_counts_list(counts, list) : 0;
 
         attr_put_int(&w, ATTR_STATUS, status);
-        for (size_t i = 0; counts && i < ARRAY_SIZE(count_attrs); i++)
-                if (count_attrs[i].always || *count_at(&values, i) > 0)
-                        attr_put_int(&w, count_attrs[i].name, (long) *count_at(&values, i));
+        for (size_t i = 0; i < n; i++)
+                attr_put_int(&w, list[i].name, (long) list[i].value);
         attr_end(&w);
         return w.n;
 }

@@ -59,6 +59,24 @@ typedef struct RequestCounts {
         unsigned long sites;     /* refresh and purge: logs that were flushed */
 } RequestCounts;
 
+#define REQUEST_COUNTS_MAX 9u
+
+/* One of them, by the name that it has in a reply: "found", "moved", ... */
+typedef struct RequestCount {
+        const char *name;
+        unsigned long value;
+} RequestCount;
+
+/**
+ * request_counts_list() - the counts that are to be shown: @left and @sites only if they are not 0
+ * Return: how many elements of @ret are used.
+ */
+size_t request_counts_list(const RequestCounts *counts,
+                           RequestCount ret[static REQUEST_COUNTS_MAX]);
+
+/** request_counts_add() - add each of @more to that of @sum */
+void request_counts_add(RequestCounts *sum, const RequestCounts *more);
+
 /* Zero-initialise; request_decoder_done() when done. Bytes go into @in (attr_reader_space(),
  * attr_reader_commit()). */
 typedef struct RequestDecoder {

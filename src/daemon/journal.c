@@ -2,6 +2,7 @@
 
 #include "daemon/journal.h"
 
+#include <ctype.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -117,18 +118,20 @@ static void add_field(Entry *entry, const char *format, ...) {
         entry->n += (size_t) n + 1;
 }
 
-static void add_counts(Entry *entry, const RequestCounts *c) {
-        add_field(entry, "FFLUSHD_FOUND=%lu", c->found);
-        add_field(entry, "FFLUSHD_MOVED=%lu", c->moved);
-        add_field(entry, "FFLUSHD_GONE=%lu", c->gone);
-        add_field(entry, "FFLUSHD_BUSY=%lu", c->busy);
-        add_field(entry, "FFLUSHD_FAILED=%lu", c->failed);
-        add_field(entry, "FFLUSHD_DUPLICATE=%lu", c->duplicate);
-        add_field(entry, "FFLUSHD_INVALID=%lu", c->invalid);
-        if (c->left > 0)
-                add_field(entry, "FFLUSHD_LEFT=%lu", c->left);
-        if (c->sites > 0)
-                add_field(entry, "FFLUSHD_SITES=%lu", c->sites);
+/* FFLUSHD_FOUND, FFLUSHD_MOVED, ...: by their names in a reply. */
+static void add_counts(Entry *entry, const RequestCounts *counts) {
+        RequestCount list[REQUEST_COUNTS_MAX];
+        size_t n = request_counts_list(counts, list);
+
+        for (size_t i = 0; i < n; i++) {
+                char name[NAME_LENGTH + 1];
+                size_t length = 0;
+
+                for (const char *c = list[i].name; *c && length < NAME_LENGTH; c++)
+                        name[length++] = (char) toupper((unsigned char) *c);
+                name[length] = '\0';
+                add_field(entry, "FFLUSHD_%s=%lu", name, list[i].value);
+        }
 }
 
 static void add_event(Entry *entry, const JournalEvent *e) {

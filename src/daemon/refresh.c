@@ -91,7 +91,7 @@ static JobResult keep_removed(Refresh *refresh, const char *name, SiteLog *log) 
         return JOB_PAUSE;
 }
 
-static JobResult rescue(Refresh *refresh) {
+static JobResult rescue_removed(Refresh *refresh) {
         const SendContext *context = refresh->context;
         int r = sitelog_rescue(context->queue, refresh->removed_name, &refresh->removed,
                                context->sync);
@@ -139,7 +139,7 @@ static JobResult send_log(Refresh *refresh, const char *name, SendKind kind) {
         return JOB_PARKED;
 }
 
-static JobResult work_log(Refresh *refresh, const char *name) {
+static JobResult refresh_log(Refresh *refresh, const char *name) {
         char path[QUEUE_PATH_SIZE];
         struct stat st;
 
@@ -179,7 +179,7 @@ static bool bring_into_place(Refresh *refresh, const char *name, const char *pat
         return r == 0;
 }
 
-static JobResult work_found(Refresh *refresh, const char *name) {
+static JobResult refresh_found(Refresh *refresh, const char *name) {
         char path[QUEUE_PATH_SIZE], found[QUEUE_PATH_SIZE];
 
         queue_path(refresh->context->queue, QUEUE_FLUSH, name, path);
@@ -187,17 +187,17 @@ static JobResult work_found(Refresh *refresh, const char *name) {
                         name);
         if (streq(path, found))
                 return strset_contains(&refresh->gathered, name) ? JOB_MORE
-                                                                 : work_log(refresh, name);
-        return bring_into_place(refresh, name, found) ? work_log(refresh, name) : JOB_MORE;
+                                                                 : refresh_log(refresh, name);
+        return bring_into_place(refresh, name, found) ? refresh_log(refresh, name) : JOB_MORE;
 }
 
-static JobResult work_entry(Refresh *refresh, const char *name) {
+static JobResult refresh_entry(Refresh *refresh, const char *name) {
         int r;
 
         if (name[0] == '.' || !queueid_valid(name, strlen(name)))
                 return JOB_MORE;
         if (name[1] != '\0')
-                return work_found(refresh, name);
+                return refresh_found(refresh, name);
         r = open_dir(refresh, dirfd(refresh->dirs[refresh->depth - 1]), name);
         if (r < 0)
                 report_file(refresh, name, r, "not a hash directory, passed over");
@@ -207,14 +207,14 @@ static JobResult work_entry(Refresh *refresh, const char *name) {
 static JobResult refresh_step(Job *job, uint64_t until_usec) {
         Refresh *refresh = refresh_of(job);
 
-        if (refresh->removed.fd >= 0 && rescue(refresh) == JOB_PAUSE)
+        if (refresh->removed.fd >= 0 && rescue_removed(refresh) == JOB_PAUSE)
                 return JOB_PAUSE;
         for (unsigned i = 1; refresh->depth > 0; i++) {
                 const struct dirent *e = readdir(refresh->dirs[refresh->depth - 1]);
                 JobResult result = JOB_MORE;
 
                 if (e)
-                        result = work_entry(refresh, e->d_name);
+                        result = refresh_entry(refresh, e->d_name);
                 else
                         close_dir(refresh);
                 if (result != JOB_MORE || (i % CLOCK_EVERY == 0 && now_usec() >= until_usec))
@@ -232,20 +232,10 @@ static void refresh_done(Job *job, bool cancelled) {
                 close_dir(refresh);
         strset_clear(&refresh->gathered);
         if (refresh->removed.fd >= 0) /* cancelled: not waited for */
-                (void) rescue(refresh);
+                (void) rescue_removed(refresh);
         sitelog_close(&refresh->removed);
         refresh->done(&refresh->result, refresh->userdata);
         free(refresh);
-}
-
-static void sum_counts(RequestCounts *sum, const RequestCounts *c) {
-        sum->found += c->found;
-        sum->moved += c->moved;
-        sum->gone += c->gone;
-        sum->busy += c->busy;
-        sum->failed += c->failed;
-        sum->duplicate += c->duplicate;
-        sum->invalid += c->invalid;
 }
 
 void refresh_sent(Refresh *refresh, const Site *site, const SendResult *result) {
@@ -261,7 +251,7 @@ void refresh_sent(Refresh *refresh, const Site *site, const SendResult *result) 
         else {
                 refresh->result.flushed++;
                 refresh->result.had_lines |= result->had_lines;
-                sum_counts(&refresh->result.counts, &result->counts);
+                request_counts_add(&refresh->result.counts, &result->counts);
         }
         jobs_start(refresh->context->jobs, &refresh->job);
 }

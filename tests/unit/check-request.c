@@ -577,6 +577,31 @@ START_TEST(counts_survive_the_way_to_the_client) {
 }
 END_TEST
 
+START_TEST(counts_add_up_one_by_one) {
+        RequestCounts sum = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+        const RequestCounts more = {10, 20, 30, 40, 50, 60, 70, 80, 90};
+        const RequestCounts expected = {11, 22, 33, 44, 55, 66, 77, 88, 99};
+
+        request_counts_add(&sum, &more);
+        ck_assert_mem_eq(&sum, &expected, sizeof sum);
+}
+END_TEST
+
+START_TEST(counts_have_names_and_two_are_shown_only_if_there_are_any) {
+        RequestCount list[REQUEST_COUNTS_MAX];
+
+        ck_assert_uint_eq(request_counts_list(&(RequestCounts){.invalid = 3}, list), 7);
+        ck_assert_str_eq(list[0].name, "found");
+        ck_assert_str_eq(list[6].name, "invalid");
+        ck_assert_uint_eq(list[6].value, 3);
+        ck_assert_uint_eq(request_counts_list(&(RequestCounts){.sites = 2}, list), 8);
+        ck_assert_str_eq(list[7].name, "sites");
+        ck_assert_uint_eq(list[7].value, 2);
+        ck_assert_uint_eq(request_counts_list(&(RequestCounts){.left = 1, .sites = 2}, list), 9);
+        ck_assert_str_eq(list[7].name, "left");
+}
+END_TEST
+
 START_TEST(the_largest_counts_fit_into_a_reply) {
         unsigned long most = UINT32_MAX;
         RequestCounts counts = {most, most, most, most, most, most, most, most, most};
@@ -782,6 +807,8 @@ int main(void) {
         tcase_add_loop_test(tc, a_reply_has_postfix_s_bytes, 0, ARRAY_SIZE(replies));
         tcase_add_loop_test(tc, a_reply_of_either_dialect_is_read, 0, ARRAY_SIZE(replies));
         tcase_add_test(tc, counts_survive_the_way_to_the_client);
+        tcase_add_test(tc, counts_add_up_one_by_one);
+        tcase_add_test(tc, counts_have_names_and_two_are_shown_only_if_there_are_any);
         tcase_add_test(tc, the_largest_counts_fit_into_a_reply);
         tcase_add_test(tc, a_second_reply_is_read_behind_the_first);
         tcase_add_loop_test(tc, what_is_no_reply_is_not_taken_for_one, 0, ARRAY_SIZE(odd_replies));
