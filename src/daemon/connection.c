@@ -71,7 +71,7 @@ static void connections_freep(Connections **pool) {
         connections_free(*pool);
 }
 
-static void refuse(Connection *c, RequestStatus status, const char *why);
+static void refuse_connection(Connection *c, RequestStatus status, const char *why);
 static void arm_deadlines(Connections *pool, uint64_t when);
 
 /* ---------------------------------------------------------------------------------- one of them */
@@ -94,7 +94,7 @@ static void return_memory(Connections *pool) {
 }
 
 /* After anything that may change how much memory the request takes. */
-static void account(Connection *c) {
+static void account_memory(Connection *c) {
         Connections *pool = c->pool;
         size_t n = request_decoder_held(&c->decoder);
 
@@ -117,7 +117,7 @@ static void close_connection(Connection *c) {
         pool->n_open--;
         closep(&c->fd); /* takes it out of the epoll set as well */
         request_decoder_done(&c->decoder);
-        account(c);
+        account_memory(c);
         return_memory(pool);
         if (pool->spare)
                 free(c);
@@ -146,7 +146,7 @@ static Connection *open_connection(Connections *pool, int fd) {
 
 /* One event, and then silence until it is watched again: a client that hangs up while its request
  * is worked on does not wake the service over and over. */
-static int watch(Connection *c) {
+static int watch_connection(Connection *c) {
         struct epoll_event e = {.events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT, .data.ptr = c};
         int op = c->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
         int r = RET_NERRNO(epoll_ctl(c->pool->epoll_fd, op, c->fd, &e));
@@ -156,10 +156,10 @@ static int watch(Connection *c) {
 }
 
 static void rearm(Connection *c) {
-        int r = watch(c);
+        int r = watch_connection(c);
 
         if (r < 0 && c->state == CONNECTION_READING)
-                refuse(c, REQUEST_FAIL, "the kernel cannot watch it");
+                refuse_connection(c, REQUEST_FAIL, "the kernel cannot watch it");
         else if (r < 0)
                 close_connection(c);
 }
@@ -192,10 +192,10 @@ void connection_reply(Call *call) {
         (void) send_bytes(connection_of(call), bytes, n);
 }
 
-static void linger(Connection *c) {
+static void begin_to_linger(Connection *c) {
         c->state = CONNECTION_LINGERING;
         request_decoder_done(&c->decoder);
-        account(c);
+        account_memory(c);
         c->linger_until_usec = now_usec() + LINGER_USEC;
         arm_deadlines(c->pool, c->linger_until_usec);
         (void) shutdown(c->fd, SHUT_WR);
@@ -206,7 +206,7 @@ void connection_finish(Call *call) {
         Connection *c = connection_of(call);
 
         if (call->status == REQUEST_BAD)
-                linger(c);
+                begin_to_linger(c);
         else
                 close_connection(c);
 }
@@ -223,7 +223,7 @@ void *connection_userdata(const Call *call) {
         return ((const Connection *) (const void *) call)->pool->userdata;
 }
 
-static void refuse(Connection *c, RequestStatus status, const char *why) {
+static void refuse_connection(Connection *c, RequestStatus status, const char *why) {
         c->state = CONNECTION_WORKING;
         c->pool->callbacks->refuse(&c->call, status, why, attr_reader_string(&c->decoder.in, 0),
                                    request_decoder_seen(&c->decoder), c->pool->userdata);
@@ -237,7 +237,7 @@ static int read_some(Connection *c) {
         int r;
 
         r = attr_reader_space(&c->decoder.in, &space, &n_space);
-        account(c);
+        account_memory(c);
         if (r < 0)
                 return r;
         n = recv(c->fd, space, n_space, MSG_DONTWAIT);
@@ -248,15 +248,15 @@ static int read_some(Connection *c) {
         return n > 0;
 }
 
-static void decode(Connection *c, bool eof) {
+static void decode_request(Connection *c, bool eof) {
         int r = request_decode(&c->decoder, eof, &c->call.request);
 
-        account(c);
+        account_memory(c);
         if (r > 0) {
                 c->state = CONNECTION_WORKING;
                 c->pool->callbacks->submit(&c->call, c->pool->userdata);
         } else if (r == -EBADMSG)
-                refuse(c, REQUEST_BAD, c->decoder.error);
+                refuse_connection(c, REQUEST_BAD, c->decoder.error);
         else if (r == -ENODATA) {
                 /* A probe, or a client that died: BAD as in flush(8), but nothing to report. */
                 c->call.status = REQUEST_BAD;
@@ -269,17 +269,17 @@ static void decode(Connection *c, bool eof) {
 /* @r: of read_some() */
 static void on_read(Connection *c, int r) {
         if (r >= 0)
-                decode(c, r == 0);
+                decode_request(c, r == 0);
         else if (r == -EAGAIN || r == -EINTR)
                 rearm(c);
         else if (r == -EMSGSIZE)
-                refuse(c, REQUEST_BAD, "longer than " TEXT_OF(ATTR_LIST_MAX) " bytes");
+                refuse_connection(c, REQUEST_BAD, "longer than " TEXT_OF(ATTR_LIST_MAX) " bytes");
         else if (r == -ENOMEM)
-                refuse(c, REQUEST_FAIL, strerror(ENOMEM));
+                refuse_connection(c, REQUEST_FAIL, strerror(ENOMEM));
         else if (r == -ECONNRESET)
                 /* The end, of a client that closed without reading the announcement: postkick(1).
                  */
-                decode(c, true);
+                decode_request(c, true);
         else /* the client is gone, half a request is none */
                 close_connection(c);
 }
@@ -365,9 +365,9 @@ void connections_make_room(Connections *pool) {
 }
 
 /* As flush(8): BAD for a client that never said anything, and nothing for half a request. */
-static void expire(Connection *c) {
+static void expire_connection(Connection *c) {
         if (c->state == CONNECTION_READING && request_decoder_seen(&c->decoder) == 0) {
-                refuse(c, REQUEST_BAD, "nothing was sent in time");
+                refuse_connection(c, REQUEST_BAD, "nothing was sent in time");
                 return;
         }
         if (c->state == CONNECTION_READING)
@@ -401,7 +401,7 @@ static int on_deadlines(sd_event_source *source, uint64_t usec, void *userdata) 
                 if (c->state == CONNECTION_WORKING)
                         continue; /* whatever it waits for has limits of its own */
                 if (deadline <= now)
-                        expire(c); /* if it lingers now, its new deadline is noted */
+                        expire_connection(c); /* if it lingers now, its new deadline is noted */
                 else if (deadline < next)
                         next = deadline;
         }
@@ -424,14 +424,14 @@ static void put_fresh(Connection *c) {
         pool->last_fresh = c;
 }
 
-static int announce(Connection *c) {
+static int announce_protocol(Connection *c) {
         c->announced = true;
         return send_bytes(c, REQUEST_ANNOUNCEMENT, REQUEST_ANNOUNCEMENT_SIZE);
 }
 
 void connections_add(Connections *pool, int fd) {
         Connection *c = open_connection(pool, fd);
-        int r = pool->settings->announce ? announce(c) : 0;
+        int r = pool->settings->announce ? announce_protocol(c) : 0;
 
         if (r == -ENOMEM || r == -ENOBUFS) { /* the client would wait for it */
                 close_connection(c);
@@ -498,7 +498,7 @@ static void announce_late(Connections *pool) {
         DL_FOREACH2(pool->open, c, next_open)
         if (!c->announced && c->state == CONNECTION_READING &&
             request_decoder_seen(&c->decoder) == 0)
-                (void) announce(c);
+                (void) announce_protocol(c);
 }
 
 void connections_configure(Connections *pool, const Settings *settings) {

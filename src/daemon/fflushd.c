@@ -139,26 +139,42 @@ static int take_listen_fds(int fds[static LISTEN_FDS_MAX]) {
         return n;
 }
 
-static int serve(const Settings *settings, const int *fds, unsigned n_fds) {
-        _cleanup_(sd_event_unrefp) sd_event *event = NULL;
-        Server *server = NULL;
+/* For sd-event, which takes them from a descriptor. */
+static int block_signals(void) {
         sigset_t mask;
-        int r;
 
         (void) sigemptyset(&mask);
         (void) sigaddset(&mask, SIGTERM);
         (void) sigaddset(&mask, SIGINT);
         (void) sigaddset(&mask, SIGHUP);
         (void) sigaddset(&mask, SIGCHLD);
-        if (sigprocmask(SIG_BLOCK, &mask, NULL) < 0)
-                return -errno;
-        r = sd_event_default(&event);
-        journal_attach(event);
-        if (r >= 0)
-                r = server_new(event, settings, fds, n_fds, &server);
-        if (r >= 0)
-                r = server_run(server);
+        return RET_NERRNO(sigprocmask(SIG_BLOCK, &mask, NULL));
+}
+
+static int serve_from(sd_event *event, const Settings *settings, const int *fds, unsigned n_fds) {
+        Server *server;
+        int r;
+
+        r = server_new(event, settings, fds, n_fds, &server);
+        if (r < 0)
+                return r;
+        r = server_run(server);
         server_free(server);
+        return r;
+}
+
+static int serve(const Settings *settings, const int *fds, unsigned n_fds) {
+        _cleanup_(sd_event_unrefp) sd_event *event = NULL;
+        int r;
+
+        r = block_signals();
+        if (r < 0)
+                return r;
+        r = sd_event_default(&event);
+        if (r < 0)
+                return r;
+        journal_attach(event);
+        r = serve_from(event, settings, fds, n_fds);
         journal_attach(NULL);
         return r;
 }

@@ -4,15 +4,15 @@
 
 #include <utlist.h>
 
+#include "util/timer.h"
 #include "util/util.h"
+
+#define WAKE_ACCURACY_USEC 1000
 
 static void pause_job(Jobs *jobs, Job *job) {
         job->not_before_usec = now_usec() + JOB_PAUSE_USEC;
-        if (!jobs->paused) { /* all pauses are of one length: the first one paused is the first due
-                              */
-                (void) sd_event_source_set_time(jobs->wake, job->not_before_usec);
-                (void) sd_event_source_set_enabled(jobs->wake, SD_EVENT_ONESHOT);
-        }
+        if (!jobs->paused) /* all pauses are equally long: the first that began is the first due */
+                timer_arm_at(jobs->wake, job->not_before_usec);
         DL_APPEND(jobs->paused, job);
 }
 
@@ -63,10 +63,8 @@ static int on_wake(sd_event_source *source, uint64_t usec, void *userdata) {
                 DL_DELETE(jobs->paused, job);
                 jobs_start(jobs, job);
         }
-        if (jobs->paused) {
-                (void) sd_event_source_set_time(source, jobs->paused->not_before_usec);
-                (void) sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
-        }
+        if (jobs->paused)
+                timer_arm_at(source, jobs->paused->not_before_usec);
         return 0;
 }
 
@@ -75,20 +73,20 @@ int jobs_init(Jobs *jobs, sd_event *event) {
 
         *jobs = (Jobs){0};
         r = sd_event_add_defer(event, &jobs->run, on_run, jobs);
-        /* A source that is always pending would otherwise come before all that are so at times:
-         * sd-event takes what has been pending longest. */
-        if (r >= 0)
-                r = sd_event_source_set_priority(jobs->run, SD_EVENT_PRIORITY_IDLE);
-        if (r >= 0)
-                r = sd_event_source_set_enabled(jobs->run, SD_EVENT_OFF);
-        if (r >= 0)
-                r = sd_event_add_time(event, &jobs->wake, CLOCK_MONOTONIC, 0, 1000, on_wake, jobs);
-        if (r >= 0)
-                r = sd_event_source_set_enabled(jobs->wake, SD_EVENT_OFF);
-        return r < 0 ? r : 0;
+        if (r < 0)
+                return r;
+        /* sd-event takes first what has been pending longest. This source is always pending while
+         * there is work, and would come before all others. */
+        r = sd_event_source_set_priority(jobs->run, SD_EVENT_PRIORITY_IDLE);
+        if (r < 0)
+                return r;
+        r = sd_event_source_set_enabled(jobs->run, SD_EVENT_OFF);
+        if (r < 0)
+                return r;
+        return timer_new(event, WAKE_ACCURACY_USEC, on_wake, jobs, &jobs->wake);
 }
 
-void jobs_free(Jobs *jobs) {
+void jobs_done(Jobs *jobs) {
         sd_event_source_disable_unref(jobs->run);
         sd_event_source_disable_unref(jobs->wake);
 }

@@ -8,7 +8,7 @@
 #include <systemd/sd-event.h>
 
 #define JOB_SLICE_USEC 100u   /* one step, some moves; what an add may have to wait for */
-#define JOB_PAUSE_USEC 20000u /* before a lock that somebody else has is tried again */
+#define JOB_PAUSE_USEC 20000u /* how long a job rests that cannot go on now */
 
 typedef enum JobResult {
         JOB_DONE,
@@ -35,7 +35,7 @@ typedef struct Jobs {
 
 /** jobs_init() - Return: 0, or a negative errno. */
 int jobs_init(Jobs *jobs, sd_event *event);
-void jobs_free(Jobs *jobs);
+void jobs_done(Jobs *jobs);
 
 /**
  * jobs_step() - one step of the job whose turn it is, if any is ready

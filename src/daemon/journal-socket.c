@@ -27,7 +27,7 @@ static struct {
         void (*calm)(void);
 } journal = {.fd = -EBADF};
 
-static bool drain(void);
+static bool send_waiting(void);
 
 /* Connected, so that poll(2) knows whether journald has room. */
 static int connect_journal(void) {
@@ -59,35 +59,35 @@ static int send_entry(const char *entry, size_t n) {
 }
 
 static int on_writable(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
-        if (drain())
+        if (send_waiting())
                 journal.calm();
         return 0;
 }
 
-static void watch(int error) {
+static void watch_journal(int error) {
         if (error == -EAGAIN && journal.event && journal.fd >= 0 && !journal.writable)
                 (void) sd_event_add_io(journal.event, &journal.writable, journal.fd, EPOLLOUT,
                                        on_writable, NULL);
 }
 
-static void forget(Waiting *w) {
+static void forget_entry(Waiting *w) {
         DL_DELETE(journal.waiting, w);
         journal.n_bytes -= sizeof *w + w->n;
         free(w);
 }
 
 /* Return: true if nothing waits any more. */
-static bool drain(void) {
+static bool send_waiting(void) {
         Waiting *w, *tmp;
 
         DL_FOREACH_SAFE (journal.waiting, w, tmp) {
                 int r = send_entry(w->entry, w->n);
 
                 if (r < 0) {
-                        watch(r);
+                        watch_journal(r);
                         return false;
                 }
-                forget(w);
+                forget_entry(w);
         }
         journal.writable = sd_event_source_disable_unref(journal.writable);
         return true;
@@ -107,11 +107,11 @@ static bool make_wait(const char *entry, size_t n) {
 }
 
 bool journal_socket_put(const char *entry, size_t n) {
-        int r = drain() ? send_entry(entry, n) : -EAGAIN;
+        int r = send_waiting() ? send_entry(entry, n) : -EAGAIN;
 
         if (r == 0)
                 return true;
-        watch(r);
+        watch_journal(r);
         return make_wait(entry, n);
 }
 
@@ -128,7 +128,7 @@ void journal_socket_attach(sd_event *event) {
         journal.writable = sd_event_source_disable_unref(journal.writable);
         journal.event = event;
         if (journal.waiting)
-                watch(-EAGAIN);
+                watch_journal(-EAGAIN);
 }
 
 void journal_socket_close(void) {
@@ -136,7 +136,7 @@ void journal_socket_close(void) {
         Waiting *w, *tmp;
 
         journal_socket_attach(NULL);
-        while (!drain() && journal.fd >= 0 && (now = now_usec()) < end) {
+        while (!send_waiting() && journal.fd >= 0 && (now = now_usec()) < end) {
                 struct pollfd p = {.fd = journal.fd, .events = POLLOUT};
 
                 (void) poll(&p, 1, (int) ((end - now) / USEC_PER_MSEC) + 1);
@@ -144,7 +144,7 @@ void journal_socket_close(void) {
         if (!journal.waiting && journal.calm)
                 journal.calm();
         DL_FOREACH_SAFE (journal.waiting, w, tmp)
-                forget(w);
+                forget_entry(w);
         closep(&journal.fd);
         journal.fd = -EBADF;
 }

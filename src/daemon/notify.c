@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <systemd/sd-daemon.h>
 
+#include "util/timer.h"
 #include "util/util.h"
 
 #define MESSAGE_SIZE    512
@@ -16,7 +17,7 @@
 #define ABSTRACT_PREFIX '@'
 
 /* Return: 0, -EAGAIN (it is full), or another negative errno. */
-static int put(const Notify *n, const char *message) {
+static int notify_put(const Notify *n, const char *message) {
         if (n->fd < 0)
                 return 0;
         return sendto(n->fd, message, strlen(message), MSG_DONTWAIT | MSG_NOSIGNAL,
@@ -32,32 +33,30 @@ void notify_send(const Notify *n, const char *format, ...) {
         va_start(ap, format);
         (void) vsnprintf(message, sizeof message, format, ap);
         va_end(ap);
-        (void) put(n, message);
+        (void) notify_put(n, message);
 }
 
-static void arm(Notify *n) {
+static void notify_arm(Notify *n) {
         uint64_t usec = n->ready_untold ? READY_USEC : n->watchdog_usec;
 
-        if (usec == 0)
-                return;
-        (void) sd_event_source_set_time_relative(n->timer, usec);
-        (void) sd_event_source_set_enabled(n->timer, SD_EVENT_ONESHOT);
+        if (usec > 0)
+                timer_arm(n->timer, usec);
 }
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
         Notify *n = userdata;
 
         if (n->ready_untold)
-                n->ready_untold = put(n, "READY=1") < 0;
+                n->ready_untold = notify_put(n, "READY=1") < 0;
         if (n->watchdog_usec > 0)
-                (void) put(n, "WATCHDOG=1");
-        arm(n);
+                (void) notify_put(n, "WATCHDOG=1");
+        notify_arm(n);
         return 0;
 }
 
 void notify_ready(Notify *n) {
-        n->ready_untold = put(n, "READY=1") < 0;
-        arm(n);
+        n->ready_untold = notify_put(n, "READY=1") < 0;
+        notify_arm(n);
 }
 
 static int set_address(Notify *n, const char *path) {
@@ -82,19 +81,17 @@ int notify_init(Notify *n, sd_event *event) {
         if (!path)
                 return 0;
         r = set_address(n, path);
-        if (r == 0)
-                r = sd_event_add_time(event, &n->timer, CLOCK_MONOTONIC, 0, 0, on_timer, n);
-        if (r >= 0)
-                r = sd_event_source_set_enabled(n->timer, SD_EVENT_OFF);
-        if (r >= 0) {
-                n->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-                r = RET_NERRNO(n->fd);
-        }
         if (r < 0)
                 return r;
+        r = timer_new(event, 0, on_timer, n, &n->timer);
+        if (r < 0)
+                return r;
+        n->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        if (n->fd < 0)
+                return -errno;
         if (sd_watchdog_enabled(false, &watchdog_usec) > 0)
                 n->watchdog_usec = watchdog_usec / PINGS;
-        arm(n);
+        notify_arm(n);
         return 0;
 }
 

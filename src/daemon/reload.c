@@ -2,7 +2,10 @@
 
 #include "daemon/reload.h"
 
+#include "util/timer.h"
 #include "util/util.h"
+
+#define START_ACCURACY_USEC 1000
 
 struct Reload {
         sd_event *event;
@@ -25,151 +28,148 @@ static Settings *free_settings(Settings *s) {
         return NULL;
 }
 
-static void arm(Reload *r, uint64_t usec) {
-        (void) sd_event_source_set_time_relative(r->start, usec);
-        (void) sd_event_source_set_enabled(r->start, SD_EVENT_ONESHOT);
-}
-
 /* @settings: freed, or kept to see whether its files change */
-static void fail(Reload *r, Settings *settings, int error, bool in_vain) {
-        r->rejected = free_settings(r->rejected);
-        r->callbacks->fail(settings, error, in_vain, r->userdata);
+static void reload_fail(Reload *reload, Settings *settings, int error, bool in_vain) {
+        reload->rejected = free_settings(reload->rejected);
+        reload->callbacks->fail(settings, error, in_vain, reload->userdata);
         if (in_vain)
-                r->rejected = settings;
+                reload->rejected = settings;
         else
                 free_settings(settings);
-        arm(r, RELOAD_RETRY_USEC);
+        timer_arm(reload->start, RELOAD_RETRY_USEC);
 }
 
-static void take(Reload *r, Settings *settings) {
-        int k = r->callbacks->take(settings, r->userdata);
+static void reload_take(Reload *reload, Settings *settings) {
+        int r = reload->callbacks->take(settings, reload->userdata);
 
-        if (k == 0) {
-                r->rejected = free_settings(r->rejected);
-                free_settings(r->taken);
-                r->current = r->taken = settings;
+        if (r == 0) {
+                reload->rejected = free_settings(reload->rejected);
+                free_settings(reload->taken);
+                reload->current = reload->taken = settings;
                 return;
         }
-        r->ended = k == -ECANCELED;
-        if (r->ended)
+        reload->ended = r == -ECANCELED;
+        if (reload->ended)
                 free_settings(settings);
         else
-                fail(r, settings, k, k != -ENOMEM);
+                reload_fail(reload, settings, r, r != -ENOMEM);
 }
 
 /* @error: of asking postconf(1) */
-static void finish(Reload *r, char *output, const char *problem, int error) {
-        Settings *settings = TAKE_PTR(r->next);
-        int k = error == -ENOMEM ? error : settings_finish(settings, output, problem);
+static void reload_finish(Reload *reload, char *output, const char *problem, int error) {
+        Settings *settings = TAKE_PTR(reload->next);
+        int r = error == -ENOMEM ? error : settings_finish(settings, output, problem);
 
-        if (k < 0) {
+        if (r < 0) {
                 free_settings(settings);
-                fail(r, NULL, k, false);
-        } else if (settings->incomplete || !settings_improve(settings, r->current))
-                fail(r, settings, 0, error != -ETIMEDOUT);
+                reload_fail(reload, NULL, r, false);
+        } else if (settings->incomplete || !settings_improve(settings, reload->current))
+                reload_fail(reload, settings, 0, error != -ETIMEDOUT);
         else
-                take(r, settings);
-        if (r->again && !r->ended)
-                reload_start(r);
-        r->again = false;
+                reload_take(reload, settings);
+        if (reload->again && !reload->ended)
+                reload_start(reload);
+        reload->again = false;
 }
 
 static void on_answer(int error, char *output, const char *problem, void *userdata) {
-        Reload *r = userdata;
+        Reload *reload = userdata;
 
-        finish(r, output, problem, error);
-        r->postconf = postconf_free(r->postconf);
+        reload_finish(reload, output, problem, error);
+        reload->postconf = postconf_free(reload->postconf);
 }
 
 /* What it said last time is as good as what it would say now, if that is current. */
-static void ask(Reload *r) {
-        const PostconfQuery *q = &r->next->query;
+static void reload_ask(Reload *reload) {
+        const PostconfQuery *q = &reload->next->query;
         _cleanup_free_ char *output = NULL, *problem = NULL;
         bool current;
-        int k;
+        int r;
 
         if (!q->argv) {
-                finish(r, NULL, NULL, 0);
+                reload_finish(reload, NULL, NULL, 0);
                 return;
         }
         if (postconf_kept(q, &output, &current) == 0 && current) {
-                finish(r, output, NULL, 0);
+                reload_finish(reload, output, NULL, 0);
                 return;
         }
-        k = postconf_start(r->event, q, on_answer, r, &r->postconf);
-        if (k == 0)
+        r = postconf_start(reload->event, q, on_answer, reload, &reload->postconf);
+        if (r == 0)
                 return;
-        if (asprintf(&problem, "%s: %s", q->argv[0], strerror(-k)) < 0)
+        if (asprintf(&problem, "%s: %s", q->argv[0], strerror(-r)) < 0)
                 problem = NULL;
-        finish(r, NULL, problem, problem ? k : -ENOMEM);
+        reload_finish(reload, NULL, problem, problem ? r : -ENOMEM);
 }
 
 static int on_start(sd_event_source *source, uint64_t usec, void *userdata) {
-        Reload *r = userdata;
-        int k;
+        Reload *reload = userdata;
+        int r;
 
-        r->due = false;
-        r->next = calloc(1, sizeof *r->next);
-        k = r->next ? settings_begin(r->current->file, r->current->instance, r->next) : -ENOMEM;
-        if (k == 0)
-                ask(r);
+        reload->due = false;
+        reload->next = calloc(1, sizeof *reload->next);
+        r = reload->next
+                    ? settings_begin(reload->current->file, reload->current->instance, reload->next)
+                    : -ENOMEM;
+        if (r == 0)
+                reload_ask(reload);
         else {
-                free(r->next);
-                r->next = NULL;
-                fail(r, NULL, k, false);
+                free(reload->next);
+                reload->next = NULL;
+                reload_fail(reload, NULL, r, false);
         }
         return 0;
+}
+
+static void reload_freep(Reload **reload) {
+        reload_free(*reload);
 }
 
 int reload_new(sd_event *event, const Settings *settings, const ReloadCallbacks *callbacks,
                void *userdata, Reload **ret) {
-        Reload *r = calloc(1, sizeof *r);
-        int k;
+        _cleanup_(reload_freep) Reload *reload = calloc(1, sizeof *reload);
+        int r;
 
-        if (!r)
+        if (!reload)
                 return -ENOMEM;
-        r->event = event;
-        r->callbacks = callbacks;
-        r->userdata = userdata;
-        r->current = settings;
-        k = sd_event_add_time(event, &r->start, CLOCK_MONOTONIC, 0, 1000, on_start, r);
-        if (k >= 0)
-                k = sd_event_source_set_enabled(r->start, SD_EVENT_OFF);
-        if (k < 0) {
-                reload_free(r);
-                return k;
-        }
-        *ret = r;
+        reload->event = event;
+        reload->callbacks = callbacks;
+        reload->userdata = userdata;
+        reload->current = settings;
+        r = timer_new(event, START_ACCURACY_USEC, on_start, reload, &reload->start);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(reload);
         return 0;
 }
 
-Reload *reload_free(Reload *r) {
-        if (!r)
+Reload *reload_free(Reload *reload) {
+        if (!reload)
                 return NULL;
-        sd_event_source_disable_unref(r->start);
-        postconf_free(r->postconf);
-        free_settings(r->next);
-        free_settings(r->rejected);
-        free_settings(r->taken);
-        free(r);
+        sd_event_source_disable_unref(reload->start);
+        postconf_free(reload->postconf);
+        free_settings(reload->next);
+        free_settings(reload->rejected);
+        free_settings(reload->taken);
+        free(reload);
         return NULL;
 }
 
-void reload_start(Reload *r) {
-        if (r->ended)
+void reload_start(Reload *reload) {
+        if (reload->ended)
                 return;
-        if (r->next) {
-                r->again = true;
+        if (reload->next) {
+                reload->again = true;
                 return;
         }
-        r->due = true;
-        arm(r, 0);
+        reload->due = true;
+        timer_arm(reload->start, 0);
 }
 
-bool reload_running(const Reload *r) {
-        return r->due || r->next;
+bool reload_running(const Reload *reload) {
+        return reload->due || reload->next;
 }
 
-bool reload_in_vain(const Reload *r) {
-        return r->rejected && !settings_changed(r->rejected);
+bool reload_in_vain(const Reload *reload) {
+        return reload->rejected && !settings_changed(reload->rejected);
 }

@@ -25,7 +25,7 @@ typedef struct ReloadCallbacks {
  */
 int reload_new(sd_event *event, const Settings *settings, const ReloadCallbacks *callbacks,
                void *userdata, Reload **ret);
-Reload *reload_free(Reload *r);
+Reload *reload_free(Reload *reload);
 
 /**
  * reload_start() - read the files, ask Postfix; a callback follows, never from within this call
@@ -33,12 +33,12 @@ Reload *reload_free(Reload *r);
  * If that is being done already, it is done once more after it. When it fails it is tried again,
  * every RELOAD_RETRY_USEC.
  */
-void reload_start(Reload *r);
+void reload_start(Reload *reload);
 
 /** reload_running() - is it being done, or about to be? Retries do not count until they begin. */
-bool reload_running(const Reload *r);
+bool reload_running(const Reload *reload);
 
 /** reload_in_vain() - has it failed, for a reason that has not changed since? */
-bool reload_in_vain(const Reload *r);
+bool reload_in_vain(const Reload *reload);
 
 #define RELOAD_RETRY_USEC (2 * USEC_PER_SEC)

@@ -243,8 +243,8 @@ static bool find_barrier(const char *path, char ret[static PATH_MAX]) {
 
 typedef enum Kind { FILE_OF_OTHERS, FILE_OWNED } Kind;
 
-static int look(const RemedyFacts *facts, const char *path, int mode, Kind kind,
-                char ret[static FINDING_TEXT_SIZE]) {
+static int find_remedy(const RemedyFacts *facts, const char *path, int mode, Kind kind,
+                       char ret[static FINDING_TEXT_SIZE]) {
         char barrier[PATH_MAX];
         int error;
 
@@ -269,12 +269,12 @@ static int look(const RemedyFacts *facts, const char *path, int mode, Kind kind,
 
 int remedy_path(const RemedyFacts *facts, const char *path, int mode,
                 char ret[static FINDING_TEXT_SIZE]) {
-        return look(facts, path, mode, FILE_OF_OTHERS, ret);
+        return find_remedy(facts, path, mode, FILE_OF_OTHERS, ret);
 }
 
 int remedy_owned(const RemedyFacts *facts, const char *path, int mode,
                  char ret[static FINDING_TEXT_SIZE]) {
-        return look(facts, path, mode, FILE_OWNED, ret);
+        return find_remedy(facts, path, mode, FILE_OWNED, ret);
 }
 
 void remedy_read_only(const RemedyFacts *facts, const char *path,

@@ -40,7 +40,7 @@ void seen_init(Seen *set, size_t ids_max) {
                 ids_max /= 2;
 }
 
-void seen_free(Seen *set) {
+void seen_done(Seen *set) {
         free(set->slots);
         *set = (Seen){0};
 }

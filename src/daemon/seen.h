@@ -21,10 +21,10 @@ typedef struct Seen {
  * seen_init() - get the memory for a set, 32 to 48 bytes an ID
  * @ids_max:  so many it is to remember, 1 to SEEN_IDS_MAX; fewer if they are longer than usual
  *
- * If there is not so much memory it is half as many, a quarter, and so on. seen_free() it.
+ * If there is not so much memory it is half as many, a quarter, and so on. seen_done() it.
  */
 void seen_init(Seen *set, size_t ids_max);
-void seen_free(Seen *set);
+void seen_done(Seen *set);
 
 /**
  * seen_add() - remember an ID

@@ -15,7 +15,10 @@
 #include "core/sitelog.h"
 #include "core/survey.h"
 #include "daemon/journal.h"
+#include "util/timer.h"
 #include "util/util.h"
+
+#define TIMER_ACCURACY_USEC 1000
 
 struct SelfTest {
         Job job;
@@ -350,7 +353,7 @@ static int find_logs(SelfTest *t) {
 }
 
 /* Locked by somebody, or gone meanwhile, is no fault. */
-static void open_log(SelfTest *t, const char *name) {
+static void try_log(SelfTest *t, const char *name) {
         SiteLog log = SITELOG_INIT;
         int r = sitelog_open(t->context.queue, name, false, &log);
 
@@ -388,30 +391,30 @@ static void report_logs(SelfTest *t) {
 
 /* --------------------------------------------------------------------------------------- steps */
 
-static void go_on(SelfTest *t) {
+static void selftest_go_on(SelfTest *t) {
         if (t->parked)
                 jobs_start(t->context.jobs, &t->job);
         t->parked = false;
 }
 
-static void on_table_answers(const Table *failed, void *userdata) {
+static void selftest_on_answers(const Table *failed, void *userdata) {
         if (failed)
                 journal_table_error(failed);
-        go_on(userdata);
+        selftest_go_on(userdata);
 }
 
-static JobResult step(Job *job, uint64_t until_usec) {
+static JobResult selftest_step(Job *job, uint64_t until_usec) {
         SelfTest *t = self_test_of(job);
 
         while (t->n_opened < t->n_logs) {
-                open_log(t, t->logs[t->n_opened++]);
+                try_log(t, t->logs[t->n_opened++]);
                 if (now_usec() >= until_usec)
                         return JOB_MORE;
         }
         if (ask_tables(t))
                 return JOB_DONE;
         /* Also those whose answer came, but was not looked at while it was good. */
-        t->parked = domains_start(t->domains, t->context.event, on_table_answers, t) == 0;
+        t->parked = domains_start(t->domains, t->context.event, selftest_on_answers, t) == 0;
         return t->parked ? JOB_PARKED : JOB_MORE; /* what cannot be asked has its answer */
 }
 
@@ -419,11 +422,11 @@ static int on_late(sd_event_source *source, uint64_t usec, void *userdata) {
         SelfTest *t = userdata;
 
         t->is_late = true;
-        go_on(t);
+        selftest_go_on(t);
         return 0;
 }
 
-static void on_done(Job *job, bool cancelled) {
+static void selftest_done(Job *job, bool cancelled) {
         SelfTest *t = self_test_of(job);
 
         if (cancelled)
@@ -433,7 +436,7 @@ static void on_done(Job *job, bool cancelled) {
         t->done(&t->findings, t->userdata);
 }
 
-static int begin(SelfTest *t) {
+static int selftest_begin(SelfTest *t) {
         int r;
 
         check_settings(t);
@@ -442,17 +445,24 @@ static int begin(SelfTest *t) {
         check_qmgr(t);
         check_requests(t);
         r = read_list(t);
-        if (r == 0)
-                r = find_logs(t);
-        if (r == 0 && !ask_tables(t))
+        if (r < 0)
+                return r;
+        r = find_logs(t);
+        if (r < 0)
+                return r;
+        if (!ask_tables(t))
                 /* A table that cannot be asked has its answer. */
-                (void) domains_start(t->domains, t->context.event, on_table_answers, t);
-        return r;
+                (void) domains_start(t->domains, t->context.event, selftest_on_answers, t);
+        return 0;
+}
+
+static void selftest_freep(SelfTest **t) {
+        selftest_free(*t);
 }
 
 int selftest_start(const SelfTestContext *context, selftest_done_t done, void *userdata,
                    SelfTest **ret) {
-        SelfTest *t = calloc(1, sizeof *t);
+        _cleanup_(selftest_freep) SelfTest *t = calloc(1, sizeof *t);
         int r;
 
         if (!t)
@@ -460,22 +470,21 @@ int selftest_start(const SelfTestContext *context, selftest_done_t done, void *u
         t->context = *context;
         t->done = done;
         t->userdata = userdata;
-        t->job = (Job){.step = step, .done = on_done};
-        r = sd_event_add_time_relative(context->event, &t->late, CLOCK_MONOTONIC,
-                                       SELFTEST_TABLE_USEC, 1000, on_late, t);
-        if (r >= 0)
-                r = begin(t);
-        if (r < 0) {
-                selftest_free(t);
+        t->job = (Job){.step = selftest_step, .done = selftest_done};
+        r = timer_new(context->event, TIMER_ACCURACY_USEC, on_late, t, &t->late);
+        if (r < 0)
                 return r;
-        }
+        timer_arm(t->late, SELFTEST_TABLE_USEC);
+        r = selftest_begin(t);
+        if (r < 0)
+                return r;
         jobs_start(context->jobs, &t->job);
-        *ret = t;
+        *ret = TAKE_PTR(t);
         return 0;
 }
 
 void selftest_hurry(SelfTest *t) {
-        go_on(t);
+        selftest_go_on(t);
 }
 
 void selftest_reconfigure(SelfTest *t, const Settings *settings) {

@@ -66,7 +66,7 @@ struct Send {
 };
 
 /* How much of the log has been gone through, if a line has just ended. */
-static off_t position(const Send *s) {
+static off_t send_position(const Send *s) {
         return s->offset - (off_t) (s->n_chunk - s->cursor);
 }
 
@@ -223,7 +223,7 @@ static void last_line(Send *s) {
 }
 
 /* Return: 1 (more, or to be spilled first), 0 (done), or a negative errno. */
-static int work(Send *s, uint64_t until_usec) {
+static int send_work(Send *s, uint64_t until_usec) {
         int r = 0;
 
         for (unsigned i = 1;; i++) {
@@ -238,13 +238,13 @@ static int work(Send *s, uint64_t until_usec) {
                 }
                 take_line(s);
                 if (s->done_size == s->size && limit_reached(s))
-                        s->done_size = position(s);
+                        s->done_size = send_position(s);
                 if (s->state == STATE_SPILL || (i % CLOCK_EVERY == 0 && now_usec() >= until_usec))
                         return 1;
         }
 }
 
-static void report(const Send *s) {
+static void send_report(const Send *s) {
         const RequestCounts *counts = &s->result.counts;
         JournalEvent event = {.message_id = JOURNAL_ID_FILE, .site = s->site->name};
 
@@ -279,7 +279,7 @@ static unsigned min_size(off_t size, unsigned max) {
 }
 
 /* As many IDs as the log can have, if the other sends leave so many. */
-static void remember(Send *s) {
+static void send_remember(Send *s) {
         SendContext *c = s->context;
         unsigned left = c->n_ids < SEND_IDS_MAX ? SEND_IDS_MAX - c->n_ids : 0;
         unsigned least = min_size(s->size / LINE_SIZE_MIN + 1, SEND_IDS_MIN);
@@ -291,14 +291,14 @@ static void remember(Send *s) {
         seen_init(&s->seen, s->n_ids);
 }
 
-static void forget(Send *s) {
-        seen_free(&s->seen);
+static void send_forget(Send *s) {
+        seen_done(&s->seen);
         s->context->n_ids -= s->n_ids;
         s->n_ids = 0;
 }
 
 /* With all that is recorded of the site, wherever a change of hash_queue_names has left it. */
-static int open_log(Send *s) {
+static int send_open_log(Send *s) {
         const SendContext *context = s->context;
         JournalEvent event = {.message_id = JOURNAL_ID_FILE, .site = s->site->name};
         int r = sitelog_gather(context->queue, s->site->log, context->sync);
@@ -318,7 +318,7 @@ static JobResult step_open(Send *s) {
 
         if (s->context->n_open + s->context->n_kept >= SENDS_MAX)
                 return JOB_PAUSE;
-        r = open_log(s);
+        r = send_open_log(s);
         if (r == -EAGAIN) {
                 if (may_wait(s))
                         return JOB_PAUSE;
@@ -348,7 +348,7 @@ static JobResult step_open(Send *s) {
                 s->result.error = -ENOMEM;
                 return JOB_DONE;
         }
-        remember(s);
+        send_remember(s);
         s->keeps = true;
         s->state = s->kind == SEND_COMPACT ? STATE_WEIGH : STATE_WORK;
         return JOB_MORE;
@@ -371,8 +371,8 @@ static void trigger_early(Send *s) {
 static JobResult end_weighing(Send *s) {
         if (s->result.counts.invalid == 0 && s->n_lines <= COMPACT_RATIO * s->n_kept)
                 return JOB_DONE;
-        forget(s);
-        remember(s);
+        send_forget(s);
+        send_remember(s);
         s->result.counts = (RequestCounts){0};
         s->n_lines = s->n_kept = 0;
         s->offset = 0;
@@ -382,7 +382,7 @@ static JobResult end_weighing(Send *s) {
 }
 
 static JobResult step_work(Send *s, uint64_t until_usec) {
-        int r = work(s, until_usec);
+        int r = send_work(s, until_usec);
 
         if (r > 0) {
                 trigger_early(s);
@@ -395,7 +395,7 @@ static JobResult step_work(Send *s, uint64_t until_usec) {
         }
         if (s->state == STATE_WEIGH)
                 return end_weighing(s);
-        report(s);
+        send_report(s);
         if (s->abandoned)
                 return JOB_DONE;
         /* Else a loss of power could take the moves back and not the removal of their records. */
@@ -403,7 +403,7 @@ static JobResult step_work(Send *s, uint64_t until_usec) {
                 s->result.error = queue_sync_moves(s->context->queue);
         if (s->result.error < 0)
                 return JOB_DONE;
-        forget(s);
+        send_forget(s);
         s->state = STATE_SHORTEN;
         return JOB_MORE;
 }
@@ -431,12 +431,12 @@ static int lock_again(Send *s) {
 }
 
 /* As if it had been added just now: what stays must not fill the memory. */
-static int spill(Send *s) {
+static int send_spill(Send *s) {
         int r = sitelog_append(s->context->queue, &s->log, s->keep, s->n_keep, s->context->sync);
 
         sites_wrote(s->site, &s->log, r);
         if (r == 0) {
-                s->kept_size = position(s);
+                s->kept_size = send_position(s);
                 s->n_keep = 0;
         }
         return r;
@@ -449,7 +449,7 @@ static JobResult step_spill(Send *s) {
         if (r == -EAGAIN)
                 return JOB_PAUSE;
         if (r > 0)
-                r = spill(s);
+                r = send_spill(s);
         sitelog_unlock(&s->log);
         if (r < 0)
                 stop_keeping(s, r);
@@ -547,7 +547,7 @@ static unsigned long largest_limit(const Call *calls) {
         return limit;
 }
 
-static void answer(const SendContext *context, Call *calls, const SendResult *result) {
+static void answer_calls(const SendContext *context, Call *calls, const SendResult *result) {
         Call *call, *tmp;
 
         LL_FOREACH_SAFE (calls, call, tmp)
@@ -559,7 +559,7 @@ static void start_next(SendContext *context, Site *site, Call *calls, bool cance
         int r = cancelled ? -ECANCELED : send_start(context, site, SEND_SITE, largest_limit(calls));
 
         if (r < 0)
-                answer(context, calls, &(SendResult){.kind = SEND_SITE, .error = r});
+                answer_calls(context, calls, &(SendResult){.kind = SEND_SITE, .error = r});
         else
                 site->send->callers = calls;
 }
@@ -578,10 +578,10 @@ static void send_done(Job *job, bool cancelled) {
         s->result.wanted = s->kind == SEND_SITE || s->next_callers;
         s->site->send = NULL;
         context->done(s->site, &s->result, context->userdata);
-        answer(context, s->callers, &s->result);
+        answer_calls(context, s->callers, &s->result);
         if (s->next_callers)
                 start_next(context, s->site, s->next_callers, cancelled);
-        forget(s);
+        send_forget(s);
         free(s->keep);
         free(s->chunk);
         free(s);

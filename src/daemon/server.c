@@ -222,7 +222,7 @@ static bool is_listener(const Server *server, const void *ptr) {
 }
 
 /* Return: how many connections were accepted, or -1 if nothing was ready. */
-static int look(Server *server, int fd) {
+static int poll_connections(Server *server, int fd) {
         struct epoll_event events[EVENTS_MAX];
         int n = epoll_wait(fd, events, EVENTS_MAX, 0), accepted = 0;
 
@@ -245,7 +245,7 @@ static bool take_what_is_ready(Server *server, int fd) {
         bool ready = false;
 
         do {
-                accepted = look(server, fd);
+                accepted = poll_connections(server, fd);
                 ready |= accepted >= 0;
                 n += accepted;
         } while (accepted > 0 && n < ACCEPTS_MAX);
@@ -419,13 +419,14 @@ static int on_take(const Settings *settings, void *userdata) {
         r = service_is_at(server->service, settings->queue_directory);
         if (r == 0 && access(settings->queue_directory, F_OK) < 0)
                 r = -errno; /* no reason to leave the one that is there */
+        if (r < 0)
+                return r;
         if (r == 0) {
                 service_not_reconfigured(server->service, NULL, true);
                 move_out(server);
                 return -ECANCELED;
         }
-        if (r >= 0)
-                r = service_reconfigure(server->service, settings);
+        r = service_reconfigure(server->service, settings);
         if (r < 0)
                 return r;
         if (!same(settings->problems, server->settings->problems))

@@ -14,13 +14,16 @@
 #include "daemon/selftest.h"
 #include "util/child.h"
 #include "util/escape.h"
+#include "util/timer.h"
 #include "util/util.h"
 
 #define FDS_OF_A_CALL                                                                              \
         3u /* most that one step of add, send_file, trigger or send has open at a time */
-#define FDS_SPARE      8u /* for reading a new configuration, and for directories left by an old one */
+#define FDS_SPARE           8u /* for reading a new configuration, and for directories left by an old one */
 
-#define SELF_TEST_USEC (5 * USEC_PER_SEC) /* a self-test waits for newer settings */
+#define TIMER_ACCURACY_USEC 1000
+
+#define SELF_TEST_USEC      (5 * USEC_PER_SEC) /* a self-test waits for newer settings */
 
 struct Service {
         sd_event *event;
@@ -68,7 +71,7 @@ static void count_request(Service *s, const Call *call) {
                                                                                 : METRICS_FAILED]++;
 }
 
-static void reply(Service *s, Call *call, RequestStatus status) {
+static void answer_call(Service *s, Call *call, RequestStatus status) {
         call->status = status;
         count_request(s, call);
         s->callbacks->reply(call);
@@ -114,8 +117,8 @@ static void entry_init(Service *s, Call *call, const char *message_id, Entry *e)
         (void) snprintf(e->who + n, sizeof e->who - (size_t) n, " (reason: %s)", e->reason);
 }
 
-static void refuse(Service *s, Call *call, RequestStatus status, int level, const char *why,
-                   int error) {
+static void refuse_call(Service *s, Call *call, RequestStatus status, int level, const char *why,
+                        int error) {
         Entry e;
 
         entry_init(s, call, status == REQUEST_FAIL ? JOURNAL_ID_FAILED : JOURNAL_ID_REFUSED, &e);
@@ -124,19 +127,19 @@ static void refuse(Service *s, Call *call, RequestStatus status, int level, cons
         journal_event(level, &e.event, "%s%s%s: %s: %s%s", e.event.request, e.event.site ? " " : "",
                       e.event.site ? e.event.site : "",
                       status == REQUEST_FAIL ? "failed" : "refused", why, e.who);
-        reply(s, call, status);
+        answer_call(s, call, status);
 }
 
 static void note_failure(Service *s, MetricsClass c) {
         metrics_failed(s->metrics, c, (uint64_t) time(NULL));
 }
 
-static void fail(Service *s, Call *call, int error) {
+static void fail_call(Service *s, Call *call, int error) {
         if (error != -ECANCELED)
                 note_failure(s, metrics_class(error));
         /* Nobody's fault when the service stops. */
-        refuse(s, call, REQUEST_FAIL, error == -ECANCELED ? LOG_NOTICE : LOG_ERR, strerror(-error),
-               error);
+        refuse_call(s, call, REQUEST_FAIL, error == -ECANCELED ? LOG_NOTICE : LOG_ERR,
+                    strerror(-error), error);
 }
 
 void service_refuse(Service *s, Call *call, RequestStatus status, const char *why,
@@ -164,7 +167,7 @@ static void on_added(Call *call, int error, void *userdata) {
         Service *s = userdata;
 
         if (error < 0) {
-                fail(s, call, error);
+                fail_call(s, call, error);
                 return;
         }
         if (call->is_new)
@@ -179,7 +182,7 @@ static void on_added(Call *call, int error, void *userdata) {
                 journal_event(LOG_DEBUG, &e.event, "add %s %s", e.event.site, e.event.queue_id);
         }
         call->has_counts = true; /* zeros */
-        reply(s, call, REQUEST_OK);
+        answer_call(s, call, REQUEST_OK);
 }
 
 static void count_moves(Service *s, const RequestCounts *counts) {
@@ -214,14 +217,14 @@ static void send_site(Service *s, Call *call) {
         int r = send_request(&s->context, call->site, call);
 
         if (r < 0)
-                fail(s, call, r);
+                fail_call(s, call, r);
 }
 
-static void fail_all(Service *s, Call *calls, int error) {
+static void fail_calls(Service *s, Call *calls, int error) {
         Call *call, *tmp;
 
         LL_FOREACH_SAFE (calls, call, tmp)
-                fail(s, call, error);
+                fail_call(s, call, error);
 }
 
 /* Somebody asks for what the refresh may just have moved: this cannot wait for its end. */
@@ -247,14 +250,14 @@ static void on_send_answer(Call *call, const SendResult *result, void *userdata)
         Service *s = userdata;
 
         if (result->error < 0) {
-                fail(s, call, result->error);
+                fail_call(s, call, result->error);
                 return;
         }
         call->counts = result->counts;
         call->has_counts = true;
         call->status = REQUEST_OK;
         report_sent(s, call);
-        reply(s, call, REQUEST_OK);
+        answer_call(s, call, REQUEST_OK);
 }
 
 /* -------------------------------------------------------------------------------- send_file */
@@ -309,7 +312,7 @@ static void end_deliveries(Service *s) {
         if (moved)
                 trigger_send(&s->trigger, QMGR_SCAN_INCOMING);
         LL_FOREACH_SAFE (calls, call, tmp)
-                reply(s, call, REQUEST_OK);
+                answer_call(s, call, REQUEST_OK);
 }
 
 /* ----------------------------------------------------------------------- refresh and purge */
@@ -508,8 +511,7 @@ static void arm_give_up(Service *s, uint64_t usec) {
         if (usec >= s->give_up_usec)
                 return;
         s->give_up_usec = usec;
-        (void) sd_event_source_set_time(s->give_up, usec);
-        (void) sd_event_source_set_enabled(s->give_up, SD_EVENT_ONESHOT);
+        timer_arm_at(s->give_up, usec);
 }
 
 /* How long a call may wait for newer settings. */
@@ -548,7 +550,7 @@ static void submit_eligible(Service *s, Call *call, const char *site) {
         sitename_to_log(site, log);
         call->site = sites_get(&s->sites, log);
         if (!call->site)
-                fail(s, call, -ENOMEM);
+                fail_call(s, call, -ENOMEM);
         else if (call->request.kind == REQUEST_ADD)
                 sites_put_add(&s->sites, call->site, call);
         else
@@ -566,7 +568,7 @@ static const char *why_unsettled(const Service *s) {
 
 static void refuse_unsettled(Service *s, Call *call, int error) {
         note_failure(s, METRICS_SETTINGS);
-        refuse(s, call, REQUEST_FAIL, LOG_ERR, why_unsettled(s), error);
+        refuse_call(s, call, REQUEST_FAIL, LOG_ERR, why_unsettled(s), error);
 }
 
 /* A record that is refused for want of the latest list is lost, so that call waits. */
@@ -581,7 +583,7 @@ static void await_settings(Service *s, Call *call) {
         LL_PREPEND(s->unsettled, call);
 }
 
-static void give_up(Service *s, Call *call, int error) {
+static void give_up_call(Service *s, Call *call, int error) {
         if (call->request.kind == REQUEST_SELF_TEST) /* which says so */
                 self_test(s, call);
         else
@@ -597,7 +599,7 @@ static int on_give_up(sd_event_source *source, uint64_t usec, void *userdata) {
         LL_FOREACH_SAFE (s->unsettled, call, tmp)
                 if (call->since_usec + patience(s, call) <= now) {
                         LL_DELETE(s->unsettled, call);
-                        give_up(s, call, -ETIMEDOUT);
+                        give_up_call(s, call, -ETIMEDOUT);
                 } else
                         arm_give_up(s, call->since_usec + patience(s, call));
         return 0;
@@ -605,19 +607,19 @@ static int on_give_up(sd_event_source *source, uint64_t usec, void *userdata) {
 
 /* First of all it is found out which site it is: the answer must not depend on how it is written,
  * and nothing but sites is given to tables. */
-static void decide(Service *s, Call *call) {
+static void decide_call(Service *s, Call *call) {
         DomainsAnswer answer;
         char site[SITE_SIZE];
         const char *why = "";
         int r = sitename_normalize(call->request.site, site);
 
         if (r == -EINVAL) {
-                refuse(s, call, REQUEST_DENY, LOG_WARNING,
-                       "neither a valid host name nor an address literal", 0);
+                refuse_call(s, call, REQUEST_DENY, LOG_WARNING,
+                            "neither a valid host name nor an address literal", 0);
                 return;
         }
         if (r < 0) {
-                fail(s, call, r);
+                fail_call(s, call, r);
                 return;
         }
         answer = domains_match(s->domains, site, &why);
@@ -628,10 +630,10 @@ static void decide(Service *s, Call *call) {
         else if (service_outdated(s))
                 await_settings(s, call);
         else if (answer == DOMAINS_NO)
-                refuse(s, call, REQUEST_DENY, LOG_NOTICE, "not in fast_flush_domains", 0);
+                refuse_call(s, call, REQUEST_DENY, LOG_NOTICE, "not in fast_flush_domains", 0);
         else {
                 note_failure(s, METRICS_LIST);
-                refuse(s, call, REQUEST_FAIL, LOG_WARNING, why, 0);
+                refuse_call(s, call, REQUEST_FAIL, LOG_WARNING, why, 0);
         }
 }
 
@@ -640,7 +642,7 @@ static void decide_again(Service *s) {
 
         s->undecided = NULL;
         LL_FOREACH_SAFE (calls, call, tmp)
-                decide(s, call);
+                decide_call(s, call);
 }
 
 static void on_table_answers(const Table *failed, void *userdata) {
@@ -654,7 +656,7 @@ static void on_table_answers(const Table *failed, void *userdata) {
 
 /* ------------------------------------------------------------------------------------ turns */
 
-static void begin(Service *s, Call *call) {
+static void begin_call(Service *s, Call *call) {
         if (call->request.kind == REQUEST_SELF_TEST) {
                 self_test(s, call);
                 return;
@@ -666,7 +668,7 @@ static void begin(Service *s, Call *call) {
         switch (call->request.kind) {
         case REQUEST_ADD:
         case REQUEST_SEND_SITE:
-                decide(s, call);
+                decide_call(s, call);
                 break;
         case REQUEST_SEND_FILE:
                 send_file(s, call);
@@ -680,14 +682,12 @@ void service_submit(Service *s, Call *call) {
         if (call->request.n_unknown > 0)
                 journal_message(LOG_NOTICE, "%s: %u unknown attributes ignored",
                                 request_name(call->request.kind), call->request.n_unknown);
-        begin(s, call);
+        begin_call(s, call);
 }
 
 static void write_adds(Service *s) {
-        if (!sites_write(&s->sites, on_added, s))
-                return;
-        (void) sd_event_source_set_time_relative(s->lock_retry, JOB_PAUSE_USEC);
-        (void) sd_event_source_set_enabled(s->lock_retry, SD_EVENT_ONESHOT);
+        if (sites_write(&s->sites, on_added, s))
+                timer_arm(s->lock_retry, SITELOG_RETRY_USEC);
 }
 
 void service_end_turn(Service *s) {
@@ -771,9 +771,9 @@ void service_cancel(Service *s) {
                 selftest_hurry(s->test);
         jobs_cancel(&s->jobs);
         s->cancelling = false;
-        fail_all(s, TAKE_PTR(s->undecided), -ECANCELED);
+        fail_calls(s, TAKE_PTR(s->undecided), -ECANCELED);
         cancel_waiting_tests(s);
-        fail_all(s, TAKE_PTR(s->unsettled), -ECANCELED);
+        fail_calls(s, TAKE_PTR(s->unsettled), -ECANCELED);
         sites_cancel(&s->sites, on_added, s);
 }
 
@@ -793,28 +793,33 @@ static void set_postmap(Service *s) {
         s->postmap[n] = NULL;
 }
 
+static void domains_freep(Domains **domains) {
+        domains_free(*domains);
+}
+
 /* All that depends on the settings and may fail; what has been made is put in place at the end. */
 static int configure(Service *s) {
         const Settings *settings = s->settings;
         _cleanup_free_ char *problem = NULL; /* settings_finish() has noted it */
-        Domains *domains = NULL;
-        int r = 0;
+        _cleanup_(domains_freep) Domains *domains = NULL;
+        int r;
 
-        if (s->queue.fd < 0 && !settings->incomplete)
+        if (s->queue.fd < 0 && !settings->incomplete) {
                 r = queue_open(settings->queue_directory, settings->hash_queue_names,
                                settings->hash_queue_depth, &s->queue);
-        if (r >= 0)
-                r = domains_new(settings->fast_flush_domains, settings->subdomains, s->postmap,
-                                &domains, &problem);
-        if (r >= 0)
-                r = trigger_configure(&s->trigger, s->queue.fd, settings->queue_service_name,
-                                      settings->trigger_timeout);
-        if (r < 0) {
-                domains_free(domains);
-                return r;
+                if (r < 0)
+                        return r;
         }
+        r = domains_new(settings->fast_flush_domains, settings->subdomains, s->postmap, &domains,
+                        &problem);
+        if (r < 0)
+                return r;
+        r = trigger_configure(&s->trigger, s->queue.fd, settings->queue_service_name,
+                              settings->trigger_timeout);
+        if (r < 0)
+                return r;
         domains_free(s->domains); /* ends the postmap(1) that it runs */
-        s->domains = domains;
+        s->domains = TAKE_PTR(domains);
         set_postmap(s);
         queue_set_layout(&s->queue, settings->hash_queue_names, settings->hash_queue_depth);
         s->sites.sync = s->context.sync = settings->sync;
@@ -847,7 +852,7 @@ int service_reconfigure(Service *s, const Settings *settings) {
         decide_again(s);
         calls = TAKE_PTR(s->unsettled);
         LL_FOREACH_SAFE (calls, call, tmp)
-                begin(s, call);
+                begin_call(s, call);
         service_end_turn(s);
         return 0;
 }
@@ -861,7 +866,7 @@ void service_not_reconfigured(Service *s, const char *why, bool lasts) {
         start_due_test(s);
         calls = TAKE_PTR(s->unsettled);
         LL_FOREACH_SAFE (calls, call, tmp)
-                give_up(s, call, 0);
+                give_up_call(s, call, 0);
 }
 
 static int open_metrics(Service *s) {
@@ -881,9 +886,13 @@ static int open_metrics(Service *s) {
         return 0;
 }
 
+static void service_freep(Service **s) {
+        service_free(*s);
+}
+
 int service_new(sd_event *event, const Settings *settings, const ServiceCallbacks *callbacks,
                 Service **ret) {
-        Service *s = calloc(1, sizeof *s);
+        _cleanup_(service_freep) Service *s = calloc(1, sizeof *s);
         int r;
 
         if (!s)
@@ -903,26 +912,24 @@ int service_new(sd_event *event, const Settings *settings, const ServiceCallback
                                    .userdata = s};
         r = trigger_init(&s->trigger, event, s->queue.fd, settings->queue_service_name,
                          settings->trigger_timeout);
-        if (r >= 0)
-                r = configure(s);
-        if (r >= 0)
-                r = open_metrics(s);
-        if (r >= 0)
-                r = jobs_init(&s->jobs, event);
-        if (r >= 0)
-                r = sd_event_add_time(event, &s->lock_retry, CLOCK_MONOTONIC, 0, 1000,
-                                      on_lock_retry, s);
-        if (r >= 0)
-                r = sd_event_source_set_enabled(s->lock_retry, SD_EVENT_OFF);
-        if (r >= 0)
-                r = sd_event_add_time(event, &s->give_up, CLOCK_MONOTONIC, 0, 1000, on_give_up, s);
-        if (r >= 0)
-                r = sd_event_source_set_enabled(s->give_up, SD_EVENT_OFF);
-        if (r < 0) {
-                service_free(s);
+        if (r < 0)
                 return r;
-        }
-        *ret = s;
+        r = configure(s);
+        if (r < 0)
+                return r;
+        r = open_metrics(s);
+        if (r < 0)
+                return r;
+        r = jobs_init(&s->jobs, event);
+        if (r < 0)
+                return r;
+        r = timer_new(event, TIMER_ACCURACY_USEC, on_lock_retry, s, &s->lock_retry);
+        if (r < 0)
+                return r;
+        r = timer_new(event, TIMER_ACCURACY_USEC, on_give_up, s, &s->give_up);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(s);
         return 0;
 }
 
@@ -933,9 +940,9 @@ Service *service_free(Service *s) {
         sd_event_source_disable_unref(s->give_up);
         selftest_free(s->test);
         free(s->trouble);
-        jobs_free(&s->jobs);
-        trigger_free(&s->trigger);
-        sites_free(&s->sites);
+        jobs_done(&s->jobs);
+        trigger_done(&s->trigger);
+        sites_done(&s->sites);
         domains_free(s->domains);
         metrics_close(s->metrics);
         closep(&s->queue.fd);

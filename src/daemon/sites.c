@@ -20,7 +20,7 @@ static void free_site(Sites *sites, Site *site) {
         free(site);
 }
 
-void sites_free(Sites *sites) {
+void sites_done(Sites *sites) {
         Site *site, *tmp;
 
         HASH_ITER (hh, sites->table, site, tmp)

@@ -49,7 +49,7 @@ typedef struct Sites {
 typedef void (*sites_done_t)(Call *call, int error, void *userdata);
 
 void sites_init(Sites *sites, const Queue *queue, bool sync, uint64_t lock_usec);
-void sites_free(Sites *sites);
+void sites_done(Sites *sites);
 
 /**
  * sites_get() - the site of a log

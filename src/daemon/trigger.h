@@ -29,8 +29,8 @@ int trigger_init(Trigger *t, sd_event *event, int queue_fd, const char *service,
  */
 int trigger_configure(Trigger *t, int queue_fd, const char *service, uint64_t retry_usec);
 
-/** trigger_free() - what is still to be sent again is sent now */
-void trigger_free(Trigger *t);
+/** trigger_done() - what is still to be sent again is sent now */
+void trigger_done(Trigger *t);
 
 /**
  * trigger_send() - QMGR_FLUSH_DEAD or QMGR_SCAN_INCOMING; never waits

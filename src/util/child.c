@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "util/timer.h"
 #include "util/util.h"
 
 #define STATUS_SIGNALLED    128
@@ -79,8 +80,8 @@ static int on_timeout(sd_event_source *source, uint64_t usec, void *userdata) {
         Child *child = userdata;
 
         if (now_usec() > usec + LATE_USEC) {
-                (void) sd_event_source_set_time_relative(source, child->timeout_usec);
-                return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+                timer_arm(source, child->timeout_usec);
+                return 0;
         }
         (void) kill(child->pid, SIGKILL); /* not reaped yet, so it cannot be somebody else */
         return 0;

@@ -10,7 +10,8 @@
 
 /**
  * timer_new() - a timer that is off
- * @accuracy_usec:  how late it may go off, so that one wake-up serves several
+ * @accuracy_usec:  how late it may go off, so that one wake-up serves several; 0: 250 ms, the
+ *                  default of sd-event
  * @ret:            sd_event_source_disable_unref() it
  *
  * Return: 0, or a negative errno.
@@ -24,4 +25,5 @@ void timer_arm(sd_event_source *timer, uint64_t usec);
 /** timer_arm_at() - at a time as now_usec() has it */
 void timer_arm_at(sd_event_source *timer, uint64_t usec);
 
+/** timer_is_armed() - will it go off? Not any more from within its handler. */
 bool timer_is_armed(const sd_event_source *timer);

@@ -43,8 +43,8 @@ static int remove_entry(const char *path, const struct stat *st, int type, struc
 }
 
 static void clean_up(void) {
-        trigger_free(&trigger);
-        jobs_free(&jobs);
+        trigger_done(&trigger);
+        jobs_done(&jobs);
         event = sd_event_unref(event);
         closep(&queue.fd);
         (void) nftw(spool, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
@@ -269,7 +269,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         check_log(&m, text, n, added);
         take_messages(&m.moved, result.kind == SEND_COMPACT ? QUEUE_DEFERRED : QUEUE_INCOMING);
         take_messages(&m.held, QUEUE_HOLD);
-        sites_free(&sites);
+        sites_done(&sites);
         strset_clear(&m.ids);
         strset_clear(&m.moved);
         strset_clear(&m.held);

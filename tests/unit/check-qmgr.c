@@ -136,7 +136,7 @@ static void setup_trigger(void) {
 }
 
 static void teardown_trigger(void) {
-        trigger_free(&second);
+        trigger_done(&second);
         event = sd_event_unref(event);
         spool_teardown();
 }
@@ -206,7 +206,7 @@ START_TEST(what_is_lost_is_sent_once_more_at_the_end) {
         trigger_send(&second, QMGR_FLUSH_DEAD);
         trigger_send(&second, QMGR_SCAN_INCOMING);
         spool_listen();
-        trigger_free(&second);
+        trigger_done(&second);
         ck_assert_str_eq(spool_triggers(), "FI");
         ck_assert_int_eq(trigger_init(&second, event, spool_fd, "qmgr", USEC_PER_MSEC), 0);
 }

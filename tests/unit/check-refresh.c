@@ -63,9 +63,9 @@ static void setup(void) {
 
 static void teardown(void) {
         jobs_cancel(&jobs);
-        sites_free(&sites);
-        trigger_free(&trigger);
-        jobs_free(&jobs);
+        sites_done(&sites);
+        trigger_done(&trigger);
+        jobs_done(&jobs);
         event = sd_event_unref(event);
         spool_teardown();
 }

@@ -10,7 +10,7 @@
 static Seen set;
 
 static void teardown(void) {
-        seen_free(&set);
+        seen_done(&set);
 }
 
 static int add_number(unsigned i) {

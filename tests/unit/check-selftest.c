@@ -103,7 +103,7 @@ static void setup(void) {
 
 static void teardown(void) {
         test = selftest_free(test);
-        jobs_free(&jobs);
+        jobs_done(&jobs);
         event = sd_event_unref(event);
         spool_teardown();
 }

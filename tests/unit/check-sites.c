@@ -27,7 +27,7 @@ static void setup(void) {
 }
 
 static void teardown(void) {
-        sites_free(&sites);
+        sites_done(&sites);
         spool_teardown();
 }
 
