@@ -14,10 +14,10 @@ struct Call {
         JournalCaller caller;
         RequestStatus status;
         RequestCounts counts;
-        bool has_counts;              /* they are known, for a reply with detail */
-        const TestFindings *findings; /* of a self-test, until it has been answered; else NULL */
-        Site *site;                   /* add and send_site, once they are known to be eligible */
-        Call *next;                   /* in the one list it waits in */
-        uint64_t since_usec; /* since when it waits: an add to be written, any for newer settings */
-        bool is_new;         /* an add: its ID was not known when it was to be written, so it was */
+        bool has_counts;              /* for a reply with detail */
+        const TestFindings *findings; /* of a self-test, while it is answered; else NULL */
+        Site *site;                   /* of add and send_site, once it is known to be eligible */
+        Call *next;                   /* in the list in which it waits; in one at a time */
+        uint64_t since_usec; /* since when it waits, for the lock of a log or for newer settings */
+        bool is_new;         /* of an add: it was written, since it was not known to be recorded */
 };

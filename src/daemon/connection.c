@@ -17,12 +17,12 @@
 #define REQUESTS_MAX           ((size_t) REQUESTS_MAX_MIB * 1024 * 1024)
 #define TRIM_MIN               (4u * 1024 * 1024) /* memory in use that is worth giving back at once */
 #define FRESH_TRIES            3   /* to read from a new connection before it is watched */
-#define FRESH_USEC             20u /* or as many as fit into this */
+#define FRESH_USEC             20u /* or more often, until the connection is this old */
 #define DEADLINE_ACCURACY_USEC (10 * USEC_PER_MSEC)
 #define LEAVE_USEC             (3 * USEC_PER_SEC) /* for requests to arrive whole: connections_hurry() */
 #define LINGER_USEC            (1 * USEC_PER_SEC)
 #define LINGER_MAX             (4u * 1024 * 1024) /* bytes read off a client that was refused */
-#define LATE_USEC              (1 * USEC_PER_SEC) /* a timer that comes so late: we did not run */
+#define LATE_USEC              (1 * USEC_PER_SEC) /* a timer this late shows that the process did not run */
 #define HALF_LINES_MAX         10u                /* about half requests, in HALF_LINES_USEC */
 #define HALF_LINES_USEC        (10 * USEC_PER_SEC)
 
@@ -33,7 +33,7 @@ typedef enum ConnectionState {
 } ConnectionState;
 
 typedef struct Connection {
-        Call call; /* first: a Call of ours is a Connection */
+        Call call; /* the first member: connection_of() */
         Connections *pool;
         int fd;
         ConnectionState state;
@@ -81,7 +81,7 @@ static Connection *connection_of(Call *call) {
         return (Connection *) (void *) call;
 }
 
-/* The next flood allocates it anew; until then others may use it. */
+/* Gives back the memory of a flood of connections that is over. */
 static void return_memory(Connections *pool) {
         size_t used = pool->n_held + pool->n_open * sizeof(Connection);
 
@@ -229,7 +229,7 @@ static void refuse_connection(Connection *c, RequestStatus status, const char *w
                                    request_decoder_seen(&c->decoder), c->pool->userdata);
 }
 
-/* All that has arrived, or one buffer full of it. Return: 1, 0 (end), or a negative errno. */
+/* Reads what has arrived, at most one buffer. Return: 1, 0 (end), or a negative errno. */
 static int read_some(Connection *c) {
         size_t n_space;
         char *space;
@@ -277,10 +277,10 @@ static void on_read(Connection *c, int r) {
         else if (r == -ENOMEM)
                 refuse_connection(c, REQUEST_FAIL, strerror(ENOMEM));
         else if (r == -ECONNRESET)
-                /* The end, of a client that closed without reading the announcement: postkick(1).
-                 */
+                /* A client that closes without having read the announcement, as postkick(1) does.
+                 * It is the end of its request. */
                 decode_request(c, true);
-        else /* the client is gone, half a request is none */
+        else /* the client is gone, and half a request is not acted upon */
                 close_connection(c);
 }
 
@@ -307,7 +307,7 @@ static uint64_t deadline_of(const Connection *c) {
                 return c->linger_until_usec;
         if (idle < whole)
                 whole = idle;
-        if (c->pool->hurry_usec != USEC_INFINITY) { /* a process that has to go */
+        if (c->pool->hurry_usec != USEC_INFINITY) { /* connections_hurry(): the process is to end */
                 uint64_t since = c->pool->hurry_usec;
                 uint64_t leave = (since > c->accepted_usec ? since : c->accepted_usec) + LEAVE_USEC;
 
@@ -347,8 +347,8 @@ static int on_half_lines(sd_event_source *source, uint64_t usec, void *userdata)
         return 0;
 }
 
-/* Who began first has had the most time to go on. Complete requests stay: they have been cut to
- * what they need. */
+/* The oldest first: these clients have had the most time. Complete requests stay; a long one has
+ * been cut to what it needs. */
 void connections_make_room(Connections *pool) {
         Connection *c, *tmp;
 
@@ -382,9 +382,9 @@ static void arm_deadlines(Connections *pool, uint64_t when) {
         timer_arm_at(pool->deadlines, when);
 }
 
-/* Looks at all connections, but no more often than the shortest time-out allows: the time of
- * the next look is never later than the first deadline then. If this one is late itself, the
- * process was frozen, or a disk was: what clients have sent meanwhile must be read first. */
+/* Looks at all connections, at the earliest of their deadlines, so no more often than the shortest
+ * time-out allows. If this timer itself is late, the process or its disk was frozen: what clients
+ * have sent meanwhile must be read before any of them is called too slow. */
 static int on_deadlines(sd_event_source *source, uint64_t usec, void *userdata) {
         Connections *pool = userdata;
         uint64_t now = now_usec(), next = USEC_INFINITY;
@@ -433,7 +433,7 @@ void connections_add(Connections *pool, int fd) {
         Connection *c = open_connection(pool, fd);
         int r = pool->settings->announce ? announce_protocol(c) : 0;
 
-        if (r == -ENOMEM || r == -ENOBUFS) { /* the client would wait for it */
+        if (r == -ENOMEM || r == -ENOBUFS) { /* the client would wait for it for ever */
                 close_connection(c);
                 return;
         }
@@ -451,7 +451,7 @@ void connections_on_event(void *connection) {
         case CONNECTION_LINGERING:
                 on_lingering(c);
                 break;
-        default: /* cannot be: not watched while its call is worked on */
+        default: /* cannot happen: it is not watched while its call is worked on */
                 break;
         }
 }
@@ -490,8 +490,8 @@ void connections_watch_fresh(Connections *pool) {
 
 /* --------------------------------------------------------------------------------- all of them */
 
-/* They connected while Postfix was thought to be one whose clients speak first. One that did would
- * have spoken by now. */
+/* These clients connected while the settings said that Postfix's clients speak first. Such a client
+ * would have spoken by now; one that has not waits for the announcement. */
 static void announce_late(Connections *pool) {
         Connection *c;
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 
-/* The connections of clients: read, decode, reply, and end what takes too long. What is asked for,
- * and when connections are accepted, is not decided here: that is told by the callbacks.
+/* The connections of clients: read, decode, reply, and end what takes too long. What is done about
+ * a request, and when connections are accepted, is up to the owner: see the callbacks.
  *
  *     (accepted) --> READING --request--> WORKING --finished--> (closed)
  *                       |                    |
@@ -20,10 +20,11 @@ typedef struct Connections Connections;
 typedef struct ConnectionCallbacks {
         /* A whole request. connection_finish() ends it, from within or later. */
         void (*submit)(Call *call, void *userdata);
-        /* What came is no request, or cannot be served: likewise. @bytes are what has come. */
+        /* What has arrived, @bytes, is not a request or cannot be served. To be ended in the same
+         * way. */
         void (*refuse)(Call *call, RequestStatus status, const char *why, const char *bytes,
                        size_t n, void *userdata);
-        /* All that was due has been submitted or refused: it can be answered. */
+        /* Calls have been submitted or refused outside of a turn: they can be answered now. */
         void (*settle)(void *userdata);
         /* One has been closed. */
         void (*closed)(void *userdata);
@@ -32,7 +33,7 @@ typedef struct ConnectionCallbacks {
 /**
  * connections_new() - none yet
  * @settings:  borrowed, until connections_configure(): the time-outs, whether to announce the
- * protocol
+ *             protocol
  *
  * Return: 0, or a negative errno.
  */
@@ -54,11 +55,11 @@ unsigned connections_count(const Connections *pool);
  * that an accepted connection is never dropped for want of it. */
 bool connections_have_spare(Connections *pool);
 
-/** connections_add() - an accepted socket, after connections_have_spare(); non-blocking, and ours
- * now */
+/** connections_add() - an accepted socket, after connections_have_spare(); non-blocking; it belongs
+ * to the pool from now on */
 void connections_add(Connections *pool, int fd);
 
-/** connections_on_event() - epoll has something for the one whose pointer this is */
+/** connections_on_event() - an event of epoll_wait(2) with this pointer as its data */
 void connections_on_event(void *connection);
 
 /**
@@ -75,10 +76,12 @@ bool connections_try_fresh(Connections *pool);
 void connections_watch_fresh(Connections *pool);
 
 /** connections_make_room() - close the oldest unfinished requests if all of them take too much
- * memory. Not while events are gone through: others than the one at hand go. */
+ * memory. Not between two events of one epoll_wait(2): it frees connections that may have the next
+ * one. */
 void connections_make_room(Connections *pool);
 
-/** connections_hurry() - from a time on (now_usec()) give those that are silent little time only */
+/** connections_hurry() - the process is to end: from @from_usec (now_usec()) on, clients have three
+ * seconds for a whole request */
 void connections_hurry(Connections *pool, uint64_t from_usec);
 
 void connections_close_all(Connections *pool);

@@ -24,8 +24,8 @@
 #define LISTEN_FDS_MAX 16
 #define PROBLEM_SIZE   512
 
-/* Memory in pieces of this size and more goes back to the system when it is freed. Without being
- * told, malloc(3) stops that after the first large one: a flush of many records has some. */
+/* Blocks of this size and larger go back to the system when they are freed. Left alone, malloc(3)
+ * raises this threshold after the first large block, and a flush of many records needs some. */
 #define LARGE_BLOCK (128 * 1024)
 
 static const char *arg_config, *arg_instance;
@@ -51,8 +51,8 @@ static void print_help(void) {
 #define COMPILER "gcc " __VERSION__
 #endif
 
-/* What a report of a problem should have. The libraries are those that are there now, but for
- * libsystemd, which does not tell. */
+/* What a bug report should contain. The versions of libraries are those in use, but that of
+ * libsystemd, which has no function for it, is the one of the build. */
 static void print_version(void) {
         puts(PACKAGE_STRING);
         printf("libsystemd %s (when built), libconfuse %s, libidn2 %s\n"
@@ -62,7 +62,7 @@ static void print_version(void) {
                POSTFIX_COMMAND_DIR, COMPILER, BUILD_OPTIONS);
 }
 
-/* Takes the text, which may have words of the command line; NULL: out of memory. */
+/* @problem is freed; it may quote the command line. NULL: out of memory. */
 static int wrong_usage(char *problem) {
         char shown[PROBLEM_SIZE];
 
@@ -121,7 +121,7 @@ static int check_config(const Settings *settings) {
 
 /* Return: how many, or a negative errno. */
 static int take_listen_fds(int fds[static LISTEN_FDS_MAX]) {
-        int n = sd_listen_fds(true); /* children are not to find the variables */
+        int n = sd_listen_fds(true); /* unset the variables: children must not see them */
 
         if (n > LISTEN_FDS_MAX)
                 return -E2BIG;
@@ -131,7 +131,7 @@ static int take_listen_fds(int fds[static LISTEN_FDS_MAX]) {
                 fds[i] = SD_LISTEN_FDS_START + i;
                 if (sd_is_socket(fds[i], AF_UNIX, SOCK_STREAM, 1) <= 0)
                         return -EPROTOTYPE;
-                /* systemd does it with NonBlocking=yes only, systemd-socket-activate never. */
+                /* systemd does this with NonBlocking=yes only, systemd-socket-activate(1) never. */
                 flags = fcntl(fds[i], F_GETFL);
                 if (flags < 0 || fcntl(fds[i], F_SETFL, flags | O_NONBLOCK) < 0)
                         return -errno;
@@ -139,7 +139,7 @@ static int take_listen_fds(int fds[static LISTEN_FDS_MAX]) {
         return n;
 }
 
-/* For sd-event, which takes them from a descriptor. */
+/* sd-event reads these signals from a descriptor, so they must be blocked. */
 static int block_signals(void) {
         sigset_t mask;
 

@@ -34,7 +34,8 @@ static void step_first(Jobs *jobs, uint64_t until_usec) {
         }
 }
 
-/* A refresh and the sends it starts are many short steps. */
+/* Several steps share a slice: most of those of a refresh, and of the sends that it starts, are
+ * short. */
 void jobs_step(Jobs *jobs) {
         uint64_t until = now_usec() + JOB_SLICE_USEC;
 

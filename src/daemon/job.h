@@ -7,8 +7,8 @@
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
-#define JOB_SLICE_USEC 100u   /* one step, some moves; what an add may have to wait for */
-#define JOB_PAUSE_USEC 20000u /* how long a job rests that cannot go on now */
+#define JOB_SLICE_USEC 100u   /* work between two turns; an add may have to wait for it */
+#define JOB_PAUSE_USEC 20000u /* how long a job rests, as for a lock of somebody else */
 
 typedef enum JobResult {
         JOB_DONE,
@@ -38,10 +38,10 @@ int jobs_init(Jobs *jobs, sd_event *event);
 void jobs_done(Jobs *jobs);
 
 /**
- * jobs_step() - one step of the job whose turn it is, if any is ready
+ * jobs_step() - work for one slice, if any job is ready
  *
- * The event loop does this by itself whenever nothing else is to be done. Whoever may keep it busy
- * for long calls this in between.
+ * The event loop does this by itself when no event is pending. Whoever keeps it busy for longer
+ * calls this in between.
  */
 void jobs_step(Jobs *jobs);
 
@@ -51,5 +51,6 @@ void jobs_start(Jobs *jobs, Job *job);
 /** jobs_busy() - is any job ready to run? */
 bool jobs_busy(const Jobs *jobs);
 
-/** jobs_cancel() - end them all; parked ones must be started by the end of another */
+/** jobs_cancel() - end all that are ready or rest; a parked one has to be started by the end of
+ * another */
 void jobs_cancel(Jobs *jobs);

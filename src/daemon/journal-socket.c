@@ -54,7 +54,7 @@ static int send_entry(const char *entry, size_t n) {
 
         if (r != -ENOTCONN && r != -ECONNREFUSED)
                 return r;
-        r = connect_journal(); /* the socket may have been made anew */
+        r = connect_journal(); /* journald may have made another socket */
         return r < 0 ? r : send_once(entry, n);
 }
 

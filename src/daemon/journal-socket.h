@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 
-/* The way of an entry to journald, without waiting; what is in an entry is the caller's (log). */
+/* Takes entries to journald without waiting for it. What is in an entry is the caller's business
+ * (journal). */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -13,7 +14,7 @@
 
 /**
  * journal_socket_open() - get ready; journald need not be there yet
- * @calm:  called when all that had to wait has been taken
+ * @calm:  called when journald has taken all entries that waited
  */
 void journal_socket_open(void (*calm)(void));
 
@@ -24,16 +25,17 @@ void journal_socket_open(void (*calm)(void));
 void journal_socket_attach(sd_event *event);
 
 /**
- * journal_socket_put() - send an entry, or have it wait behind those that do
+ * journal_socket_put() - send an entry, or queue it after those that wait
  * @entry:  in the journal's native protocol, without file descriptors; copied
  *
- * Return: true, or false: it is lost, as too much waits or there is no memory.
- * Source: systemd.io/JOURNAL_NATIVE_PROTOCOL. sd_journal_sendv(3) speaks it as well, but waits for
- *         a journald that is stopped or slow, for as long as that is so, and cannot be told not to.
+ * Return: true, or false: it is lost, since too much waits or memory is short.
+ * Source: systemd.io/JOURNAL_NATIVE_PROTOCOL. sd_journal_sendv(3) speaks the same protocol, but
+ *         blocks while journald is stopped or slow.
  */
 bool journal_socket_put(const char *entry, size_t n);
 
-/** journal_socket_is_calm() - does less wait than half of what may? */
+/** journal_socket_is_calm() - do the waiting entries take less than half of
+ * JOURNAL_SOCKET_WAITING_MAX? */
 bool journal_socket_is_calm(void);
 
 /** journal_socket_close() - give journald JOURNAL_SOCKET_CLOSE_MSEC for what waits; the rest is

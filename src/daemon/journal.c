@@ -23,7 +23,7 @@ static int max_level = LOG_INFO;
 static bool to_journal, to_terminal;
 static char identifier[NAME_LENGTH + sizeof PROGRAM] = POSTFIX PROGRAM;
 static char instance[NAME_LENGTH + 1] = POSTFIX;
-static unsigned long n_lost; /* since that was last told */
+static unsigned long n_lost; /* since the last report of it */
 
 static void report_lost(void);
 
@@ -37,13 +37,13 @@ static int parse_level(const char *name) {
         return LOG_INFO;
 }
 
-/* systemd tells in $JOURNAL_STREAM which device and inode is the journal. */
+/* systemd puts device and inode of the stream to the journal into $JOURNAL_STREAM. */
 static bool stderr_is_journal(void) {
         const char *stream = getenv("JOURNAL_STREAM");
         unsigned long long dev, ino;
         struct stat st;
 
-        /* NOLINTNEXTLINE(cert-err34-c): what systemd writes there does fit */
+        /* NOLINTNEXTLINE(cert-err34-c): systemd writes numbers that fit */
         return stream && sscanf(stream, "%llu:%llu", &dev, &ino) == 2 &&
                fstat(STDERR_FILENO, &st) == 0 && st.st_dev == dev && st.st_ino == ino;
 }
@@ -70,7 +70,7 @@ void journal_close(void) {
         to_journal = false;
 }
 
-/* What an administrator wrote into main.cf, or a unit's name. */
+/* @name comes from main.cf or the name of a unit, and may contain anything. */
 static void copy_name(char *to, const char *name) {
         (void) snprintf(to, NAME_LENGTH + 1, "%s", name);
         for (; *to; to++)
@@ -94,7 +94,7 @@ typedef struct Entry {
         size_t n;
 } Entry;
 
-/* A line end would begin another field, or a line of its own. */
+/* A newline would begin another field, or another line. */
 static void make_one_line(char *text) {
         for (; *text; text++)
                 if (*text == '\n')
@@ -112,7 +112,7 @@ static void add_field(Entry *entry, const char *format, ...) {
         n = vsnprintf(at, room, format, ap);
         va_end(ap);
         if (n < 0 || (size_t) n >= room)
-                return; /* an entry without this field is better than none */
+                return; /* an entry without this field is better than no entry */
         make_one_line(at);
         at[n] = '\n';
         entry->n += (size_t) n + 1;
@@ -177,8 +177,8 @@ static bool write_journal(int level, const JournalEvent *event, const char *mess
         return journal_socket_put(entry.text, entry.n);
 }
 
-/* To a terminal that is held, or a pipe that nobody reads, nothing is written: it would wait. What
- * has room at all has room for a line. */
+/* A terminal that is stopped, or a pipe that nobody reads, would block: nothing is written to it
+ * then. What has any room has room for a line. */
 static bool write_line(int level, const char *message) {
         struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
         char line[MESSAGE_SIZE + 32];
@@ -217,7 +217,7 @@ void journal_event(int level, const JournalEvent *event, const char *format, ...
         (void) vsnprintf(text, sizeof text, format, ap);
         va_end(ap);
         (void) escape_line(text, message, sizeof message); /* one entry is one line */
-        if (journal_socket_is_calm()) /* or there would be one for every few that are lost */
+        if (journal_socket_is_calm()) /* else there would be a report after every few losses */
                 report_lost();
         n_lost += !write_message(level, event, message);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 
-/* The journal: one structured entry for each decision an operator may ask about. To write one never
- * waits: what nobody takes is lost, and counted, and the number is told when somebody does. */
+/* The journal: one structured entry for each decision an operator may ask about. Writing one never
+ * blocks: entries that nobody takes are lost and counted, and their number is reported later. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,7 +24,7 @@
 #define JOURNAL_ID_TRIGGER "69ef0bdb94e24005b7d8754ba25febbe" /* qmgr was not woken */
 #define JOURNAL_ID_CONFIG  "08f737cf37cd45e1bee4a1c68aaf7a27" /* configuration trouble */
 #define JOURNAL_ID_ADDED   "5087cdea05314de0bd6ca476bd35f780" /* a record (debug level) */
-#define JOURNAL_ID_LOST    "59acb62c2e074899b1e850026142309d" /* entries that nobody took */
+#define JOURNAL_ID_LOST    "59acb62c2e074899b1e850026142309d" /* entries were lost */
 #define JOURNAL_ID_HEALTH  "b6f1c1f0c2a14b8a9d5f0c9d7c3e4a61" /* self-test: broken, or mended */
 
 /* Who sent a request, by SO_PEERCRED. */
@@ -61,7 +61,7 @@ void journal_open(void);
  */
 void journal_attach(sd_event *event);
 
-/** journal_close() - have the journal take what waits, for JOURNAL_SOCKET_CLOSE_MSEC at most */
+/** journal_close() - give journald JOURNAL_SOCKET_CLOSE_MSEC to take what waits */
 void journal_close(void);
 
 /**
@@ -81,13 +81,13 @@ bool journal_wanted(int level);
  * @level:  LOG_ERR ... LOG_DEBUG
  * @event:  NULL for a plain message
  *
- * What the message quotes may be anything: see escape_line(). Text that somebody sends on purpose
- * is better shown by escape_bytes(), which tells all of it apart and bounds it.
+ * The message may quote anything: it goes through escape_line(). For text that a client can choose,
+ * use escape_bytes(), whose result is unambiguous and bounded.
  */
 void journal_event(int level, const JournalEvent *event, const char *format, ...)
         __attribute__((format(printf, 3, 4)));
 
-/** journal_table_error() - that a table could not be asked, with table_error() */
+/** journal_table_error() - write that a table could not be asked, and table_error() */
 void journal_table_error(const Table *table);
 
 #define journal_message(level, ...) journal_event((level), NULL, __VA_ARGS__)

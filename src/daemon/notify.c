@@ -11,12 +11,12 @@
 #include "util/util.h"
 
 #define MESSAGE_SIZE    512
-#define PINGS           3u /* in each WatchdogSec=: two may be lost */
+#define PINGS           3u /* in each WatchdogSec=, so that two may be lost */
 #define READY_MSEC      100u
-#define READY_USEC      (READY_MSEC * USEC_PER_MSEC) /* before it is told again */
+#define READY_USEC      (READY_MSEC * USEC_PER_MSEC) /* before READY=1 is sent again */
 #define ABSTRACT_PREFIX '@'
 
-/* Return: 0, -EAGAIN (it is full), or another negative errno. */
+/* Return: 0, -EAGAIN (the socket is full), or another negative errno. */
 static int notify_put(const Notify *n, const char *message) {
         if (n->fd < 0)
                 return 0;

@@ -11,11 +11,11 @@
 #include "util/util.h"
 
 #define CLOCK_EVERY 16u
-/* A log below this size is not worth a look: reading and rewriting would cost more than a few
- * hundred duplicates do. */
+/* Smaller logs are not compacted: reading and rewriting would cost more than a few hundred
+ * duplicates do. */
 #define COMPACT_SIZE_MIN 4096
 
-/* Times that lie further ahead than this are wrong; less is the clock of a file server. */
+/* A time further in the future than this is wrong; less may be the clock of a file server. */
 #define AHEAD_SEC 60
 
 struct Refresh {
@@ -27,9 +27,10 @@ struct Refresh {
         const Site *waiting_for; /* its send has to end first */
         unsigned depth;          /* open directories; the last one is being read */
         DIR *dirs[QUEUEID_FOREST_MAX + 1];
-        char hash[QUEUEID_FOREST_SIZE]; /* names of these but the first, each with a slash */
-        StrSet gathered;                /* logs that were out of place and have been dealt with */
-        SiteLog removed;                /* one that flush(8) was just opening, */
+        char hash[QUEUEID_FOREST_SIZE]; /* path of the last one below the first, with a slash at the
+                                           end */
+        StrSet gathered;                /* names of logs that were brought into their place */
+        SiteLog removed;                /* one that flush(8) was opening when it was removed */
         char removed_name[QUEUEID_MAX + 1];
         uint64_t removed_usec;
         RefreshResult result;
@@ -73,16 +74,16 @@ static void close_dir(Refresh *refresh) {
                 refresh->hash[2 * (refresh->depth - 1)] = '\0';
 }
 
-/* Older than so many microseconds? As in flush(8), whole seconds count, and "as old" is not. What
- * lies in the future was stamped by a clock that was wrong: it would stay young until that time
- * comes, so it counts as old. */
+/* Is @then longer ago than @usec? As in flush(8) in whole seconds, and not if it is as long. A time
+ * in the future comes from a clock that was wrong. It counts as old, or the log would stay young
+ * until that time has come. */
 static bool is_older(time_t then, uint64_t usec) {
         time_t now = time(NULL);
 
         return then > now + AHEAD_SEC || then + (time_t) (usec / USEC_PER_SEC) < now;
 }
 
-/* The next thing to do, before any other log, is to see what has been recorded in it. */
+/* Look for records of flush(8) in the removed file before any other log is worked on. */
 static JobResult keep_removed(Refresh *refresh, const char *name, SiteLog *log) {
         refresh->removed = *log;
         log->fd = -EBADF;
@@ -160,20 +161,21 @@ static JobResult refresh_log(Refresh *refresh, const char *name) {
         return JOB_MORE;
 }
 
-/* Where it belongs, so that it is treated like any other. Return: false if that cannot be now. */
+/* Move a log to its place, where it is treated like any other. Return: false if that is impossible
+ * now. */
 static bool bring_into_place(Refresh *refresh, const char *name, const char *path) {
         const SendContext *context = refresh->context;
         const Site *site = sites_get(context->sites, name);
         int r;
 
-        if (site && send_is_running(site)) /* that works on it */
+        if (site && send_is_running(site)) /* which works on the log */
                 return false;
         r = sitelog_gather_from(context->queue, name, path, context->sync);
         if (r < 0 && r != -EAGAIN) {
                 refresh->result.failed++;
                 report_path(path, r, "cannot be brought into its place");
         }
-        /* The walk may yet come to where it is now. Without memory it is looked at twice. */
+        /* The walk may yet come to where it is now. Without memory the log is worked on twice. */
         if (r == 0)
                 (void) strset_add(&refresh->gathered, name);
         return r == 0;
@@ -231,7 +233,7 @@ static void refresh_done(Job *job, bool cancelled) {
         while (refresh->depth > 0)
                 close_dir(refresh);
         strset_clear(&refresh->gathered);
-        if (refresh->removed.fd >= 0) /* cancelled: not waited for */
+        if (refresh->removed.fd >= 0) /* cancelled: one attempt has to do */
                 (void) rescue_removed(refresh);
         sitelog_close(&refresh->removed);
         refresh->done(&refresh->result, refresh->userdata);

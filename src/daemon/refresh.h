@@ -21,16 +21,16 @@ typedef void (*refresh_done_t)(const RefreshResult *result, void *userdata);
  * refresh_start() - begin
  * @context:  for the sends; refresh_sent() must be told of their end
  * @max_age:  flush a log whose last flush is longer ago, in microseconds; 0: all (purge)
- * @max_empty_age:  remove an empty log that nothing was written to for so long, if nobody has it
+ * @max_empty_age:  remove a log that has been empty for longer than this, unless somebody has it
  *                  open
  * @done:     called once; the Refresh is gone then
  *
- * One log at a time. A log whose send runs already is left to it. One that is out of place is
- * brought into its place first (sitelog_gather()). A time stamp in the future counts as old.
+ * One log at a time. A log that has a send already is skipped. One that is out of place is moved to
+ * its place first (sitelog_gather()). A time stamp in the future counts as old.
  *
  * Return: 0, or -ENOMEM.
  * Source: spec 5.5. Unlike flush(8): under the lock, one trigger at the end (the caller's), an
- *         entry of one character that is no directory is passed over.
+ *         entry of one character that is not a directory is skipped.
  */
 int refresh_start(SendContext *context, uint64_t max_age, uint64_t max_empty_age,
                   refresh_done_t done, void *userdata, Refresh **ret);

@@ -11,14 +11,15 @@ struct Reload {
         sd_event *event;
         const ReloadCallbacks *callbacks;
         void *userdata;
-        sd_event_source *start; /* now, or for another try */
+        sd_event_source *start; /* goes off to begin, also after a failure */
         const Settings *current;
         Settings *taken;    /* those in use, unless they are still the first */
-        Settings *next;     /* not finished */
-        Settings *rejected; /* of the last time, if it was in vain */
+        Settings *next;     /* being read */
+        Settings *rejected; /* of the last attempt if it was in vain, to see whether its files
+                               change; else NULL */
         Postconf *postconf;
         bool due, again;
-        bool ended; /* none are wanted any more */
+        bool ended; /* take() wants no others */
 };
 
 static Settings *free_settings(Settings *s) {
@@ -28,7 +29,7 @@ static Settings *free_settings(Settings *s) {
         return NULL;
 }
 
-/* @settings: freed, or kept to see whether its files change */
+/* @settings: freed, or kept as rejected */
 static void reload_fail(Reload *reload, Settings *settings, int error, bool in_vain) {
         reload->rejected = free_settings(reload->rejected);
         reload->callbacks->fail(settings, error, in_vain, reload->userdata);
@@ -79,7 +80,7 @@ static void on_answer(int error, char *output, const char *problem, void *userda
         reload->postconf = postconf_free(reload->postconf);
 }
 
-/* What it said last time is as good as what it would say now, if that is current. */
+/* If the kept output of postconf(1) is current, it is what postconf would print now. */
 static void reload_ask(Reload *reload) {
         const PostconfQuery *q = &reload->next->query;
         _cleanup_free_ char *output = NULL, *problem = NULL;

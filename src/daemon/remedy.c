@@ -83,7 +83,7 @@ typedef struct Mount {
         bool super_read_only; /* its file system */
 } Mount;
 
-/* Blanks and the like are \ooo there. */
+/* In mountinfo, blanks and the like are \ooo. */
 static void unescape(char *text) {
         char *to = text;
 
@@ -137,7 +137,7 @@ static bool find_mount(const RemedyFacts *facts, const char *path, Mount *ret) {
         return found;
 }
 
-/* What a directive of the unit puts something else in place of. */
+/* Does a directive of the unit hide the path by a mount of its own? */
 static bool is_hidden(const RemedyFacts *facts, const char *path,
                       char ret[static FINDING_TEXT_SIZE]) {
         char why[FINDING_TEXT_SIZE];
@@ -193,7 +193,8 @@ static const char *letters(int access) {
         return words[access & (R_OK | W_OK | X_OK)];
 }
 
-/* What takes nothing away from anybody: the group may be somebody's, but root does not need it. */
+/* Give access without taking any from somebody else: a group other than root's may be in use, so it
+ * stays as it is. */
 static void grant(const RemedyFacts *facts, const char *path, int access,
                   char ret[static FINDING_TEXT_SIZE]) {
         char user[REMEDY_NAME_SIZE];
@@ -213,7 +214,8 @@ static void grant(const RemedyFacts *facts, const char *path, int access,
                 (void) say(ret, "setfacl -m u:%s:%s '%s'", user, letters(access), path);
 }
 
-/* As Postfix ships its own: all may read main.cf, and postfix owns its queues. */
+/* The owner and modes that Postfix itself sets: everybody may read main.cf, and postfix owns the
+ * queues. */
 static void restore(const RemedyFacts *facts, const char *path, bool owned,
                     char ret[static FINDING_TEXT_SIZE]) {
         char user[REMEDY_NAME_SIZE];
@@ -231,7 +233,7 @@ static void restore(const RemedyFacts *facts, const char *path, bool owned,
                 (void) say(ret, "chmod %o '%s'", (unsigned) mode, path);
 }
 
-/* The first directory on the way that does not let us through. */
+/* The first directory of the path that this process may not search. */
 static bool find_barrier(const char *path, char ret[static PATH_MAX]) {
         for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
                 (void) snprintf(ret, PATH_MAX, "%.*s", (int) (slash - path), path);
@@ -301,7 +303,7 @@ int remedy_postfix(const RemedyFacts *facts, const char *directory,
 
 /* ----------------------------------------------------------------------------------- tables */
 
-/* In a network namespace of its own there is nothing but the loopback interface. */
+/* A network namespace of the unit's own (PrivateNetwork=) has the loopback interface only. */
 static bool has_network(const RemedyFacts *facts) {
         _cleanup_free_ char *line = NULL;
         FILE *f = fopen(facts->net_dev, "re");
@@ -399,7 +401,8 @@ static bool see_sqlite(const RemedyFacts *facts, const char *path,
                    directory, path);
 }
 
-/* "unix:/path", "inet:host:port", "ldap://host", "host"; the first that is no good. */
+/* Finds the first host that cannot be reached: "unix:/path", "inet:host:port", "ldap://host",
+ * "host". */
 static bool see_hosts(const RemedyFacts *facts, const char *name, char *hosts,
                       char ret[static FINDING_TEXT_SIZE]) {
         char *rest = NULL;
@@ -457,11 +460,11 @@ static bool see_indexed(const RemedyFacts *facts, const char *name, const char *
         return ret[0] != '\0' || see_file(facts, indexed, R_OK, ret);
 }
 
-/* One table, which may be a member of another. */
+/* A table, or a member of a table of several (unionmap:, pipemap:). */
 static bool see_table(const RemedyFacts *facts, const char *name,
                       char ret[static FINDING_TEXT_SIZE]) {
         static const struct {
-                const char *type, *suffix; /* NULL: a configuration that names more */
+                const char *type, *suffix; /* NULL: its configuration names hosts or files */
         } types[] = {{"texthash", ""}, {"regexp", ""},   {"pcre", ""},      {"cidr", ""},
                      {"hash", ".db"},  {"btree", ".db"}, {"lmdb", ".lmdb"}, {"cdb", ".cdb"},
                      {"dbm", ".pag"},  {"sdbm", ".pag"}, {"ldap", NULL},    {"mysql", NULL},

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 
-/* Why the service cannot use a file, directory or table, and what helps: by what the kernel says
- * to this process, in its sandbox, never by what is likely. Does not log. */
+/* Why the service cannot use a file, directory or table, and what helps: from what the kernel
+ * answers to this process in its sandbox, never from what is likely. Does not log. */
 
 #include <stdbool.h>
 

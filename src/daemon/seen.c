@@ -8,8 +8,8 @@
 #include "util/hash.h"
 #include "util/util.h"
 
-/* At least half of the slots are empty, so that no ID comes to be this far from its place; and IDs
- * that somebody has made up to have the same place cost no more than this. */
+/* How many slots are looked at for one ID. At least half of all are empty, so no real ID is this
+ * far from its first slot; and IDs that an attacker chose to collide cost no more than this. */
 #define PROBES_MAX 256u
 
 struct SeenSlot {
@@ -22,7 +22,7 @@ static int allocate(Seen *set, size_t ids_max) {
 
         while (n_slots < 2 * ids_max)
                 n_slots *= 2;
-        /* One piece. Most of it is not touched before it is needed, if it is large. */
+        /* In one block: the pages of a large one take no memory before they are used. */
         set->slots = calloc(1, n_slots * sizeof *set->slots + ids_max * SEEN_ID_SIZE);
         if (!set->slots)
                 return -ENOMEM;

@@ -27,11 +27,12 @@ struct SelfTest {
         void *userdata;
         bool parked; /* waits for tables */
         sd_event_source *late;
-        bool is_late; /* so long that it does not wait any more */
+        bool is_late; /* SELFTEST_TABLE_USEC are over: it does not wait any more */
         bool read_only;
         Domains *domains;
-        bool *answered; /* by table */
-        bool unaskable; /* postmap(1) needs main.cf as well, and each table would say so */
+        bool *answered; /* by table: its answer has been taken */
+        bool unaskable; /* main.cf cannot be read: postmap(1) would fail as well, once for each
+                           table */
         size_t n_answered;
         char (*logs)[QUEUE_PATH_SIZE]; /* their names */
         size_t n_logs, n_opened, n_bad;
@@ -49,7 +50,7 @@ static SelfTest *self_test_of(Job *job) {
 #define failed(t, check, ...)  findings_add(&(t)->findings, check, FINDING_FAILED, __VA_ARGS__)
 #define warning(t, check, ...) findings_add(&(t)->findings, check, FINDING_WARNING, __VA_ARGS__)
 
-/* For Postfix's commands, of another instance than the one they take by themselves. */
+/* Options for Postfix's commands, if the instance is not the one that they use without options. */
 static const char *options_for(const SelfTest *t, char ret[static PATH_MAX]) {
         const char *directory = t->context.settings->postfix_config_directory;
 
@@ -61,7 +62,7 @@ static const char *options_for(const SelfTest *t, char ret[static PATH_MAX]) {
 
 /* ---------------------------------------------------------------------------- the settings */
 
-/* The list is read anew, and has a check of its own. */
+/* fast_flush_domains has a check of its own: read_list(). */
 static bool is_about_list(const char *problems) {
         static const char start[] = "fast_flush_domains: ";
 
@@ -129,7 +130,7 @@ static void report_list(SelfTest *t, const char *problem) {
         finding_set_remedy(f, "%s", remedy);
 }
 
-/* Anew: what is in memory may have been read an hour ago, when all was well, or when it was not. */
+/* Reads the list again: the one in memory may be an hour old, and say nothing about now. */
 static int read_list(SelfTest *t) {
         const Settings *settings = t->context.settings;
         _cleanup_free_ char *problem = NULL;
@@ -187,8 +188,7 @@ static bool ask_tables(SelfTest *t) {
 
 /* --------------------------------------------------------------------------- files, disk, qmgr */
 
-/* @optional: the service makes it, if it may.
- * Return: true if it is there. */
+/* @optional: the service creates it when it needs it. Return: true if it is there. */
 static bool check_directory(SelfTest *t, const char *name, int access_wanted, bool optional) {
         char path[PATH_MAX], remedy[FINDING_TEXT_SIZE];
         int r;
@@ -217,7 +217,7 @@ static uint64_t mount_of(int fd, const char *name) {
                 return st.stx_mnt_id;
 #else
 #endif
-        return 0; /* the kernel does not tell */
+        return 0; /* this kernel cannot say */
 }
 
 static void check_same_mount(SelfTest *t) {
@@ -262,7 +262,7 @@ static void check_disk(SelfTest *t) {
         if (st.f_flag & ST_RDONLY) {
                 char remedy[FINDING_TEXT_SIZE];
 
-                t->read_only = true; /* and then all of its directories are */
+                t->read_only = true; /* so are its directories: reported once, not for each */
                 remedy_read_only(t->context.facts, directory, remedy);
                 finding_set_remedy(failed(t, "disk", "%s is read-only for the service", directory),
                                    "%s", remedy);
@@ -274,8 +274,8 @@ static void check_disk(SelfTest *t) {
                                    "remove files: df -i '%s'", directory);
 }
 
-/* A Postfix that was started by hand is in the way of the unit that is there for that. Restart: the
- * unit that goes for all instances is active while one of them is not. */
+/* If there is a unit for Postfix, a Postfix that was started by hand would get in its way. Restart,
+ * not start: a unit that stands for all instances is active even if one of them does not run. */
 static const char *how_to_start(const SelfTest *t, char ret[static FINDING_TEXT_SIZE]) {
         const char *instance = t->context.settings->instance;
         char options[PATH_MAX];
@@ -297,7 +297,7 @@ static void check_qmgr(SelfTest *t) {
                                           "listen on %s: %s",
                                           t->context.endpoint, strerror(-r)),
                                    "%s", how_to_start(t, remedy));
-        else if (r < 0 && r != -EAGAIN) /* a full backlog has a listener */
+        else if (r < 0 && r != -EAGAIN) /* -EAGAIN: the backlog is full, so somebody listens */
                 failed(t, "qmgr", "the queue manager cannot be reached on %s: %s",
                        t->context.endpoint, strerror(-r));
 }
@@ -312,7 +312,7 @@ static void check_requests(SelfTest *t) {
         for (MetricsClass c = 0; c < _METRICS_CLASS_MAX; c++) {
                 uint64_t last = m->last_failure_sec[c];
 
-                /* What the other checks have just tried is known better than by what was. */
+                /* The other checks have just tried it, and know better than a past failure. */
                 if (metrics_class_is_tested(c) || last <= m->last_success_sec[c] ||
                     last + SELFTEST_RECENT_SEC < now)
                         continue;
@@ -352,7 +352,7 @@ static int find_logs(SelfTest *t) {
         return 0;
 }
 
-/* Locked by somebody, or gone meanwhile, is no fault. */
+/* A log that somebody has locked, or that is gone by now, is in order. */
 static void try_log(SelfTest *t, const char *name) {
         SiteLog log = SITELOG_INIT;
         int r = sitelog_open(t->context.queue, name, false, &log);
@@ -413,9 +413,9 @@ static JobResult selftest_step(Job *job, uint64_t until_usec) {
         }
         if (ask_tables(t))
                 return JOB_DONE;
-        /* Also those whose answer came, but was not looked at while it was good. */
+        /* This also asks those tables again whose answer has expired before it was taken. */
         t->parked = domains_start(t->domains, t->context.event, selftest_on_answers, t) == 0;
-        return t->parked ? JOB_PARKED : JOB_MORE; /* what cannot be asked has its answer */
+        return t->parked ? JOB_PARKED : JOB_MORE; /* the next step finds that it failed */
 }
 
 static int on_late(sd_event_source *source, uint64_t usec, void *userdata) {
@@ -451,7 +451,7 @@ static int selftest_begin(SelfTest *t) {
         if (r < 0)
                 return r;
         if (!ask_tables(t))
-                /* A table that cannot be asked has its answer. */
+                /* If it fails, the first step finds that. */
                 (void) domains_start(t->domains, t->context.event, selftest_on_answers, t);
         return 0;
 }

@@ -16,15 +16,15 @@
 
 #define SELFTEST_LOGS_MAX 1024u /* logs that are opened */
 #define SELFTEST_TABLE_USEC                                                                        \
-        ((uint64_t) 7000000)      /* for the tables; who monitors waits for ten seconds */
-#define SELFTEST_RECENT_SEC 3600u /* a failure longer ago is no finding */
+        ((uint64_t) 7000000)      /* for the tables; monitoring gives up after ten seconds */
+#define SELFTEST_RECENT_SEC 3600u /* failures longer ago are not reported */
 
-/* Every table is asked for it; nobody can have a domain below .invalid (RFC 6761). */
+/* The site that every table is asked for. No domain below .invalid can exist (RFC 6761). */
 #define SELFTEST_SITE    "self-test.fflushd.invalid"
 
 #define SELFTEST_STOPPED "the service was stopped meanwhile" /* of the check "service" */
 
-/* All borrowed; as for domains_new() what has no comment. */
+/* All borrowed. Members without a comment are those of the service. */
 typedef struct SelfTestContext {
         sd_event *event;
         const Settings *settings;
@@ -33,9 +33,9 @@ typedef struct SelfTestContext {
         const char *const *postmap;
         const char *trouble; /* why a changed configuration cannot be read, or NULL; only at the
                                 start */
-        bool outdated; /* the configuration has changed since, and another one will be served by */
+        bool outdated;       /* files have changed since @settings were read */
         const Metrics *metrics;
-        Jobs *jobs; /* it is one */
+        Jobs *jobs; /* the self-test is one of them */
         const RemedyFacts *facts;
 } SelfTestContext;
 
@@ -48,7 +48,7 @@ typedef struct SelfTest SelfTest;
 typedef void (*selftest_done_t)(const TestFindings *findings, void *userdata);
 
 /**
- * selftest_start() - begin; what is quick is done at once, logs and tables are a job
+ * selftest_start() - begin: quick checks run at once, those of logs and tables in a job
  * @ret:  receives it; selftest_free() it from @done or, to end it, before
  *
  * Return: 0, or a negative errno: it could not begin.

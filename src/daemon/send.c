@@ -18,9 +18,9 @@
 #define COMPACT_RATIO 2u                 /* lines per distinct ID that are worth a compaction */
 #define KEEP_SIZE_MAX (SITELOG_SLICE - (QUEUEID_MAX + 1) - 1)
 
-/* The shortest lines, which tell how many IDs a log can have. */
+/* Length of the shortest lines: they bound how many IDs a log of some size has. */
 #define LINE_SIZE_MIN  2u
-#define LINE_SIZE_REAL 7u /* of Postfix: microseconds in 5 digits, and an inode's number */
+#define LINE_SIZE_REAL 7u /* of Postfix's IDs: 5 digits of microseconds, an inode, a newline */
 
 typedef enum SendState {
         STATE_OPEN,
@@ -38,29 +38,29 @@ struct Send {
         Call *next_callers; /* came later: wait for the end of the next one */
         SendKind kind;
         SendState state;
-        uint64_t since_usec; /* of waiting for the lock */
+        uint64_t since_usec; /* since when it waits for the lock, or 0 */
         uint64_t triggered_usec;
         SiteLog log;
         unsigned changes;   /* of @site, when the send began */
         off_t size, offset; /* of the log then, and how much of it has been read */
-        off_t done_size;    /* how much of it can go: up to the limit, else all */
+        off_t done_size;    /* how much of it goes at the end: all, or up to the limit */
         unsigned long limit;
         Seen seen;
         unsigned n_ids; /* its share of SendContext.n_ids */
         bool abandoned; /* somebody else has changed the log: nothing is removed */
-        bool keeps;     /* lines that stay are noted */
-        char *keep;     /* them; when it is full they go to the end of the log */
+        bool keeps;     /* lines that stay are collected in @keep */
+        char *keep;     /* is appended to the log when it is full */
         size_t n_keep;
-        off_t kept_size; /* up to here all of them are there */
+        off_t kept_size; /* all lines that stay before this place have been appended */
         bool removing;
         SiteLogRemoval removal;
         char *chunk;
         size_t n_chunk, cursor;
-        char line[QUEUEID_MAX + 2]; /* one that has begun; longer ones are invalid anyway */
+        char line[QUEUEID_MAX + 2]; /* begun in an earlier chunk; longer ones are invalid anyway */
         size_t n_line;
         unsigned long n_lines, n_kept;
         SendResult result;
-        int work_error; /* the first message or line that could not be dealt with: */
+        int work_error; /* the first message that failed, the first line that is not a record: */
         char work_id[QUEUEID_MAX + 1];
         char invalid[ESCAPE_SIZE(JOURNAL_TEXT_MAX)];
 };
@@ -158,7 +158,7 @@ static void work_line(Send *s, char *line, size_t n, bool terminated) {
 
         s->n_lines++;
         if (n == 0)
-                return; /* left where a torn line was ended: nothing was there */
+                return; /* an empty line, from ending a torn one, is not a record */
         if (limit_reached(s)) {
                 s->result.counts.left += queueid_valid(line, n_id);
                 return;
@@ -278,7 +278,7 @@ static unsigned min_size(off_t size, unsigned max) {
         return size < (off_t) max ? (unsigned) size : max;
 }
 
-/* As many IDs as the log can have, if the other sends leave so many. */
+/* As many IDs as the log can have, unless the other sends have taken too much of SEND_IDS_MAX. */
 static void send_remember(Send *s) {
         SendContext *c = s->context;
         unsigned left = c->n_ids < SEND_IDS_MAX ? SEND_IDS_MAX - c->n_ids : 0;
@@ -297,7 +297,8 @@ static void send_forget(Send *s) {
         s->n_ids = 0;
 }
 
-/* With all that is recorded of the site, wherever a change of hash_queue_names has left it. */
+/* Opens the log, once the parts of it that a change of hash_queue_names has left elsewhere are in
+ * it. */
 static int send_open_log(Send *s) {
         const SendContext *context = s->context;
         JournalEvent event = {.message_id = JOURNAL_ID_FILE, .site = s->site->name};
@@ -354,7 +355,7 @@ static JobResult step_open(Send *s) {
         return JOB_MORE;
 }
 
-/* Delivery starts while the rest is being moved. */
+/* Wakes qmgr early, so that delivery begins while the rest is being moved. */
 static void trigger_early(Send *s) {
         uint64_t now;
 
@@ -367,7 +368,7 @@ static void trigger_early(Send *s) {
         trigger_send(s->context->trigger, QMGR_SCAN_INCOMING);
 }
 
-/* A compaction goes through the log to see whether it is worth it, and then once more. */
+/* A compaction reads the log twice: first only to see whether it is worth it. */
 static JobResult end_weighing(Send *s) {
         if (s->result.counts.invalid == 0 && s->n_lines <= COMPACT_RATIO * s->n_kept)
                 return JOB_DONE;
@@ -398,7 +399,7 @@ static JobResult step_work(Send *s, uint64_t until_usec) {
         send_report(s);
         if (s->abandoned)
                 return JOB_DONE;
-        /* Else a loss of power could take the moves back and not the removal of their records. */
+        /* Else a loss of power could undo the moves but not the removal of their records. */
         if (s->context->sync && s->result.counts.moved > 0)
                 s->result.error = queue_sync_moves(s->context->queue);
         if (s->result.error < 0)
@@ -430,7 +431,7 @@ static int lock_again(Send *s) {
         return !s->abandoned;
 }
 
-/* As if it had been added just now: what stays must not fill the memory. */
+/* Appends the lines that stay, as an add would, so that they do not fill the memory. */
 static int send_spill(Send *s) {
         int r = sitelog_append(s->context->queue, &s->log, s->keep, s->n_keep, s->context->sync);
 
@@ -442,7 +443,7 @@ static int send_spill(Send *s) {
         return r;
 }
 
-/* Whatever is in the way of it, the messages behind are moved. */
+/* If appending fails, the messages of all following lines are moved all the same. */
 static JobResult step_spill(Send *s) {
         int r = lock_again(s);
 
@@ -481,8 +482,7 @@ static void end_removal(Send *s, int error) {
         sites_wrote(s->site, &s->log, error);
 }
 
-/* The log of a site can be larger than what can be read and written in a moment: its adds come in
- * between. */
+/* A large log takes many steps. It is unlocked between them, so that its adds do not wait. */
 static JobResult step_shorten(Send *s) {
         int r = lock_again(s);
 

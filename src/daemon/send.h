@@ -29,7 +29,7 @@ typedef void (*send_answer_t)(Call *call, const SendResult *result, void *userda
 
 #define SENDS_MAX    64u     /* at a time; more wait. Each has a descriptor and up to 128 KiB. */
 #define SEND_IDS_MAX 524288u /* IDs that all of them remember together; at 32 to 48 bytes each */
-#define SEND_IDS_MIN 4096u   /* but each of them so many, whatever the others do */
+#define SEND_IDS_MIN 4096u   /* but each send at least this many, whatever the others take */
 
 /* What all sends share. The first members are set by the owner, who may change them at any time. */
 typedef struct SendContext {

@@ -21,16 +21,16 @@
 #define EVENTS_MAX          256 /* taken from the kernel at a time */
 #define ACCEPTS_MAX         64  /* connections in a row before what has arrived is worked on */
 #define CONNECTIONS_MAX     16384
-#define SENDS_SHARE         4u /* of descriptors that are left: one for a send, the others for clients */
-#define INHERITED_FDS_MAX   1024u /* how many are looked at, to find those that are open */
+#define SENDS_SHARE         4u    /* one in this many free descriptors is for a send */
+#define INHERITED_FDS_MAX   1024u /* how many are checked for being open */
 #define SPIN_USEC           20u   /* how long to look again before sleeping: a wake-up costs more */
-#define TURN_USEC           5000u /* then signals, timers and jobs have their turn */
+#define TURN_USEC           5000u /* longest turn; then signals, timers and jobs have theirs */
 #define TIMER_ACCURACY_USEC (10 * USEC_PER_MSEC)
 #define ACCEPT_PAUSE_USEC   (100 * USEC_PER_MSEC) /* when accept(2) fails */
-#define STOP_USEC           (2 * USEC_PER_SEC)    /* what is quick may finish before it ends */
-#define IDLE_USEC_MIN       (5 * USEC_PER_SEC)    /* under systemd, whose limits count starts */
-#define LIFE_USEC_MIN       (5 * USEC_PER_SEC) /* likewise, before it leaves by its own decision */
-#define STATUS_USEC         (1 * USEC_PER_SEC) /* between two lines for systemctl status */
+#define STOP_USEC           (2 * USEC_PER_SEC) /* for short work to finish before the process ends */
+#define IDLE_USEC_MIN       (5 * USEC_PER_SEC) /* shortest max_idle under systemd: it limits starts */
+#define LIFE_USEC_MIN       (5 * USEC_PER_SEC)    /* likewise, shortest life without a signal */
+#define STATUS_USEC         (1 * USEC_PER_SEC)    /* between two lines for systemctl status */
 #define DRAIN_USEC          (200 * USEC_PER_MSEC) /* without accepting, to find a moment to leave */
 #define DRAIN_AGAIN_USEC    (2 * USEC_PER_SEC)    /* then clients have their turn */
 
@@ -41,15 +41,15 @@
  *        |                    |                                                  |
  *        `--------------------'------------- SIGTERM, SIGINT --------------------'--> STOPPING
  *
- * The process ends in DRAINING, MOVED and STOPPING, as soon as no connection is open; in the first
- * two not before it has lived LIFE_USEC_MIN, in the last two STOP_USEC later at the latest. In
- * SERVING it ends when it has been idle.
+ * In DRAINING, MOVED and STOPPING the process ends as soon as no connection is open; in the first
+ * two not before it has lived for LIFE_USEC_MIN. When it has been in MOVED or STOPPING for
+ * STOP_USEC it closes the connections that are left. In SERVING and RETIRING it ends when it has
+ * been idle.
  */
 typedef enum ServerState {
         SERVER_SERVING,
-        SERVER_RETIRING, /* is to leave, but accepts: one client must not keep all others waiting */
-        SERVER_DRAINING, /* accepts none, for a moment without any connection may never come by
-                            itself */
+        SERVER_RETIRING, /* is to end, but accepts: one client must not keep all others waiting */
+        SERVER_DRAINING, /* accepts none: else a moment without connections may never come */
         SERVER_MOVED,    /* accepts none: what it would record now, nobody would find */
         SERVER_STOPPING, /* accepts none */
 } ServerState;
@@ -57,7 +57,7 @@ typedef enum ServerState {
 struct Server {
         sd_event *event;
         Notify notify;
-        const Settings *settings; /* in use; those after the first are the Reload's */
+        const Settings *settings; /* in use; the first are the caller's, later ones the Reload's */
         Service *service;
         Reload *reload;
         Connections *connections;
@@ -66,7 +66,8 @@ struct Server {
         ServerState state;
         bool listening;      /* the listening sockets are in the epoll set */
         bool accept_paused;  /* until accept_again goes off: accept(2) has failed */
-        bool accept_failing; /* and that has been told */
+        bool accept_failing; /* accept(2) has failed since the last success, and the journal has an
+                                entry */
         sd_event_source *turn, *idle, *accept_again, *status, *drain, *stop;
         unsigned connections_max;
         unsigned fds_limit, fds_open; /* LimitNOFILE=, and what is open all the time */
@@ -98,7 +99,7 @@ static void set_listening(Server *server, bool on) {
         server->listening = on;
 }
 
-/* A service that starts too often is started no more by systemd, and then its socket fails. */
+/* systemd does not start a service that has started too often, and then its socket fails. */
 static uint64_t too_young_usec(const Server *server) {
         uint64_t lived = now_usec() - server->started_usec;
 
@@ -138,8 +139,8 @@ static int on_drain(sd_event_source *source, uint64_t usec, void *userdata) {
         return 0;
 }
 
-/* After anything that may change whether to accept, or to leave. Connections beyond the limit stay
- * in the backlog, which is the kernel's to hold. */
+/* To be called after any change of what it looks at. Connections beyond the limit wait in the
+ * backlog of the kernel. */
 static void update_listening(Server *server) {
         unsigned n = connections_count(server->connections);
         bool leaving = server->state >= SERVER_DRAINING;
@@ -154,7 +155,7 @@ static void update_listening(Server *server) {
                 (void) sd_event_exit(server->event, 0);
 }
 
-/* Its descriptor and its sandbox are of the directory that was there at its start. */
+/* The descriptor and the sandbox of this process belong to the directory of its start. */
 static void move_out(Server *server) {
         if (server->state >= SERVER_MOVED)
                 return;
@@ -173,7 +174,7 @@ static int on_accept_again(sd_event_source *source, uint64_t usec, void *userdat
 }
 
 static void pause_accept(Server *server, int error) {
-        if (!server->accept_failing) /* once, not each time it is tried */
+        if (!server->accept_failing) /* one entry, not one for each attempt */
                 journal_event(LOG_ERR,
                               &(JournalEvent){.message_id = JOURNAL_ID_FAILED, .error = error},
                               "cannot accept connections, will try again: %s", strerror(-error));
@@ -183,13 +184,13 @@ static void pause_accept(Server *server, int error) {
         update_listening(server);
 }
 
-/* What it looks at may have changed. */
+/* After activity: on_status() sends the numbers to systemd, and looks for changed files. */
 static void arm_status(Server *server) {
         if (!timer_is_armed(server->status))
                 timer_arm(server->status, STATUS_USEC);
 }
 
-/* Return: true if a connection was accepted. One at a time: the look that follows tells whether
+/* Return: true if a connection was accepted. One at a time: the next epoll_wait(2) tells whether
  * there are more, and costs less than an accept(2) that fails with EAGAIN. */
 static bool accept_one(Server *server, int listen_fd) {
         int fd;
@@ -208,7 +209,7 @@ static bool accept_one(Server *server, int listen_fd) {
         }
         server->accept_failing = false;
         connections_add(server->connections, fd);
-        arm_status(server); /* silent, it may be one of a Postfix that has just been replaced */
+        arm_status(server); /* a silent client may be one of a Postfix that was upgraded just now */
         update_listening(server);
         return true;
 }
@@ -238,8 +239,8 @@ static int poll_connections(Server *server, int fd) {
         return n > 0 ? accepted : -1;
 }
 
-/* Return: true if anything was ready. While clients come, they come in first: what the earlier of
- * them say meanwhile makes the batch larger. */
+/* Return: true if anything was ready. New connections are accepted first: what earlier clients send
+ * meanwhile makes the batch of adds larger. */
 static bool take_what_is_ready(Server *server, int fd) {
         int n = 0, accepted;
         bool ready = false;
@@ -255,12 +256,9 @@ static bool take_what_is_ready(Server *server, int fd) {
         return ready;
 }
 
-/*
- * Takes everything that is ready, then writes the adds of all of it together and replies. Looks
- * again for a moment before it leaves: a client that has just read the announcement is back with
- * its request within microseconds, and to sleep and wake up, or to wait for a job's slice, would
- * cost more.
- */
+/* Takes everything that is ready, then writes all adds of it together and replies. Then it looks
+ * again for SPIN_USEC: a client that has just read the announcement sends its request within
+ * microseconds, and to sleep and wake up, or to wait for a slice of a job, would cost more. */
 static int on_turn(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
         Server *server = userdata;
         uint64_t start = now_usec(), last = start, now;
@@ -298,7 +296,7 @@ static void on_finish(Call *call) {
 
 static bool on_renew(Call *call) {
         Server *server = server_of(call);
-        /* A self-test is asked for by somebody who has just mended something. */
+        /* Somebody who asks for a self-test may have just repaired something. */
         bool anyway = call->request.kind == REQUEST_SELF_TEST;
 
         if (server->state >= SERVER_MOVED || (reload_in_vain(server->reload) && !anyway))
@@ -384,10 +382,8 @@ static bool same(const char *a, const char *b) {
         return streq(a, b);
 }
 
-/*
- * What the work needs is kept back, whatever the limit: a client that was accepted is served, and
- * who is not accepted yet waits in the backlog.
- */
+/* Descriptors that the work needs come first, whatever the limit: a client that is accepted is
+ * served, and the others wait in the backlog. */
 static int share_fds(Server *server) {
         unsigned needed = server->fds_open + service_fds(server->service), left, n_sends;
 
@@ -418,7 +414,7 @@ static int on_take(const Settings *settings, void *userdata) {
 
         r = service_is_at(server->service, settings->queue_directory);
         if (r == 0 && access(settings->queue_directory, F_OK) < 0)
-                r = -errno; /* no reason to leave the one that is there */
+                r = -errno; /* it does not exist: stay with the present one */
         if (r < 0)
                 return r;
         if (r == 0) {
@@ -434,11 +430,12 @@ static int on_take(const Settings *settings, void *userdata) {
         journal_message(LOG_INFO, "the configuration was read anew, and is in use now");
         server->settings = settings;
         journal_set_names(settings->syslog_name, settings->instance);
-        (void) share_fds(
-                server); /* too few for more tables: it has been said, and clients may get FAIL */
+        /* If there are too few for the new tables, it has written that, and clients may get FAIL.
+         */
+        (void) share_fds(server);
         set_max_idle(server);
         connections_configure(server->connections, settings);
-        arm_status(server); /* the files may have changed meanwhile */
+        arm_status(server); /* the files may have changed while they were read */
         update_listening(server);
         return 0;
 }
@@ -456,7 +453,8 @@ static char *describe(const Settings *settings, int error) {
         return text;
 }
 
-/* Said once, however often it is tried. That main.cf is being edited is no trouble. */
+/* One entry for each reason, however often it is tried. That main.cf is being edited is not an
+ * error. */
 static void on_fail(const Settings *settings, int error, bool in_vain, void *userdata) {
         Server *server = userdata;
         const Settings *current = server->settings;
@@ -504,11 +502,11 @@ static int on_idle(sd_event_source *source, uint64_t usec, void *userdata) {
         return 0;
 }
 
-/* What was quick has finished by now; what has not stays recorded. */
+/* Short work has finished by now. What has not been done stays recorded. */
 static int on_stop_timeout(sd_event_source *source, uint64_t usec, void *userdata) {
         Server *server = userdata;
 
-        server_set_state(server, SERVER_STOPPING); /* if it was not yet: it has moved */
+        server_set_state(server, SERVER_STOPPING); /* from MOVED, or it is already */
         service_cancel(server->service);
         connections_close_all(server->connections);
         return 0;
@@ -543,7 +541,7 @@ static unsigned raise_fd_limit(void) {
         if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
                 return 0;
         limit.rlim_cur = limit.rlim_max;
-        (void) setrlimit(RLIMIT_NOFILE, &limit); /* or what is allowed already has to do */
+        (void) setrlimit(RLIMIT_NOFILE, &limit); /* if it fails, the present limit stays */
         if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
                 return 0;
         return limit.rlim_cur < UINT_MAX ? (unsigned) limit.rlim_cur : UINT_MAX;
@@ -562,7 +560,7 @@ static unsigned count_open_fds(unsigned limit) {
         return n_open;
 }
 
-/* When all is open that stays open: how many more may be. */
+/* To be called when everything is open that stays open. */
 static void count_fds(Server *server) {
         server->fds_limit = raise_fd_limit();
         server->fds_open = count_open_fds(server->fds_limit);

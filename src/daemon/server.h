@@ -11,9 +11,9 @@ typedef struct Server Server;
 
 /**
  * server_new() - serve the listening sockets that systemd passed
- * @event:       its loop; server_run() runs it
- * @settings:    the first, borrowed; with its file and instance it is read anew when that is needed
- * @listen_fds:  stream sockets; become non-blocking, stay the caller's
+ * @event:       the loop that server_run() runs
+ * @settings:    borrowed; its file and instance are read again when that is needed
+ * @listen_fds:  listening stream sockets, non-blocking; borrowed
  *
  * Return: 0, or a negative errno.
  */

@@ -18,7 +18,7 @@
 #include "util/util.h"
 
 #define FDS_OF_A_CALL                                                                              \
-        3u /* most that one step of add, send_file, trigger or send has open at a time */
+        3u /* the most that one step of add, send_file, trigger or send has open at a time */
 #define FDS_SPARE           8u /* for reading a new configuration, and for directories left by an old one */
 
 #define TIMER_ACCURACY_USEC 1000
@@ -42,9 +42,9 @@ struct Service {
         Call *unsettled;             /* newer settings have to be read */
         char *trouble;               /* why the settings could not be read anew, or NULL */
         bool trouble_lasts;          /* and will not be before somebody has changed something */
-        sd_event_source *give_up;    /* waiting for those */
-        uint64_t give_up_usec;       /* when the first of them does, or earlier */
-        Call *delivered;             /* send_file: qmgr has to be woken, then reply */
+        sd_event_source *give_up; /* goes off when a call has waited too long for newer settings */
+        uint64_t give_up_usec;    /* when it goes off */
+        Call *delivered; /* send_file: answered at the end of the turn, after qmgr was woken */
         Refresh *refresh;
         bool purging;         /* the one that runs is a purge */
         Call *refreshing;     /* wait for its end */
@@ -52,9 +52,9 @@ struct Service {
         SelfTest *test;
         Call *testers;      /* wait for its end */
         Call *next_testers; /* came later: what they ask about may have changed since it began */
-        bool test_due;      /* when newer settings have been read */
-        bool cancelling;    /* nothing new is begun */
-        bool untold;        /* the refresh has moved messages, and qmgr will hear at its end */
+        bool test_due;      /* a self-test begins when newer settings have been read */
+        bool cancelling;    /* service_cancel() runs: nothing new begins */
+        bool untold;        /* the refresh has moved messages, and qmgr was not told yet */
 };
 
 static void start_refresh(Service *s);
@@ -78,8 +78,7 @@ static void answer_call(Service *s, Call *call, RequestStatus status) {
         s->callbacks->finish(call);
 }
 
-/* An entry about a request: what it is about, and who asked for it, to be put behind the message.
- */
+/* An entry about a request: what it is about, and, to follow the message, who asked for it. */
 typedef struct Entry {
         JournalEvent event;
         char site[SITE_SIZE], reason[ESCAPE_SIZE(JOURNAL_REASON_MAX)];
@@ -89,7 +88,8 @@ typedef struct Entry {
 
 _Static_assert(SITE_SIZE >= ESCAPE_SIZE(JOURNAL_TEXT_MAX), "a site has room for what is none");
 
-/* As it is recorded, however it was sent; what is no site as it was sent, but made printable. */
+/* The site as it is recorded, however it was sent; if it is not a site, what was sent, made
+ * printable. */
 static const char *show_site(const char *text, char ret[static SITE_SIZE]) {
         if (sitename_normalize(text, ret) == 0)
                 return ret;
@@ -137,7 +137,7 @@ static void note_failure(Service *s, MetricsClass c) {
 static void fail_call(Service *s, Call *call, int error) {
         if (error != -ECANCELED)
                 note_failure(s, metrics_class(error));
-        /* Nobody's fault when the service stops. */
+        /* That the service stops is not an error. */
         refuse_call(s, call, REQUEST_FAIL, error == -ECANCELED ? LOG_NOTICE : LOG_ERR,
                     strerror(-error), error);
 }
@@ -155,7 +155,7 @@ void service_refuse(Service *s, Call *call, RequestStatus status, const char *wh
                       status == REQUEST_FAIL ? "request could not be read" : "malformed request",
                       why, escape_bytes(bytes, n_bytes, JOURNAL_TEXT_MAX, text),
                       (unsigned) call->caller.uid, (int) call->caller.pid);
-        s->metrics->bad_requests++; /* of what kind, nobody knows */
+        s->metrics->bad_requests++; /* their kind is unknown */
         call->status = status;
         s->callbacks->reply(call);
         s->callbacks->finish(call);
@@ -181,7 +181,7 @@ static void on_added(Call *call, int error, void *userdata) {
                 e.event.site = call->site->name;
                 journal_event(LOG_DEBUG, &e.event, "add %s %s", e.event.site, e.event.queue_id);
         }
-        call->has_counts = true; /* zeros */
+        call->has_counts = true; /* all are 0 */
         answer_call(s, call, REQUEST_OK);
 }
 
@@ -227,7 +227,8 @@ static void fail_calls(Service *s, Call *calls, int error) {
                 fail_call(s, call, error);
 }
 
-/* Somebody asks for what the refresh may just have moved: this cannot wait for its end. */
+/* Somebody wants messages that the refresh may have just moved: qmgr must not hear of them at its
+ * end only. */
 static void tell_of_refresh(Service *s) {
         if (s->untold)
                 trigger_send(&s->trigger, QMGR_SCAN_INCOMING);
@@ -317,7 +318,7 @@ static void end_deliveries(Service *s) {
 
 /* ----------------------------------------------------------------------- refresh and purge */
 
-/* The timer asks all day, and most of the time there is nothing to do: no line for that. */
+/* fflush-refresh.timer asks all day, and mostly there is nothing to do: no entry for that. */
 static int refreshed_level(const Call *call, const RefreshResult *result) {
         bool idle = result->flushed + result->failed + result->compacted + result->removed == 0;
 
@@ -384,7 +385,7 @@ static void on_refreshed(const RefreshResult *result, void *userdata) {
         s->untold |= result->had_lines;
         tell_of_refresh(s);
         finish_refreshes(s, result);
-        /* Now that it runs: what is broken while nobody asks is seen all the same. */
+        /* The process runs anyway: what is broken is found even if nobody asks. */
         s->test_due = result->error != -ECANCELED;
         if (s->trouble_lasts || !service_outdated(s))
                 start_due_test(s);
@@ -441,7 +442,7 @@ static void answer_self_test(Service *s, const TestFindings *findings) {
         }
 }
 
-/* Said when it begins and when it ends, however often monitoring asks. */
+/* An entry when trouble begins and one when it ends, however often monitoring asks. */
 static void report_health(const TestFindings *findings, bool was_broken) {
         bool is_broken = findings->worst == FINDING_FAILED;
 
@@ -461,7 +462,7 @@ static void report_health(const TestFindings *findings, bool was_broken) {
 static void on_tested(const TestFindings *findings, void *userdata) {
         Service *s = userdata;
         bool cancelled = s->cancelling;
-        /* That a configuration is about to be read is no fault. */
+        /* That a changed configuration is about to be read is not an error. */
         bool early = findings_have(findings, FINDING_OUTDATED);
 
         if (!cancelled && !early) {
@@ -520,8 +521,8 @@ static uint64_t patience(const Service *s, const Call *call) {
                                                        : s->settings->request_timeout;
 }
 
-/* What it finds is to be of the configuration of now. That may take: while somebody edits main.cf,
- * postconf(1) waits. */
+/* A self-test examines the configuration of now, so it waits for newer settings if there are any.
+ * That may take a while: postconf(1) waits while somebody edits main.cf. */
 static bool awaits_settings(Service *s, Call *call) {
         if (call->since_usec != 0 || !service_outdated(s) || !s->callbacks->renew(call))
                 return false;
@@ -571,20 +572,21 @@ static void refuse_unsettled(Service *s, Call *call, int error) {
         refuse_call(s, call, REQUEST_FAIL, LOG_ERR, why_unsettled(s), error);
 }
 
-/* A record that is refused for want of the latest list is lost, so that call waits. */
+/* A record that is refused because the list is out of date is lost. So the call waits for the new
+ * one. */
 static void await_settings(Service *s, Call *call) {
         if (!s->callbacks->renew(call)) {
                 refuse_unsettled(s, call, 0);
                 return;
         }
-        if (call->since_usec == 0) /* else it has waited before, in vain */
+        if (call->since_usec == 0) /* else it has waited before */
                 call->since_usec = now_usec();
         arm_give_up(s, call->since_usec + patience(s, call));
         LL_PREPEND(s->unsettled, call);
 }
 
 static void give_up_call(Service *s, Call *call, int error) {
-        if (call->request.kind == REQUEST_SELF_TEST) /* which says so */
+        if (call->request.kind == REQUEST_SELF_TEST) /* it reports why */
                 self_test(s, call);
         else
                 refuse_unsettled(s, call, error);
@@ -605,8 +607,8 @@ static int on_give_up(sd_event_source *source, uint64_t usec, void *userdata) {
         return 0;
 }
 
-/* First of all it is found out which site it is: the answer must not depend on how it is written,
- * and nothing but sites is given to tables. */
+/* The site is normalised first: the answer must not depend on how it is written, and nothing but
+ * valid sites may get into a lookup of a table. */
 static void decide_call(Service *s, Call *call) {
         DomainsAnswer answer;
         char site[SITE_SIZE];
@@ -751,7 +753,7 @@ bool service_may_exit(const Service *s) {
         return !trigger_pending(&s->trigger) && !s->test;
 }
 
-/* Those that wait for newer settings; whoever asks for findings is given one. */
+/* Answers all self-tests, also those that wait for newer settings, with one finding: stopped. */
 static void cancel_waiting_tests(Service *s) {
         TestFindings findings = {.checks = 1};
         Call *call, *tmp;
@@ -787,7 +789,7 @@ static void set_postmap(Service *s) {
                 s->postmap[n++] = "-c";
                 s->postmap[n++] = s->settings->postfix_config_directory;
         }
-        s->postmap[n++] = "-f"; /* as flush(8): keys of a table are not folded, the site is */
+        s->postmap[n++] = "-f"; /* as flush(8): do not fold keys; the site is folded already */
         s->postmap[n++] = "-q";
         s->postmap[n++] = "-";
         s->postmap[n] = NULL;
@@ -797,10 +799,10 @@ static void domains_freep(Domains **domains) {
         domains_free(*domains);
 }
 
-/* All that depends on the settings and may fail; what has been made is put in place at the end. */
+/* What may fail comes first, so that an error leaves everything as it was. */
 static int configure(Service *s) {
         const Settings *settings = s->settings;
-        _cleanup_free_ char *problem = NULL; /* settings_finish() has noted it */
+        _cleanup_free_ char *problem = NULL; /* settings_finish() has reported it */
         _cleanup_(domains_freep) Domains *domains = NULL;
         int r;
 
@@ -827,7 +829,7 @@ static int configure(Service *s) {
         return 0;
 }
 
-/* Without memory for the reason the self-test and the journal say less. */
+/* Without memory for a copy of @why, the self-test and the journal say less. */
 static void set_trouble(Service *s, const char *why, bool lasts) {
         free(s->trouble);
         s->trouble = why ? strdup(why) : NULL;

@@ -16,8 +16,8 @@ typedef struct ServiceCallbacks {
         void (*reply)(Call *call);    /* send status (and counts); the call stays */
         void (*finish)(Call *call);   /* nothing more will be done: close, free the call */
         void (*identify)(Call *call); /* fill in call->caller */
-        /* Have the settings read anew: service_reconfigure() or service_not_reconfigured() follows.
-         * Return: false if that was tried in vain, and nothing has changed since. */
+        /* Have the settings read again: service_reconfigure() or service_not_reconfigured()
+         * follows. Return: false if that was tried in vain, and nothing has changed since. */
         bool (*renew)(Call *call);
 } ServiceCallbacks;
 
@@ -35,7 +35,7 @@ Service *service_free(Service *service);
  * @settings:  borrowed, in the place of those so far; their queue_directory must be that of those,
  *             unless they were incomplete
  *
- * What is under way goes on. Calls that are not decided yet are decided anew.
+ * Work that has begun goes on. Calls that wait for a decision are decided again.
  *
  * Return: 0, or a negative errno: all is as before.
  */
@@ -66,12 +66,13 @@ void service_submit(Service *service, Call *call);
 /** service_end_turn() - all that was ready has been submitted: write the adds, wake qmgr */
 void service_end_turn(Service *service);
 
-/** service_step() - one slice of the long work, so that clients without end cannot stop it */
+/** service_step() - one slice of the long work: an endless stream of clients must not stop it */
 void service_step(Service *service);
 
 /**
- * service_refuse() - what came is no request: one line in the journal; the call is finished
- * @status:  REQUEST_BAD, or REQUEST_FAIL if that is our fault
+ * service_refuse() - what has arrived is not a request: one entry in the journal, and the call is
+ * finished
+ * @status:  REQUEST_BAD, or REQUEST_FAIL if the service is at fault
  */
 void service_refuse(Service *service, Call *call, RequestStatus status, const char *why,
                     const char *bytes, size_t n_bytes);
@@ -102,8 +103,8 @@ uint64_t service_findings(const Service *service);
  * as a slice of it, so that both get on */
 uint64_t service_turn_usec(const Service *service, uint64_t longest);
 
-/** service_may_exit() - is nothing left to do, not even something to wait for? */
+/** service_may_exit() - is there nothing left to do or to wait for? */
 bool service_may_exit(const Service *service);
 
-/** service_cancel() - end all that is under way: what has not been moved stays recorded */
+/** service_cancel() - end all work and fail all calls: what has not been moved stays recorded */
 void service_cancel(Service *service);

@@ -35,7 +35,8 @@ static void forget_idle(Sites *sites) {
                 if (!site->adds && !site->send)
                         free_site(sites, site);
         }
-        /* If most were in use, looking again at once would cost more than it gains. */
+        /* If most were in use, the next attempt would cost more than it gains: it must not come
+         * soon. */
         sites->forget_at = 2 * HASH_COUNT(sites->table);
         if (sites->forget_at < SITES_MAX)
                 sites->forget_at = SITES_MAX;
@@ -47,7 +48,8 @@ static Site *new_site(const char *log) {
         Site *site;
 
         if (sitename_from_log(log, name) < 0)
-                /* flush(8)'s, for a site with other characters: its name is all there is. */
+                /* A log of flush(8) for a name that is not a site here: the name of the file has to
+                 * do. */
                 shown = log;
         site = calloc(1, sizeof *site + strlen(log) + 1 + strlen(shown) + 1);
         if (!site)
@@ -128,7 +130,7 @@ static int make_known(Sites *sites, const Site *site, const char *id) {
         return r;
 }
 
-/* Takes back what collect_lines() has made known. */
+/* Undoes what collect_lines() has made known. */
 static void forget_new(Sites *sites, Site *site) {
         char key[KNOWN_SIZE];
         Call *call;
@@ -138,8 +140,8 @@ static void forget_new(Sites *sites, Site *site) {
                         strset_remove(&sites->known, known_key(site, call->request.queue_id, key));
 }
 
-/* The lines to write: each ID once, and none that the log is known to have. They are known from
- * here on, so whoever cannot write them has to forget_new(). */
+/* The lines to write: each ID once, and none that the log is known to have. This makes them known,
+ * so a caller that cannot write them has to call forget_new(). */
 static int collect_lines(Sites *sites, Site *site, char **ret, size_t *ret_n) {
         size_t n = 0, size = 0;
         _cleanup_free_ char *lines = NULL;
@@ -203,7 +205,7 @@ static void finish_adds(Site *site, int error, sites_done_t done, void *userdata
                 done(call, error, userdata);
 }
 
-/* Those that have waited too long for the lock; the oldest come first. */
+/* Ends those that have waited too long for the lock. The oldest is the first. */
 static void expire_adds(Sites *sites, Site *site, sites_done_t done, void *userdata) {
         uint64_t now = now_usec();
         Call *call;
@@ -214,8 +216,8 @@ static void expire_adds(Sites *sites, Site *site, sites_done_t done, void *userd
         }
 }
 
-/* First all writes, then all replies: the CPU of a client that is woken between two writes is idle
- * again before the next client is, and to wake that up costs more than the write. */
+/* First all writes, then all replies. If a reply went out between two writes, the CPU of its client
+ * would be idle again before the next reply, and to wake a CPU costs more than a write. */
 bool sites_write(Sites *sites, sites_done_t done, void *userdata) {
         Site *waiting = sites->waiting, *site, *tmp;
 

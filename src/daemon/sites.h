@@ -15,7 +15,7 @@
 #include "util/strset.h"
 
 #define SITES_KNOWN_MAX 4096u  /* IDs remembered, the newest of all sites together */
-#define SITES_MAX       10000u /* sites remembered that have nothing to do */
+#define SITES_MAX       10000u /* sites in memory before those without work are dropped */
 
 typedef struct Send Send;
 
@@ -67,12 +67,12 @@ void sites_observe(Sites *sites, Site *site, SiteLog *log);
 
 /**
  * sites_wrote() - this process has just changed the log, under its lock
- * @error:  0, or the negative errno with which it failed: unless that was undone, nobody knows
- *          how the log was left
+ * @error:  0, or the negative errno with which it failed: unless the change was undone, the state
+ *          of the log is unknown
  */
 void sites_wrote(Site *site, const SiteLog *log, int error);
 
-/** sites_forget_known() - IDs added from now on are new, whatever the log has */
+/** sites_forget_known() - IDs added from now on are written, whatever the log contains */
 void sites_forget_known(Sites *sites, Site *site);
 
 /** sites_put_add() - the call waits for sites_write() */
@@ -86,7 +86,7 @@ bool sites_has_adds(const Sites *sites);
  * @done:  called for each add that has been written (0) or could not be (negative errno), after all
  *         writes; it may free the call, but must not put another
  *
- * Adds to a log that somebody else has locked go on waiting, until @lock_usec are over
+ * Adds to a log that somebody else has locked go on waiting, until @lock_usec have passed
  * (-ETIMEDOUT).
  *
  * Return: true if some wait.

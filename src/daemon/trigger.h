@@ -12,33 +12,34 @@ typedef struct Trigger {
         char *endpoint;
         uint64_t retry_usec;
         sd_event_source *retry;
-        bool lost_flush, lost_scan; /* to be sent once more */
+        bool lost_flush, lost_scan; /* to be sent a second time */
 } Trigger;
 
 /**
  * trigger_init() - Return: 0, or a negative errno.
  * @service:     queue_service_name
- * @retry_usec:  when to try again what qmgr did not take (trigger_timeout)
+ * @retry_usec:  when to send a trigger a second time that did not arrive (trigger_timeout)
  */
 int trigger_init(Trigger *t, sd_event *event, int queue_fd, const char *service,
                  uint64_t retry_usec);
 
 /**
- * trigger_configure() - other values from now on, also for what is still to be sent again
+ * trigger_configure() - use other values, also for a second try that is still to come
  * Return: 0, or -ENOMEM: all is as before.
  */
 int trigger_configure(Trigger *t, int queue_fd, const char *service, uint64_t retry_usec);
 
-/** trigger_done() - what is still to be sent again is sent now */
+/** trigger_done() - make any second try now */
 void trigger_done(Trigger *t);
 
 /**
  * trigger_send() - QMGR_FLUSH_DEAD or QMGR_SCAN_INCOMING; never waits
  *
- * What is lost is sent once more later, and logged if it is lost again. Not an error for whoever
- * asked: qmgr looks at its queues by itself after a while.
+ * A trigger that does not arrive is sent a second time after @retry_usec, and the journal has an
+ * entry if that fails too. It is not an error for the caller: qmgr looks at its queues by itself
+ * after a while.
  */
 void trigger_send(Trigger *t, char request);
 
-/** trigger_pending() - is a lost one still to be sent again? */
+/** trigger_pending() - is a second try still to come? */
 bool trigger_pending(const Trigger *t);
