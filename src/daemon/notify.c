@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <systemd/sd-daemon.h>
 
+#include "util/timer.h"
 #include "util/util.h"
 
 #define MESSAGE_SIZE    512
@@ -40,8 +41,7 @@ static void arm(Notify *n) {
 
         if (usec == 0)
                 return;
-        (void) sd_event_source_set_time_relative(n->timer, usec);
-        (void) sd_event_source_set_enabled(n->timer, SD_EVENT_ONESHOT);
+        timer_arm(n->timer, usec);
 }
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
@@ -83,9 +83,7 @@ int notify_init(Notify *n, sd_event *event) {
                 return 0;
         r = set_address(n, path);
         if (r == 0)
-                r = sd_event_add_time(event, &n->timer, CLOCK_MONOTONIC, 0, 0, on_timer, n);
-        if (r >= 0)
-                r = sd_event_source_set_enabled(n->timer, SD_EVENT_OFF);
+                r = timer_new(event, 0, on_timer, n, &n->timer);
         if (r >= 0) {
                 n->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
                 r = RET_NERRNO(n->fd);

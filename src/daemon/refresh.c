@@ -44,7 +44,7 @@ static void report_path(const char *path, int error, const char *what) {
 static void report_file(const Refresh *r, const char *name, int error, const char *what) {
         char path[QUEUE_PATH_SIZE];
 
-        queue_path(r->context->sites->queue, QUEUE_FLUSH, name, path);
+        queue_path(r->context->queue, QUEUE_FLUSH, name, path);
         report_path(path, error, what);
 }
 
@@ -87,10 +87,10 @@ static JobResult keep_removed(Refresh *r, const char *name, SiteLog *log) {
 }
 
 static JobResult rescue(Refresh *r) {
-        const Sites *sites = r->context->sites;
-        int k = sitelog_rescue(sites->queue, r->removed_name, &r->removed, sites->sync);
+        const SendContext *context = r->context;
+        int k = sitelog_rescue(context->queue, r->removed_name, &r->removed, context->sync);
 
-        if (k == -EAGAIN && now_usec() - r->removed_usec < sites->lock_usec)
+        if (k == -EAGAIN && now_usec() - r->removed_usec < context->lock_usec)
                 return JOB_PAUSE;
         if (k < 0)
                 report_file(r, r->removed_name, k,
@@ -101,10 +101,10 @@ static JobResult rescue(Refresh *r) {
 
 static JobResult remove_empty(Refresh *r, const char *name) {
         _cleanup_(sitelog_close) SiteLog log = SITELOG_INIT;
-        int k = sitelog_open(r->context->sites->queue, name, false, &log);
+        int k = sitelog_open(r->context->queue, name, false, &log);
 
         if (k == 0 && is_older(log.st.st_mtime, r->max_empty_age))
-                k = sitelog_remove_if_empty(r->context->sites->queue, &log);
+                k = sitelog_remove_if_empty(r->context->queue, &log);
         else if (k == 0)
                 return JOB_MORE;
         if (k >= 0)
@@ -120,7 +120,7 @@ static JobResult send(Refresh *r, const char *name, SendKind kind) {
         Site *site = sites_get(r->context->sites, name);
         int k = site ? 0 : -ENOMEM;
 
-        if (site && site->send)
+        if (site && send_is_running(site))
                 return JOB_MORE;
         if (site)
                 k = send_start(r->context, site, kind, 0);
@@ -137,8 +137,8 @@ static JobResult work_log(Refresh *r, const char *name) {
         char path[QUEUE_PATH_SIZE];
         struct stat st;
 
-        queue_path(r->context->sites->queue, QUEUE_FLUSH, name, path);
-        if (fstatat(r->context->sites->queue->fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+        queue_path(r->context->queue, QUEUE_FLUSH, name, path);
+        if (fstatat(r->context->queue->fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0) {
                 if (errno != ENOENT)
                         report_file(r, name, -errno, "cannot look at");
                 return JOB_MORE;
@@ -155,13 +155,13 @@ static JobResult work_log(Refresh *r, const char *name) {
 
 /* Where it belongs, so that it is treated like any other. Return: false if that cannot be now. */
 static bool bring_into_place(Refresh *r, const char *name, const char *path) {
-        const Sites *sites = r->context->sites;
+        const SendContext *context = r->context;
         const Site *site = sites_get(r->context->sites, name);
         int k;
 
-        if (site && site->send) /* that works on it */
+        if (site && send_is_running(site)) /* that works on it */
                 return false;
-        k = sitelog_gather_from(sites->queue, name, path, sites->sync);
+        k = sitelog_gather_from(context->queue, name, path, context->sync);
         if (k < 0 && k != -EAGAIN) {
                 r->result.failed++;
                 report_path(path, k, "cannot be brought into its place");
@@ -175,7 +175,7 @@ static bool bring_into_place(Refresh *r, const char *name, const char *path) {
 static JobResult work_found(Refresh *r, const char *name) {
         char path[QUEUE_PATH_SIZE], found[QUEUE_PATH_SIZE];
 
-        queue_path(r->context->sites->queue, QUEUE_FLUSH, name, path);
+        queue_path(r->context->queue, QUEUE_FLUSH, name, path);
         (void) snprintf(found, sizeof found, "%s/%s%s", queue_name(QUEUE_FLUSH), r->hash, name);
         if (streq(path, found))
                 return strset_contains(&r->gathered, name) ? JOB_MORE : work_log(r, name);
@@ -273,7 +273,7 @@ int refresh_start(SendContext *context, uint64_t max_age, uint64_t max_empty_age
         r->done = done_callback;
         r->userdata = userdata;
         /* No directory yet: nothing has been recorded. */
-        r->result.error = open_dir(r, context->sites->queue->fd, queue_name(QUEUE_FLUSH));
+        r->result.error = open_dir(r, context->queue->fd, queue_name(QUEUE_FLUSH));
         if (r->result.error == -ENOENT)
                 r->result.error = 0;
         *ret = r;

@@ -2,6 +2,7 @@
 
 #include "daemon/reload.h"
 
+#include "util/timer.h"
 #include "util/util.h"
 
 struct Reload {
@@ -25,11 +26,6 @@ static Settings *free_settings(Settings *s) {
         return NULL;
 }
 
-static void arm(Reload *r, uint64_t usec) {
-        (void) sd_event_source_set_time_relative(r->start, usec);
-        (void) sd_event_source_set_enabled(r->start, SD_EVENT_ONESHOT);
-}
-
 /* @settings: freed, or kept to see whether its files change */
 static void fail(Reload *r, Settings *settings, int error, bool in_vain) {
         r->rejected = free_settings(r->rejected);
@@ -38,7 +34,7 @@ static void fail(Reload *r, Settings *settings, int error, bool in_vain) {
                 r->rejected = settings;
         else
                 free_settings(settings);
-        arm(r, RELOAD_RETRY_USEC);
+        timer_arm(r->start, RELOAD_RETRY_USEC);
 }
 
 static void take(Reload *r, Settings *settings) {
@@ -132,9 +128,7 @@ int reload_new(sd_event *event, const Settings *settings, const ReloadCallbacks 
         r->callbacks = callbacks;
         r->userdata = userdata;
         r->current = settings;
-        k = sd_event_add_time(event, &r->start, CLOCK_MONOTONIC, 0, 1000, on_start, r);
-        if (k >= 0)
-                k = sd_event_source_set_enabled(r->start, SD_EVENT_OFF);
+        k = timer_new(event, USEC_PER_MSEC, on_start, r, &r->start);
         if (k < 0) {
                 reload_free(r);
                 return k;
@@ -163,7 +157,7 @@ void reload_start(Reload *r) {
                 return;
         }
         r->due = true;
-        arm(r, 0);
+        timer_arm(r->start, 0);
 }
 
 bool reload_running(const Reload *r) {

@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <fcntl.h>
 #include <stddef.h>
+#include <utlist.h>
 
 #include "core/qmgr.h"
 #include "daemon/seen.h"
@@ -103,7 +104,7 @@ static void keep_line(Send *s, const char *id, bool terminated) {
 /* Nobody knows whether an ID that is not remembered has been there before. If so, its message was
  * moved to incoming, and most likely still is there. */
 static bool may_have_moved(const Send *s, const char *id) {
-        const Queue *q = s->context->sites->queue;
+        const Queue *q = s->context->queue;
         char path[QUEUE_PATH_SIZE];
 
         queue_path(q, QUEUE_INCOMING, id, path);
@@ -116,7 +117,7 @@ static void move_message(Send *s, const char *id, bool terminated, bool remember
         QueueResult result;
         int r;
 
-        r = queue_move(s->context->sites->queue, id, &result);
+        r = queue_move(s->context->queue, id, &result);
         if (r < 0) {
                 counts->failed++;
                 if (s->work_error == 0) {
@@ -265,7 +266,7 @@ static bool may_wait(Send *s) {
 
         if (s->since_usec == 0)
                 s->since_usec = now;
-        if (now - s->since_usec < s->context->sites->lock_usec)
+        if (now - s->since_usec < s->context->lock_usec)
                 return true;
         s->since_usec = 0;
         return false;
@@ -296,9 +297,9 @@ static void forget(Send *s) {
 
 /* With all that is recorded of the site, wherever a change of hash_queue_names has left it. */
 static int open_log(Send *s) {
-        const Sites *sites = s->context->sites;
+        const SendContext *context = s->context;
         JournalEvent event = {.message_id = JOURNAL_ID_FILE, .site = s->site->name};
-        int r = sitelog_gather(sites->queue, s->site->log, sites->sync);
+        int r = sitelog_gather(context->queue, s->site->log, context->sync);
 
         if (r == -EAGAIN)
                 return r;
@@ -306,7 +307,7 @@ static int open_log(Send *s) {
         if (r < 0) /* it stays where it is, for the next time */
                 journal_event(LOG_WARNING, &event, "log of %s: a part of it is out of place: %s",
                               s->site->name, strerror(-r));
-        return sitelog_open(sites->queue, s->site->log, false, &s->log);
+        return sitelog_open(context->queue, s->site->log, false, &s->log);
 }
 
 static JobResult step_open(Send *s) {
@@ -396,8 +397,8 @@ static JobResult step_work(Send *s, uint64_t until_usec) {
         if (s->abandoned)
                 return JOB_DONE;
         /* Else a loss of power could take the moves back and not the removal of their records. */
-        if (s->context->sites->sync && s->result.counts.moved > 0)
-                s->result.error = queue_sync_moves(s->context->sites->queue);
+        if (s->context->sync && s->result.counts.moved > 0)
+                s->result.error = queue_sync_moves(s->context->queue);
         if (s->result.error < 0)
                 return JOB_DONE;
         forget(s);
@@ -408,7 +409,7 @@ static JobResult step_work(Send *s, uint64_t until_usec) {
 /* Return: 1 (locked), 0 (abandoned), -EAGAIN (pause, and try again), or another negative errno. */
 static int lock_again(Send *s) {
         JournalEvent event = {.message_id = JOURNAL_ID_FILE, .site = s->site->name};
-        int r = sitelog_relock(s->context->sites->queue, &s->log);
+        int r = sitelog_relock(s->context->queue, &s->log);
 
         if (r == -EAGAIN)
                 return may_wait(s) ? -EAGAIN : -ETIMEDOUT;
@@ -429,8 +430,7 @@ static int lock_again(Send *s) {
 
 /* As if it had been added just now: what stays must not fill the memory. */
 static int spill(Send *s) {
-        int r = sitelog_append(s->context->sites->queue, &s->log, s->keep, s->n_keep,
-                               s->context->sites->sync);
+        int r = sitelog_append(s->context->queue, &s->log, s->keep, s->n_keep, s->context->sync);
 
         sites_wrote(s->site, &s->log, r);
         if (r == 0) {
@@ -457,7 +457,7 @@ static JobResult step_spill(Send *s) {
 
 /* Return: 1 (there is more), 0 (done), or a negative errno. */
 static int remove_some(Send *s) {
-        bool sync = s->context->sites->sync;
+        bool sync = s->context->sync;
         int r = 0;
 
         if (s->done_size == 0)
@@ -525,6 +525,43 @@ static JobResult step(Job *job, uint64_t until_usec) {
         return r;
 }
 
+/* Of those who wait together, the one who asked for most gets it: one send cannot do more for
+ * another of them than was to be done in any case. Return: 0 for all. */
+static unsigned long largest_limit(const Call *calls) {
+        unsigned long limit = 0;
+        const Call *call;
+
+        LL_FOREACH (calls, call) {
+                if (call->request.limit == 0)
+                        return 0;
+                if (call->request.limit > limit)
+                        limit = call->request.limit;
+        }
+        return limit;
+}
+
+/* The next one is for those who came while this one ran. */
+static void end(Send *s) {
+        SendContext *context = s->context;
+        Site *site = s->site;
+        Call *calls = TAKE_PTR(site->callers), *next = TAKE_PTR(site->next_callers);
+        int r;
+
+        site->send = NULL;
+        s->result.is_awaited = next != NULL;
+        context->done(site, &s->result, calls, context->userdata);
+        if (!next)
+                return;
+        site->callers = next;
+        r = s->result.error == -ECANCELED
+                    ? -ECANCELED
+                    : send_start(context, site, SEND_SITE, largest_limit(next));
+        if (r == 0)
+                return;
+        site->callers = NULL;
+        context->done(site, &(SendResult){.kind = SEND_SITE, .error = r}, next, context->userdata);
+}
+
 static void done(Job *job, bool cancelled) {
         Send *s = (Send *) (void *) job;
 
@@ -535,8 +572,7 @@ static void done(Job *job, bool cancelled) {
         sitelog_close(&s->log);
         if (s->kind == SEND_SITE && (s->result.had_lines || s->result.counts.moved > 0))
                 trigger_send(s->context->trigger, QMGR_SCAN_INCOMING);
-        s->site->send = NULL;
-        s->context->done(s->site, &s->result, s->context->userdata);
+        end(s);
         forget(s);
         free(s->keep);
         free(s->chunk);
@@ -560,4 +596,23 @@ int send_start(SendContext *context, Site *site, SendKind kind, unsigned long li
         site->send = s;
         jobs_start(context->jobs, &s->job);
         return 0;
+}
+
+int send_request(SendContext *context, Site *site, Call *call) {
+        int r = 0;
+
+        if (site->send) {
+                LL_PREPEND(site->next_callers, call);
+                return 0;
+        }
+        site->callers = call;
+        call->next = NULL;
+        r = send_start(context, site, SEND_SITE, call->request.limit);
+        if (r < 0)
+                site->callers = NULL;
+        return r;
+}
+
+bool send_is_running(const Site *site) {
+        return site->send != NULL;
 }

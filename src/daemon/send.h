@@ -16,12 +16,14 @@ typedef enum SendKind {
 typedef struct SendResult {
         SendKind kind;
         RequestCounts counts;
-        bool had_lines; /* the log was not empty */
-        bool shortened; /* there were lines, and they have been removed */
-        int error;      /* the log could not be opened or locked; negative errno */
+        bool had_lines;  /* the log was not empty */
+        bool shortened;  /* there were lines, and they have been removed */
+        bool is_awaited; /* callers wait for the next send of this site, which begins now */
+        int error;       /* the log could not be opened or locked; negative errno */
 } SendResult;
 
-typedef void (*send_done_t)(Site *site, const SendResult *result, void *userdata);
+/* @calls: whose send_request() this was, in one list, now the callee's; NULL: nobody's */
+typedef void (*send_done_t)(Site *site, const SendResult *result, Call *calls, void *userdata);
 
 #define SENDS_MAX    64u     /* at a time; more wait. Each has a descriptor and up to 128 KiB. */
 #define SEND_IDS_MAX 524288u /* IDs that all of them remember together; at 32 to 48 bytes each */
@@ -29,13 +31,16 @@ typedef void (*send_done_t)(Site *site, const SendResult *result, void *userdata
 
 /* What a send works with. */
 typedef struct SendContext {
+        const Queue *queue;
+        bool sync;
+        uint64_t lock_usec; /* how long to wait for somebody else's lock */
         Sites *sites;
         Jobs *jobs;
         Trigger *trigger;
         unsigned n_open;  /* sends that have their log open */
         unsigned n_kept;  /* of SENDS_MAX, how many may not: descriptors are few */
         unsigned n_ids;   /* that they may remember */
-        send_done_t done; /* called once for each send; @site->send is NULL by then */
+        send_done_t done; /* called once for each send, when it does not run any more */
         void *userdata;
 } SendContext;
 
@@ -59,3 +64,17 @@ typedef struct SendContext {
  * Source: spec 5.3; DESIGN: "the log as it was when the request came".
  */
 int send_start(SendContext *context, Site *site, SendKind kind, unsigned long limit);
+
+/**
+ * send_request() - have a site flushed for a caller
+ * @call:  a send_site; comes back by the context's @done
+ *
+ * One send of a site at a time: what comes while one runs waits, all together, for one more over
+ * what has been recorded since. A send that several wait for has the largest of their limits.
+ *
+ * Return: 0, or -ENOMEM: the call stays the caller's.
+ */
+int send_request(SendContext *context, Site *site, Call *call);
+
+/** send_is_running() - does a send of this site run? */
+bool send_is_running(const Site *site);

@@ -14,13 +14,15 @@
 #include "daemon/selftest.h"
 #include "util/child.h"
 #include "util/escape.h"
+#include "util/timer.h"
 #include "util/util.h"
 
 #define FDS_OF_A_CALL                                                                              \
         3u /* most that one step of add, send_file, trigger or send has open at a time */
-#define FDS_SPARE      8u /* for reading a new configuration, and for directories left by an old one */
+#define FDS_SPARE           8u /* for reading a new configuration, and for directories left by an old one */
 
-#define SELF_TEST_USEC (5 * USEC_PER_SEC) /* a self-test waits for newer settings */
+#define TIMER_ACCURACY_USEC USEC_PER_MSEC
+#define SELF_TEST_USEC      (5 * USEC_PER_SEC) /* a self-test waits for newer settings */
 
 struct Service {
         sd_event *event;
@@ -209,44 +211,18 @@ static void report_sent(Service *s, Call *call, const Site *site) {
                       left, e.who);
 }
 
-/* Of those who wait together, the one who asked for most gets it: one send cannot do more for
- * another of them than was to be done in any case. Return: 0 for all. */
-static unsigned long largest_limit(const Call *calls) {
-        unsigned long limit = 0;
-        const Call *call;
-
-        LL_FOREACH (calls, call) {
-                if (call->request.limit == 0)
-                        return 0;
-                if (call->request.limit > limit)
-                        limit = call->request.limit;
-        }
-        return limit;
-}
-
-/* One send a site at a time: what comes while one runs waits, all together, for one more over
- * what has been recorded since. */
-static void send_site(Service *s, Call *call) {
-        Site *site = call->site;
-        int r;
-
-        if (site->send) {
-                LL_PREPEND(site->next_senders, call);
-                return;
-        }
-        LL_PREPEND(site->senders, call);
-        r = send_start(&s->context, site, SEND_SITE, call->request.limit);
-        if (r < 0) {
-                LL_DELETE(site->senders, call);
-                fail(s, call, r);
-        }
-}
-
 static void fail_all(Service *s, Call *calls, int error) {
         Call *call, *tmp;
 
         LL_FOREACH_SAFE (calls, call, tmp)
                 fail(s, call, error);
+}
+
+static void send_site(Service *s, Call *call) {
+        int r = send_request(&s->context, call->site, call);
+
+        if (r < 0)
+                fail(s, call, r);
 }
 
 /* Somebody asks for what the refresh may just have moved: this cannot wait for its end. */
@@ -256,18 +232,15 @@ static void tell_of_refresh(Service *s) {
         s->untold = false;
 }
 
-static void on_sent(Site *site, const SendResult *result, void *userdata) {
+static void on_sent(Site *site, const SendResult *result, Call *calls, void *userdata) {
         Service *s = userdata;
-        Call *calls = site->senders, *call, *tmp;
-        int r;
+        Call *call, *tmp;
 
         if (result->kind != SEND_COMPACT)
                 count_moves(s, &result->counts);
         s->untold |= result->kind == SEND_REFRESH && result->counts.moved > 0;
-        if (result->kind == SEND_SITE || site->next_senders)
+        if (result->kind == SEND_SITE || result->is_awaited)
                 tell_of_refresh(s);
-        site->senders = site->next_senders;
-        site->next_senders = NULL;
         LL_FOREACH_SAFE (calls, call, tmp) {
                 if (result->error < 0) {
                         fail(s, call, result->error);
@@ -278,16 +251,6 @@ static void on_sent(Site *site, const SendResult *result, void *userdata) {
                 call->status = REQUEST_OK;
                 report_sent(s, call, site);
                 reply(s, call, REQUEST_OK);
-        }
-        if (site->senders) {
-                r = result->error == -ECANCELED ? -ECANCELED
-                                                : send_start(&s->context, site, SEND_SITE,
-                                                             largest_limit(site->senders));
-                if (r < 0) {
-                        calls = site->senders;
-                        site->senders = NULL;
-                        fail_all(s, calls, r);
-                }
         }
         if (s->refresh)
                 refresh_sent(s->refresh, site, result);
@@ -543,8 +506,7 @@ static void arm_give_up(Service *s, uint64_t usec) {
         if (usec >= s->give_up_usec)
                 return;
         s->give_up_usec = usec;
-        (void) sd_event_source_set_time(s->give_up, usec);
-        (void) sd_event_source_set_enabled(s->give_up, SD_EVENT_ONESHOT);
+        timer_arm_at(s->give_up, usec);
 }
 
 /* How long a call may wait for newer settings. */
@@ -721,8 +683,7 @@ void service_submit(Service *s, Call *call) {
 static void write_adds(Service *s) {
         if (!sites_write(&s->sites, on_added, s))
                 return;
-        (void) sd_event_source_set_time_relative(s->lock_retry, JOB_PAUSE_USEC);
-        (void) sd_event_source_set_enabled(s->lock_retry, SD_EVENT_ONESHOT);
+        timer_arm(s->lock_retry, SITELOG_RETRY_USEC);
 }
 
 void service_end_turn(Service *s) {
@@ -730,7 +691,7 @@ void service_end_turn(Service *s) {
                 decide_again(s);
         if (s->delivered)
                 end_deliveries(s);
-        if (s->sites.waiting)
+        if (sites_have_adds(&s->sites))
                 write_adds(s);
 }
 
@@ -848,8 +809,8 @@ static int configure(Service *s) {
         s->domains = domains;
         set_postmap(s);
         queue_set_layout(&s->queue, settings->hash_queue_names, settings->hash_queue_depth);
-        s->sites.sync = settings->sync;
-        s->sites.lock_usec = settings->request_timeout;
+        s->sites.sync = s->context.sync = settings->sync;
+        s->sites.lock_usec = s->context.lock_usec = settings->request_timeout;
         return 0;
 }
 
@@ -904,9 +865,13 @@ static int open_metrics(Service *s) {
         return 0;
 }
 
+static void service_freep(Service **s) {
+        service_free(*s);
+}
+
 int service_new(sd_event *event, const Settings *settings, const ServiceCallbacks *callbacks,
                 Service **ret) {
-        Service *s = calloc(1, sizeof *s);
+        _cleanup_(service_freep) Service *s = calloc(1, sizeof *s);
         int r;
 
         if (!s)
@@ -919,31 +884,32 @@ int service_new(sd_event *event, const Settings *settings, const ServiceCallback
         sites_init(&s->sites, &s->queue, settings->sync, settings->request_timeout);
         r = trigger_init(&s->trigger, event, s->queue.fd, settings->queue_service_name,
                          settings->trigger_timeout);
-        if (r >= 0)
-                r = configure(s);
-        if (r >= 0)
-                r = open_metrics(s);
-        if (r >= 0)
-                r = jobs_init(&s->jobs, event);
-        if (r >= 0)
-                r = sd_event_add_time(event, &s->lock_retry, CLOCK_MONOTONIC, 0, 1000,
-                                      on_lock_retry, s);
-        if (r >= 0)
-                r = sd_event_source_set_enabled(s->lock_retry, SD_EVENT_OFF);
-        if (r >= 0)
-                r = sd_event_add_time(event, &s->give_up, CLOCK_MONOTONIC, 0, 1000, on_give_up, s);
-        if (r >= 0)
-                r = sd_event_source_set_enabled(s->give_up, SD_EVENT_OFF);
-        if (r < 0) {
-                service_free(s);
+        if (r < 0)
                 return r;
-        }
-        s->context = (SendContext){.sites = &s->sites,
+        r = configure(s);
+        if (r < 0)
+                return r;
+        r = open_metrics(s);
+        if (r < 0)
+                return r;
+        r = jobs_init(&s->jobs, event);
+        if (r < 0)
+                return r;
+        r = timer_new(event, TIMER_ACCURACY_USEC, on_lock_retry, s, &s->lock_retry);
+        if (r < 0)
+                return r;
+        r = timer_new(event, TIMER_ACCURACY_USEC, on_give_up, s, &s->give_up);
+        if (r < 0)
+                return r;
+        s->context = (SendContext){.queue = &s->queue,
+                                   .sync = settings->sync,
+                                   .lock_usec = settings->request_timeout,
+                                   .sites = &s->sites,
                                    .jobs = &s->jobs,
                                    .trigger = &s->trigger,
                                    .done = on_sent,
                                    .userdata = s};
-        *ret = s;
+        *ret = TAKE_PTR(s);
         return 0;
 }
 

@@ -95,6 +95,10 @@ void sites_wrote(Site *site, const SiteLog *log, int error) {
         site->stamp = error == 0 || undone ? sitelog_stamp(log) : (SiteLogStamp){0};
 }
 
+bool sites_have_adds(const Sites *sites) {
+        return sites->waiting != NULL;
+}
+
 void sites_put_add(Sites *sites, Site *site, Call *call) {
         call->next = NULL;
         call->since_usec = now_usec();

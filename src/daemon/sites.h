@@ -21,16 +21,19 @@ typedef struct Send Send;
 
 struct Site {
         UT_hash_handle hh;
+        /* Of sites. */
         Call *adds, *last_add; /* not yet written, in order of arrival */
         Site *next_waiting;    /* in Sites.waiting, if there are @adds */
         int error;             /* of the last write of @adds */
-        Send *send;            /* the one that runs */
-        Call *senders;         /* wait for its end */
-        Call *next_senders;    /* came later: wait for the one after it */
         uint64_t known_number; /* of its IDs in Sites.known */
         SiteLogStamp stamp;    /* as this process left it */
-        unsigned changes;      /* times that somebody else had changed it */
-        const char *name;      /* behind @log */
+        unsigned changes;      /* times that somebody else had changed it; send compares it */
+        /* Of send. */
+        Send *send;         /* the one that runs */
+        Call *callers;      /* wait for its end */
+        Call *next_callers; /* came later: wait for the one after it */
+        /* For all to read. */
+        const char *name; /* at the end of @log */
         char log[];
 };
 
@@ -40,11 +43,11 @@ typedef struct Sites {
         uint64_t lock_usec; /* how long an add may wait for somebody else's lock */
         Site *table;
         Site *waiting; /* those with adds */
-        /* IDs that are in a log, if it is as this process left it: with the number of their site,
-         * which gets another one to have them all forgotten. */
+        /* "ID/number" of each record known to be in a log that nobody else has changed. A site that
+         * gets another number forgets them all at once. */
         StrSet known;
         uint64_t last_number;
-        unsigned forget_at; /* so many sites: forget those that have nothing to do */
+        unsigned forget_at; /* number of sites at which those that have nothing to do are dropped */
 } Sites;
 
 typedef void (*sites_done_t)(Call *call, int error, void *userdata);
@@ -75,6 +78,9 @@ void sites_wrote(Site *site, const SiteLog *log, int error);
 
 /** sites_forget_known() - IDs added from now on are new, whatever the log has */
 void sites_forget_known(Sites *sites, Site *site);
+
+/** sites_have_adds() - is there anything for sites_write()? */
+bool sites_have_adds(const Sites *sites);
 
 /** sites_put_add() - the call waits for sites_write() */
 void sites_put_add(Sites *sites, Site *site, Call *call);

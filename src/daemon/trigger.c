@@ -6,6 +6,7 @@
 
 #include "core/qmgr.h"
 #include "daemon/journal.h"
+#include "util/timer.h"
 #include "util/util.h"
 
 static void send_again(const Trigger *t, char request) {
@@ -52,10 +53,7 @@ int trigger_init(Trigger *t, sd_event *event, int queue_fd, const char *service,
         r = trigger_configure(t, queue_fd, service, retry_usec);
         if (r < 0)
                 return r;
-        r = sd_event_add_time(event, &t->retry, CLOCK_MONOTONIC, 0, 0, on_retry, t);
-        if (r >= 0)
-                r = sd_event_source_set_enabled(t->retry, SD_EVENT_OFF);
-        return r < 0 ? r : 0;
+        return timer_new(event, 0, on_retry, t, &t->retry);
 }
 
 void trigger_free(Trigger *t) {
@@ -74,10 +72,8 @@ void trigger_send(Trigger *t, char request) {
         if (r == 0)
                 return;
         journal_message(LOG_DEBUG, "%s: %s, will try again", t->endpoint, strerror(-r));
-        if (!trigger_pending(t)) {
-                (void) sd_event_source_set_time_relative(t->retry, t->retry_usec);
-                (void) sd_event_source_set_enabled(t->retry, SD_EVENT_ONESHOT);
-        }
+        if (!trigger_pending(t))
+                timer_arm(t->retry, t->retry_usec);
         if (request == QMGR_FLUSH_DEAD)
                 t->lost_flush = true;
         else

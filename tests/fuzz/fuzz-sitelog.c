@@ -130,7 +130,7 @@ static Model read_log(const char *text, size_t n, unsigned flags) {
         return m;
 }
 
-static void on_done(Site *site, const SendResult *r, void *userdata) {
+static void on_done(Site *site, const SendResult *r, Call *calls, void *userdata) {
         result = *r;
 }
 
@@ -233,7 +233,11 @@ static char *make_log(const uint8_t *data, size_t n, unsigned flags, size_t *ret
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         _cleanup_free_ char *text = NULL;
-        SendContext context = {.jobs = &jobs, .trigger = &trigger, .done = on_done};
+        SendContext context = {.queue = &queue,
+                               .lock_usec = USEC_PER_SEC,
+                               .jobs = &jobs,
+                               .trigger = &trigger,
+                               .done = on_done};
         Sites sites;
         Site *site;
         Model m;

@@ -29,7 +29,7 @@ static RefreshResult result;
 static SendResult last_sent;
 static unsigned n_sent;
 
-static void on_sent(Site *site, const SendResult *r, void *userdata) {
+static void on_sent(Site *site, const SendResult *r, Call *calls, void *userdata) {
         last_sent = *r;
         n_sent++;
         if (refresh)
@@ -50,8 +50,12 @@ static void setup(void) {
         ck_assert_int_eq(jobs_init(&jobs, event), 0);
         ck_assert_int_eq(trigger_init(&trigger, event, spool_fd, "qmgr", USEC_PER_SEC), 0);
         sites_init(&sites, &spool_queue, false, 60 * USEC_PER_SEC);
-        context =
-                (SendContext){.sites = &sites, .jobs = &jobs, .trigger = &trigger, .done = on_sent};
+        context = (SendContext){.queue = &spool_queue,
+                                .lock_usec = 60 * USEC_PER_SEC,
+                                .sites = &sites,
+                                .jobs = &jobs,
+                                .trigger = &trigger,
+                                .done = on_sent};
         refresh = NULL;
         result = (RefreshResult){.error = 1};
         n_sent = 0;
@@ -516,7 +520,7 @@ START_TEST(a_log_that_stays_locked_counts_as_failed) {
         put_log("flush/a_b", "ABC123\n", -DAY, 0);
         put_log("flush/a_c", "ABC123\n", -DAY, 0);
         fd = spool_lock("flush/a_b");
-        sites.lock_usec = 1;
+        context.lock_usec = 1;
         run_purge();
         ck_assert_uint_eq(result.flushed, 1);
         ck_assert_uint_eq(result.failed, 1);

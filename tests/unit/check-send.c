@@ -25,7 +25,7 @@ static SendResult result;
 static unsigned n_done;
 static unsigned long limit;
 
-static void on_done(Site *s, const SendResult *r, void *userdata) {
+static void on_done(Site *s, const SendResult *r, Call *calls, void *userdata) {
         ck_assert_ptr_eq(userdata, &context);
         ck_assert_ptr_eq(s, site);
         ck_assert_ptr_null(s->send);
@@ -40,7 +40,9 @@ static void setup(void) {
         ck_assert_int_eq(jobs_init(&jobs, event), 0);
         ck_assert_int_eq(trigger_init(&trigger, event, spool_fd, "qmgr", USEC_PER_SEC), 0);
         sites_init(&sites, &spool_queue, false, 60 * USEC_PER_SEC);
-        context = (SendContext){.sites = &sites,
+        context = (SendContext){.queue = &spool_queue,
+                                .lock_usec = 60 * USEC_PER_SEC,
+                                .sites = &sites,
                                 .jobs = &jobs,
                                 .trigger = &trigger,
                                 .done = on_done,
@@ -560,7 +562,7 @@ START_TEST(it_does_not_wait_for_ever) {
         put_message("ABC123");
         spool_write(PATH, "ABC123\n");
         fd = spool_lock(PATH);
-        sites.lock_usec = 1;
+        context.lock_usec = 1;
         run(SEND_SITE);
         ck_assert_int_eq(result.error, -ETIMEDOUT);
         ck_assert(spool_exists("deferred/A/ABC123"));
@@ -574,7 +576,7 @@ START_TEST(it_does_not_wait_for_ever_at_the_end_either) {
         _cleanup_free_ char *text = many_ids(0, N_LONG);
         int fd;
 
-        sites.lock_usec = 1;
+        context.lock_usec = 1;
         start_long_send(SEND_SITE);
         fd = spool_lock(PATH);
         finish();
@@ -1036,7 +1038,7 @@ START_TEST(a_lock_between_two_steps_is_waited_for) {
         put_busy(0, N_STAY, 1);
         spool_write(PATH, text);
         if (_i > 0)
-                sites.lock_usec = 1; /* and then the lines behind stay where they are */
+                context.lock_usec = 1; /* and then the lines behind stay where they are */
         start(SEND_SITE);
         turn_until_size(LINE * N_STAY + 1);
         fd = spool_lock(PATH);
