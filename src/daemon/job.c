@@ -4,23 +4,32 @@
 
 #include <utlist.h>
 
+#include "core/sitelog.h"
+#include "util/timer.h"
 #include "util/util.h"
 
 static void pause_job(Jobs *jobs, Job *job) {
-        job->not_before_usec = now_usec() + JOB_PAUSE_USEC;
+        job->not_before_usec = now_usec() + SITELOG_RETRY_USEC;
         if (!jobs->paused) { /* all pauses are of one length: the first one paused is the first due
                               */
-                (void) sd_event_source_set_time(jobs->wake, job->not_before_usec);
-                (void) sd_event_source_set_enabled(jobs->wake, SD_EVENT_ONESHOT);
+                timer_arm_at(jobs->wake, job->not_before_usec);
         }
         DL_APPEND(jobs->paused, job);
 }
 
-static void step_first(Jobs *jobs, uint64_t until_usec) {
+bool job_slice_is_over(JobSlice *s, unsigned cost) {
+        s->cost += cost;
+        if (s->cost < JOB_COST_LOOK)
+                return false;
+        s->cost = 0;
+        return now_usec() >= s->until_usec || (s->is_wanted && s->is_wanted(s->userdata));
+}
+
+static void step_first(Jobs *jobs, JobSlice *slice) {
         Job *job = jobs->ready;
 
         DL_DELETE(jobs->ready, job);
-        switch (job->step(job, until_usec)) {
+        switch (job->step(job, slice)) {
         case JOB_MORE:
                 DL_APPEND(jobs->ready, job);
                 break;
@@ -36,11 +45,13 @@ static void step_first(Jobs *jobs, uint64_t until_usec) {
 
 /* A refresh and the sends it starts are many short steps. */
 void jobs_step(Jobs *jobs) {
-        uint64_t until = now_usec() + JOB_SLICE_USEC;
+        JobSlice slice = {.until_usec = now_usec() + JOB_SLICE_USEC,
+                          .is_wanted = jobs->is_wanted,
+                          .userdata = jobs->userdata};
 
         while (jobs->ready) {
-                step_first(jobs, until);
-                if (now_usec() >= until)
+                step_first(jobs, &slice);
+                if (job_slice_is_over(&slice, JOB_COST_LOOK))
                         return;
         }
 }
@@ -64,8 +75,7 @@ static int on_wake(sd_event_source *source, uint64_t usec, void *userdata) {
                 jobs_start(jobs, job);
         }
         if (jobs->paused) {
-                (void) sd_event_source_set_time(source, jobs->paused->not_before_usec);
-                (void) sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+                timer_arm_at(source, jobs->paused->not_before_usec);
         }
         return 0;
 }
@@ -75,22 +85,27 @@ int jobs_init(Jobs *jobs, sd_event *event) {
 
         *jobs = (Jobs){0};
         r = sd_event_add_defer(event, &jobs->run, on_run, jobs);
+        if (r < 0)
+                return r;
         /* A source that is always pending would otherwise come before all that are so at times:
          * sd-event takes what has been pending longest. */
-        if (r >= 0)
-                r = sd_event_source_set_priority(jobs->run, SD_EVENT_PRIORITY_IDLE);
-        if (r >= 0)
-                r = sd_event_source_set_enabled(jobs->run, SD_EVENT_OFF);
-        if (r >= 0)
-                r = sd_event_add_time(event, &jobs->wake, CLOCK_MONOTONIC, 0, 1000, on_wake, jobs);
-        if (r >= 0)
-                r = sd_event_source_set_enabled(jobs->wake, SD_EVENT_OFF);
-        return r < 0 ? r : 0;
+        r = sd_event_source_set_priority(jobs->run, SD_EVENT_PRIORITY_IDLE);
+        if (r < 0)
+                return r;
+        r = sd_event_source_set_enabled(jobs->run, SD_EVENT_OFF);
+        if (r < 0)
+                return r;
+        return timer_new(event, USEC_PER_MSEC, on_wake, jobs, &jobs->wake);
 }
 
 void jobs_free(Jobs *jobs) {
         sd_event_source_disable_unref(jobs->run);
         sd_event_source_disable_unref(jobs->wake);
+}
+
+void jobs_give_way(Jobs *jobs, bool (*is_wanted)(void *userdata), void *userdata) {
+        jobs->is_wanted = is_wanted;
+        jobs->userdata = userdata;
 }
 
 void jobs_start(Jobs *jobs, Job *job) {

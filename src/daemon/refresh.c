@@ -10,7 +10,6 @@
 
 #include "util/util.h"
 
-#define CLOCK_EVERY 16u
 /* A log below this size is not worth a look: reading and rewriting would cost more than a few
  * hundred duplicates do. */
 #define COMPACT_SIZE_MIN 4096
@@ -195,12 +194,12 @@ static JobResult work_entry(Refresh *r, const char *name) {
         return JOB_MORE;
 }
 
-static JobResult step(Job *job, uint64_t until_usec) {
+static JobResult step(Job *job, JobSlice *slice) {
         Refresh *r = (Refresh *) (void *) job;
 
         if (r->removed.fd >= 0 && rescue(r) == JOB_PAUSE)
                 return JOB_PAUSE;
-        for (unsigned i = 1; r->depth > 0; i++) {
+        while (r->depth > 0) {
                 const struct dirent *e = readdir(r->dirs[r->depth - 1]);
                 JobResult result = JOB_MORE;
 
@@ -208,7 +207,7 @@ static JobResult step(Job *job, uint64_t until_usec) {
                         result = work_entry(r, e->d_name);
                 else
                         close_dir(r);
-                if (result != JOB_MORE || (i % CLOCK_EVERY == 0 && now_usec() >= until_usec))
+                if (result != JOB_MORE || job_slice_is_over(slice, JOB_COST_FILE))
                         return result;
         }
         return JOB_DONE;

@@ -13,8 +13,8 @@
 #include "util/util.h"
 
 #define CHUNK_SIZE    SITELOG_SLICE
-#define CLOCK_EVERY   16u                /* records between two looks at the clock */
 #define TRIGGER_USEC  (1 * USEC_PER_SEC) /* between triggers while messages are being moved */
+#define TRIGGER_LINES 16u                /* before the first of them */
 #define COMPACT_RATIO 2u                 /* lines per distinct ID that are worth a compaction */
 #define KEEP_SIZE_MAX (SITELOG_SLICE - (QUEUEID_MAX + 1) - 1)
 
@@ -43,6 +43,7 @@ struct Send {
         off_t size, offset; /* of the log then, and how much of it has been read */
         off_t done_size;    /* how much of it can go: up to the limit, else all */
         unsigned long limit;
+        unsigned cost; /* of the line at hand: JOB_COST_LINE or JOB_COST_FILE */
         Seen seen;
         unsigned n_ids; /* its share of SendContext.n_ids */
         bool abandoned; /* somebody else has changed the log: nothing is removed */
@@ -117,6 +118,7 @@ static void move_message(Send *s, const char *id, bool terminated, bool remember
         QueueResult result;
         int r;
 
+        s->cost = JOB_COST_FILE;
         r = queue_move(s->context->queue, id, &result);
         if (r < 0) {
                 counts->failed++;
@@ -221,10 +223,10 @@ static void last_line(Send *s) {
 }
 
 /* Return: 1 (more, or to be spilled first), 0 (done), or a negative errno. */
-static int work(Send *s, uint64_t until_usec) {
+static int work(Send *s, JobSlice *slice) {
         int r = 0;
 
-        for (unsigned i = 1;; i++) {
+        for (;;) {
                 if (s->cursor == s->n_chunk) {
                         r = read_chunk(s);
                         if (r < 0)
@@ -234,10 +236,11 @@ static int work(Send *s, uint64_t until_usec) {
                                 return 0;
                         }
                 }
+                s->cost = JOB_COST_LINE;
                 take_line(s);
                 if (s->done_size == s->size && limit_reached(s))
                         s->done_size = position(s);
-                if (s->state == STATE_SPILL || (i % CLOCK_EVERY == 0 && now_usec() >= until_usec))
+                if (s->state == STATE_SPILL || job_slice_is_over(slice, s->cost))
                         return 1;
         }
 }
@@ -356,7 +359,8 @@ static JobResult step_open(Send *s) {
 static void trigger_early(Send *s) {
         uint64_t now;
 
-        if (s->kind != SEND_SITE || s->result.counts.moved == 0)
+        /* A short log is dealt with in less time than qmgr needs to look. */
+        if (s->kind != SEND_SITE || s->result.counts.moved == 0 || s->n_lines < TRIGGER_LINES)
                 return;
         now = now_usec();
         if (s->triggered_usec != 0 && now - s->triggered_usec < TRIGGER_USEC)
@@ -379,8 +383,8 @@ static JobResult end_weighing(Send *s) {
         return JOB_MORE;
 }
 
-static JobResult step_work(Send *s, uint64_t until_usec) {
-        int r = work(s, until_usec);
+static JobResult step_work(Send *s, JobSlice *slice) {
+        int r = work(s, slice);
 
         if (r > 0) {
                 trigger_early(s);
@@ -499,13 +503,13 @@ static JobResult step_close(Send *s) {
         return JOB_DONE;
 }
 
-static JobResult step_state(Send *s, uint64_t until_usec) {
+static JobResult step_state(Send *s, JobSlice *slice) {
         switch (s->state) {
         case STATE_OPEN:
                 return step_open(s);
         case STATE_WEIGH:
         case STATE_WORK:
-                return step_work(s, until_usec);
+                return step_work(s, slice);
         case STATE_SPILL:
                 return step_spill(s);
         default:
@@ -513,14 +517,14 @@ static JobResult step_state(Send *s, uint64_t until_usec) {
         }
 }
 
-static JobResult step(Job *job, uint64_t until_usec) {
+static JobResult step(Job *job, JobSlice *slice) {
         Send *s = (Send *) (void *) job;
         SendState state;
         JobResult r;
 
         do { /* a short log is done in one go */
                 state = s->state;
-                r = step_state(s, until_usec);
+                r = step_state(s, slice);
         } while (r == JOB_MORE && s->state != state);
         return r;
 }

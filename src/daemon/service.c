@@ -695,6 +695,10 @@ void service_end_turn(Service *s) {
                 write_adds(s);
 }
 
+void service_give_way(Service *s, bool (*is_wanted)(void *userdata), void *userdata) {
+        jobs_give_way(&s->jobs, is_wanted, userdata);
+}
+
 void service_step(Service *s) {
         jobs_step(&s->jobs);
 }
