@@ -10,6 +10,7 @@
 #include <systemd/sd-login.h>
 
 #include "util/escape.h"
+#include "util/number.h"
 #include "util/util.h"
 
 #define FIELDS_MAX 24u
@@ -24,13 +25,17 @@ static void copy(char *to, size_t size, const char *from) {
 /* The uid with which the session began; sudo(8) and su(1) do not change it. */
 static bool read_login_uid(uid_t *ret) {
         FILE *f = fopen("/proc/self/loginuid", "re");
-        unsigned uid = (unsigned) -1;
-        bool found = f && fscanf(f, "%u", &uid) == 1 && uid != (unsigned) -1;
+        char text[sizeof "4294967295"] = "";
+        unsigned long uid;
 
-        if (f)
-                (void) fclose(f);
-        *ret = uid;
-        return found;
+        if (!f)
+                return false;
+        (void) fgets(text, sizeof text, f);
+        (void) fclose(f);
+        if (parse_ulong(text, &uid) < 0 || uid >= UINT32_MAX)
+                return false; /* -1: of no login session */
+        *ret = (uid_t) uid;
+        return true;
 }
 
 static void find_login(AuditWho *who) {
@@ -40,12 +45,12 @@ static void find_login(AuditWho *who) {
 
         who->sudo = sudo_user && *sudo_user;
         pw = read_login_uid(&uid) ? getpwuid(uid) : NULL;
+        if (!pw && !who->sudo && isatty(STDIN_FILENO))
+                pw = getpwuid(getuid());
         if (pw)
                 copy(who->login, sizeof who->login, pw->pw_name);
         else if (who->sudo)
                 copy(who->login, sizeof who->login, sudo_user);
-        else if (isatty(STDIN_FILENO) && (pw = getpwuid(getuid())))
-                copy(who->login, sizeof who->login, pw->pw_name);
 }
 
 /* sudo(8) removes SSH_CONNECTION; the session still knows. */

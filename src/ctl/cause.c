@@ -119,11 +119,9 @@ static const char *put_word(Output *o, const char *p, const char *end, bool is_p
                 put(o, p, 1);
                 return p + 1;
         }
-        if (w.has_at)
-                put(o, "...", 3);
-        else if (w.letters == 0 && w.digits > 0 && !is_port)
+        if (w.letters == 0 && w.digits > 0 && !is_port && !w.has_at)
                 put(o, "N", 1);
-        else if (!is_port && is_token(p, &w))
+        else if (w.has_at || (!is_port && is_token(p, &w)))
                 put(o, "...", 3);
         else
                 put(o, p, w.n);

@@ -85,6 +85,15 @@ static int check_listener(Switch *s) {
 static int check(Switch *s) {
         int status;
 
+        if (!switch_asked(s, SWITCH_BUILT_IN) && !switch_asked(s, CTL_SERVICE))
+                return switch_refuse("flush_service_name is \"%s\" in main.cf, which is neither "
+                                     "Postfix's own nor fflushd's: whoever set it should take it "
+                                     "back (%s -X flush_service_name)",
+                                     s->asks, s->postconf);
+        if (sd_booted() <= 0) {
+                ctl_error("systemd does not run here");
+                return EX_UNAVAILABLE;
+        }
         status = check_queue(s);
         if (status != EX_OK)
                 return status;

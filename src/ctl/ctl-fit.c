@@ -161,7 +161,7 @@ static void fit_sandbox(Fit *fit, const char *unit, const char *state, bool writ
 
 static bool is_owner(const Fit *fit, const char *user) {
         const struct passwd *pw = getpwnam(user);
-        unsigned long uid;
+        unsigned long uid = 0;
 
         return pw ? pw->pw_uid == fit->uid : parse_ulong(user, &uid) == 0 && uid == fit->uid;
 }

@@ -540,8 +540,9 @@ int connections_new(sd_event *event, const Settings *settings, const ConnectionC
         pool->settings = settings;
         pool->hurry_usec = pool->deadlines_usec = USEC_INFINITY;
         pool->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-        if (pool->epoll_fd < 0)
-                return -errno;
+        r = RET_NERRNO(pool->epoll_fd);
+        if (r < 0)
+                return r; /* cppcheck-suppress memleak ; freed by the cleanup attribute */
         r = timer_new(event, DEADLINE_ACCURACY_USEC, on_deadlines, pool, &pool->deadlines);
         if (r < 0)
                 return r;

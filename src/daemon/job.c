@@ -4,23 +4,30 @@
 
 #include <utlist.h>
 
+#include "core/sitelog.h"
 #include "util/timer.h"
 #include "util/util.h"
 
-#define WAKE_ACCURACY_USEC 1000
-
 static void pause_job(Jobs *jobs, Job *job) {
-        job->not_before_usec = now_usec() + JOB_PAUSE_USEC;
+        job->not_before_usec = now_usec() + SITELOG_RETRY_USEC;
         if (!jobs->paused) /* all pauses are equally long: the first that began is the first due */
                 timer_arm_at(jobs->wake, job->not_before_usec);
         DL_APPEND(jobs->paused, job);
 }
 
-static void step_first(Jobs *jobs, uint64_t until_usec) {
+bool job_slice_is_over(JobSlice *s, unsigned cost) {
+        s->cost += cost;
+        if (s->cost < JOB_COST_LOOK)
+                return false;
+        s->cost = 0;
+        return now_usec() >= s->until_usec || (s->is_wanted && s->is_wanted(s->userdata));
+}
+
+static void step_first(Jobs *jobs, JobSlice *slice) {
         Job *job = jobs->ready;
 
         DL_DELETE(jobs->ready, job);
-        switch (job->step(job, until_usec)) {
+        switch (job->step(job, slice)) {
         case JOB_MORE:
                 DL_APPEND(jobs->ready, job);
                 break;
@@ -37,11 +44,13 @@ static void step_first(Jobs *jobs, uint64_t until_usec) {
 /* Several steps share a slice: most of those of a refresh, and of the sends that it starts, are
  * short. */
 void jobs_step(Jobs *jobs) {
-        uint64_t until = now_usec() + JOB_SLICE_USEC;
+        JobSlice slice = {.until_usec = now_usec() + JOB_SLICE_USEC,
+                          .is_wanted = jobs->is_wanted,
+                          .userdata = jobs->userdata};
 
         while (jobs->ready) {
-                step_first(jobs, until);
-                if (now_usec() >= until)
+                step_first(jobs, &slice);
+                if (job_slice_is_over(&slice, JOB_COST_LOOK))
                         return;
         }
 }
@@ -84,12 +93,17 @@ int jobs_init(Jobs *jobs, sd_event *event) {
         r = sd_event_source_set_enabled(jobs->run, SD_EVENT_OFF);
         if (r < 0)
                 return r;
-        return timer_new(event, WAKE_ACCURACY_USEC, on_wake, jobs, &jobs->wake);
+        return timer_new(event, USEC_PER_MSEC, on_wake, jobs, &jobs->wake);
 }
 
 void jobs_done(Jobs *jobs) {
         sd_event_source_disable_unref(jobs->run);
         sd_event_source_disable_unref(jobs->wake);
+}
+
+void jobs_give_way(Jobs *jobs, bool (*is_wanted)(void *userdata), void *userdata) {
+        jobs->is_wanted = is_wanted;
+        jobs->userdata = userdata;
 }
 
 void jobs_start(Jobs *jobs, Job *job) {

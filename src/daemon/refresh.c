@@ -10,7 +10,6 @@
 
 #include "util/util.h"
 
-#define CLOCK_EVERY 16u
 /* Smaller logs are not compacted: reading and rewriting would cost more than a few hundred
  * duplicates do. */
 #define COMPACT_SIZE_MIN 4096
@@ -206,12 +205,12 @@ static JobResult refresh_entry(Refresh *refresh, const char *name) {
         return JOB_MORE;
 }
 
-static JobResult refresh_step(Job *job, uint64_t until_usec) {
+static JobResult refresh_step(Job *job, JobSlice *slice) {
         Refresh *refresh = refresh_of(job);
 
         if (refresh->removed.fd >= 0 && rescue_removed(refresh) == JOB_PAUSE)
                 return JOB_PAUSE;
-        for (unsigned i = 1; refresh->depth > 0; i++) {
+        while (refresh->depth > 0) {
                 const struct dirent *e = readdir(refresh->dirs[refresh->depth - 1]);
                 JobResult result = JOB_MORE;
 
@@ -219,7 +218,7 @@ static JobResult refresh_step(Job *job, uint64_t until_usec) {
                         result = refresh_entry(refresh, e->d_name);
                 else
                         close_dir(refresh);
-                if (result != JOB_MORE || (i % CLOCK_EVERY == 0 && now_usec() >= until_usec))
+                if (result != JOB_MORE || job_slice_is_over(slice, JOB_COST_FILE))
                         return result;
         }
         return JOB_DONE;

@@ -403,12 +403,12 @@ static void selftest_on_answers(const Table *failed, void *userdata) {
         selftest_go_on(userdata);
 }
 
-static JobResult selftest_step(Job *job, uint64_t until_usec) {
+static JobResult selftest_step(Job *job, JobSlice *slice) {
         SelfTest *t = self_test_of(job);
 
         while (t->n_opened < t->n_logs) {
                 try_log(t, t->logs[t->n_opened++]);
-                if (now_usec() >= until_usec)
+                if (job_slice_is_over(slice, JOB_COST_LOOK))
                         return JOB_MORE;
         }
         if (ask_tables(t))

@@ -13,8 +13,8 @@
 #include "util/util.h"
 
 #define CHUNK_SIZE    SITELOG_SLICE
-#define CLOCK_EVERY   16u                /* records between two looks at the clock */
 #define TRIGGER_USEC  (1 * USEC_PER_SEC) /* between triggers while messages are being moved */
+#define TRIGGER_LINES 16u                /* before the first of them */
 #define COMPACT_RATIO 2u                 /* lines per distinct ID that are worth a compaction */
 #define KEEP_SIZE_MAX (SITELOG_SLICE - (QUEUEID_MAX + 1) - 1)
 
@@ -45,6 +45,7 @@ struct Send {
         off_t size, offset; /* of the log then, and how much of it has been read */
         off_t done_size;    /* how much of it goes at the end: all, or up to the limit */
         unsigned long limit;
+        unsigned cost; /* of the line at hand: JOB_COST_LINE or JOB_COST_FILE */
         Seen seen;
         unsigned n_ids; /* its share of SendContext.n_ids */
         bool abandoned; /* somebody else has changed the log: nothing is removed */
@@ -119,6 +120,7 @@ static void move_message(Send *s, const char *id, bool terminated, bool remember
         QueueResult result;
         int r;
 
+        s->cost = JOB_COST_FILE;
         r = queue_move(s->context->queue, id, &result);
         if (r < 0) {
                 counts->failed++;
@@ -223,10 +225,10 @@ static void last_line(Send *s) {
 }
 
 /* Return: 1 (more, or to be spilled first), 0 (done), or a negative errno. */
-static int send_work(Send *s, uint64_t until_usec) {
+static int send_work(Send *s, JobSlice *slice) {
         int r = 0;
 
-        for (unsigned i = 1;; i++) {
+        for (;;) {
                 if (s->cursor == s->n_chunk) {
                         r = read_chunk(s);
                         if (r < 0)
@@ -236,10 +238,11 @@ static int send_work(Send *s, uint64_t until_usec) {
                                 return 0;
                         }
                 }
+                s->cost = JOB_COST_LINE;
                 take_line(s);
                 if (s->done_size == s->size && limit_reached(s))
                         s->done_size = send_position(s);
-                if (s->state == STATE_SPILL || (i % CLOCK_EVERY == 0 && now_usec() >= until_usec))
+                if (s->state == STATE_SPILL || job_slice_is_over(slice, s->cost))
                         return 1;
         }
 }
@@ -359,7 +362,8 @@ static JobResult step_open(Send *s) {
 static void trigger_early(Send *s) {
         uint64_t now;
 
-        if (s->kind != SEND_SITE || s->result.counts.moved == 0)
+        /* A short log is dealt with in less time than qmgr needs to look. */
+        if (s->kind != SEND_SITE || s->result.counts.moved == 0 || s->n_lines < TRIGGER_LINES)
                 return;
         now = now_usec();
         if (s->triggered_usec != 0 && now - s->triggered_usec < TRIGGER_USEC)
@@ -382,8 +386,8 @@ static JobResult end_weighing(Send *s) {
         return JOB_MORE;
 }
 
-static JobResult step_work(Send *s, uint64_t until_usec) {
-        int r = send_work(s, until_usec);
+static JobResult step_work(Send *s, JobSlice *slice) {
+        int r = send_work(s, slice);
 
         if (r > 0) {
                 trigger_early(s);
@@ -501,13 +505,13 @@ static JobResult step_shorten(Send *s) {
         return JOB_DONE;
 }
 
-static JobResult step_state(Send *s, uint64_t until_usec) {
+static JobResult step_state(Send *s, JobSlice *slice) {
         switch (s->state) {
         case STATE_OPEN:
                 return step_open(s);
         case STATE_WEIGH:
         case STATE_WORK:
-                return step_work(s, until_usec);
+                return step_work(s, slice);
         case STATE_SPILL:
                 return step_spill(s);
         default:
@@ -520,14 +524,14 @@ static Send *send_of(Job *job) {
         return (Send *) (void *) job;
 }
 
-static JobResult send_step(Job *job, uint64_t until_usec) {
+static JobResult send_step(Job *job, JobSlice *slice) {
         Send *s = send_of(job);
         SendState state;
         JobResult result;
 
         do { /* a short log is done in one go */
                 state = s->state;
-                result = step_state(s, until_usec);
+                result = step_state(s, slice);
         } while (result == JOB_MORE && s->state != state);
         return result;
 }
@@ -547,19 +551,14 @@ static unsigned long largest_limit(const Call *calls) {
         return limit;
 }
 
-static void answer_calls(const SendContext *context, Call *calls, const SendResult *result) {
-        Call *call, *tmp;
-
-        LL_FOREACH_SAFE (calls, call, tmp)
-                context->answer(call, result, context->userdata);
-}
-
 /* The next send of a site, for the calls that came during the one that has ended. */
 static void start_next(SendContext *context, Site *site, Call *calls, bool cancelled) {
-        int r = cancelled ? -ECANCELED : send_start(context, site, SEND_SITE, largest_limit(calls));
+        SendResult result = {.kind = SEND_SITE};
 
-        if (r < 0)
-                answer_calls(context, calls, &(SendResult){.kind = SEND_SITE, .error = r});
+        result.error =
+                cancelled ? -ECANCELED : send_start(context, site, SEND_SITE, largest_limit(calls));
+        if (result.error < 0)
+                context->done(site, &result, calls, context->userdata);
         else
                 site->send->callers = calls;
 }
@@ -575,10 +574,9 @@ static void send_done(Job *job, bool cancelled) {
         sitelog_close(&s->log);
         if (s->kind == SEND_SITE && (s->result.had_lines || s->result.counts.moved > 0))
                 trigger_send(context->trigger, QMGR_SCAN_INCOMING);
-        s->result.wanted = s->kind == SEND_SITE || s->next_callers;
+        s->result.is_awaited = s->next_callers;
         s->site->send = NULL;
-        context->done(s->site, &s->result, context->userdata);
-        answer_calls(context, s->callers, &s->result);
+        context->done(s->site, &s->result, s->callers, context->userdata);
         if (s->next_callers)
                 start_next(context, s->site, s->next_callers, cancelled);
         send_forget(s);

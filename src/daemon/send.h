@@ -16,47 +16,36 @@ typedef enum SendKind {
 typedef struct SendResult {
         SendKind kind;
         RequestCounts counts;
-        bool had_lines; /* the log was not empty */
-        bool shortened; /* there were lines, and they have been removed */
-        bool wanted;    /* a caller waits for this send, or for the next one of the same site */
-        int error;      /* the log could not be opened or locked; negative errno */
+        bool had_lines;  /* the log was not empty */
+        bool shortened;  /* there were lines, and they have been removed */
+        bool is_awaited; /* callers wait for the next send of this site, which begins now */
+        int error;       /* the log could not be opened or locked; negative errno */
 } SendResult;
 
-/* send_done_t - called once for each send, before its callers; @site->send is NULL */
-typedef void (*send_done_t)(Site *site, const SendResult *result, void *userdata);
-/* send_answer_t - called once for each call of send_request(): it belongs to the callee again */
-typedef void (*send_answer_t)(Call *call, const SendResult *result, void *userdata);
+/**
+ * send_done_t - called once for each send, when it does not run any more
+ * @calls:  a list of those from send_request() that it was for; they belong to the callee again
+ */
+typedef void (*send_done_t)(Site *site, const SendResult *result, Call *calls, void *userdata);
 
 #define SENDS_MAX    64u     /* at a time; more wait. Each has a descriptor and up to 128 KiB. */
 #define SEND_IDS_MAX 524288u /* IDs that all of them remember together; at 32 to 48 bytes each */
 #define SEND_IDS_MIN 4096u   /* but each send at least this many, whatever the others take */
 
-/* What all sends share. The first members are set by the owner, who may change them at any time. */
+/* What all sends share. The owner may change @sync, @lock_usec and @n_kept at any time. */
 typedef struct SendContext {
         const Queue *queue;
-        bool sync;          /* moves and removals are on the disk before the next step */
-        uint64_t lock_usec; /* how long a send waits for a log that another process has locked */
+        bool sync;          /* have moves and removals on the disk before the next step */
+        uint64_t lock_usec; /* how long to wait for a log that another process has locked */
         Sites *sites;
         Jobs *jobs;
         Trigger *trigger;
-        unsigned n_kept; /* how many of SENDS_MAX may not run, since descriptors are few */
-        send_done_t done;
-        send_answer_t answer;
-        void *userdata;
         unsigned n_open; /* sends that have their log open; 0 at first */
-        unsigned n_ids;  /* IDs that they may remember; 0 at first */
+        unsigned n_kept; /* how many of SENDS_MAX may not run, since descriptors are few */
+        unsigned n_ids;  /* IDs that the sends may remember; 0 at first */
+        send_done_t done;
+        void *userdata;
 } SendContext;
-
-/**
- * send_request() - have a send of SEND_SITE run for a call, with the limit of its request
- * @site:  that of the call
- *
- * One send a site at a time. Calls that come while one runs wait for the next, and share it: it
- * goes through what has been recorded since the running one began.
- *
- * Return: 0: @context->answer follows, never from within this call; or -ENOMEM.
- */
-int send_request(SendContext *context, Site *site, Call *call);
 
 /**
  * send_start() - begin to go through the log of a site as it is now, for no call
@@ -78,5 +67,16 @@ int send_request(SendContext *context, Site *site, Call *call);
  */
 int send_start(SendContext *context, Site *site, SendKind kind, unsigned long limit);
 
-/** send_is_running() - does a send of this site run, or wait for its lock? */
+/**
+ * send_request() - have a site flushed for a caller
+ * @call:  a send_site; comes back by the context's @done, never from within this call
+ *
+ * A site has one send at a time. Calls that come while it runs wait for the next one, which goes
+ * through what has been recorded since, and share it: it has the largest of their limits.
+ *
+ * Return: 0, or -ENOMEM: the call stays the caller's.
+ */
+int send_request(SendContext *context, Site *site, Call *call);
+
+/** send_is_running() - does a send of this site run? */
 bool send_is_running(const Site *site);

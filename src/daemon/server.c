@@ -476,6 +476,14 @@ static const ReloadCallbacks reload_callbacks = {.take = on_take, .fail = on_fai
 
 /* ------------------------------------------------------------------------------------ stopping */
 
+/* Is anything ready for the next turn? */
+static bool is_client_waiting(void *userdata) {
+        const Server *server = userdata;
+        struct pollfd p = {.fd = connections_fd(server->connections), .events = POLLIN};
+
+        return poll(&p, 1, 0) > 0;
+}
+
 static bool backlog_empty(const Server *server) {
         for (unsigned i = 0; i < server->n_listen_fds; i++) {
                 struct pollfd p = {.fd = server->listen_fds[i], .events = POLLIN};
@@ -635,6 +643,7 @@ int server_new(sd_event *event, const Settings *settings, const int *listen_fds,
         r = reload_new(event, settings, &reload_callbacks, server, &server->reload);
         if (r < 0)
                 return r;
+        service_give_way(server->service, is_client_waiting, server);
         count_fds(server);
         r = share_fds(server);
         if (r < 0)

@@ -235,21 +235,7 @@ static void tell_of_refresh(Service *s) {
         s->untold = false;
 }
 
-static void on_sent(Site *site, const SendResult *result, void *userdata) {
-        Service *s = userdata;
-
-        if (result->kind != SEND_COMPACT)
-                count_moves(s, &result->counts);
-        s->untold |= result->kind == SEND_REFRESH && result->counts.moved > 0;
-        if (result->wanted)
-                tell_of_refresh(s);
-        if (s->refresh)
-                refresh_sent(s->refresh, site, result);
-}
-
-static void on_send_answer(Call *call, const SendResult *result, void *userdata) {
-        Service *s = userdata;
-
+static void end_send_site(Service *s, Call *call, const SendResult *result) {
         if (result->error < 0) {
                 fail_call(s, call, result->error);
                 return;
@@ -259,6 +245,21 @@ static void on_send_answer(Call *call, const SendResult *result, void *userdata)
         call->status = REQUEST_OK;
         report_sent(s, call);
         answer_call(s, call, REQUEST_OK);
+}
+
+static void on_sent(Site *site, const SendResult *result, Call *calls, void *userdata) {
+        Service *s = userdata;
+        Call *call, *tmp;
+
+        if (result->kind != SEND_COMPACT)
+                count_moves(s, &result->counts);
+        s->untold |= result->kind == SEND_REFRESH && result->counts.moved > 0;
+        if (result->kind == SEND_SITE || result->is_awaited)
+                tell_of_refresh(s);
+        LL_FOREACH_SAFE (calls, call, tmp)
+                end_send_site(s, call, result);
+        if (s->refresh)
+                refresh_sent(s->refresh, site, result);
 }
 
 /* -------------------------------------------------------------------------------- send_file */
@@ -697,8 +698,12 @@ void service_end_turn(Service *s) {
                 decide_again(s);
         if (s->delivered)
                 end_deliveries(s);
-        if (sites_has_adds(&s->sites))
+        if (sites_have_adds(&s->sites))
                 write_adds(s);
+}
+
+void service_give_way(Service *s, bool (*is_wanted)(void *userdata), void *userdata) {
+        jobs_give_way(&s->jobs, is_wanted, userdata);
 }
 
 void service_step(Service *s) {
@@ -910,7 +915,6 @@ int service_new(sd_event *event, const Settings *settings, const ServiceCallback
                                    .jobs = &s->jobs,
                                    .trigger = &s->trigger,
                                    .done = on_sent,
-                                   .answer = on_send_answer,
                                    .userdata = s};
         r = trigger_init(&s->trigger, event, s->queue.fd, settings->queue_service_name,
                          settings->trigger_timeout);

@@ -66,6 +66,9 @@ void service_submit(Service *service, Call *call);
 /** service_end_turn() - all that was ready has been submitted: write the adds, wake qmgr */
 void service_end_turn(Service *service);
 
+/** service_give_way() - to whom the long work gives way: jobs_give_way() */
+void service_give_way(Service *service, bool (*is_wanted)(void *userdata), void *userdata);
+
 /** service_step() - one slice of the long work: an endless stream of clients must not stop it */
 void service_step(Service *service);
 

@@ -97,6 +97,10 @@ void sites_wrote(Site *site, const SiteLog *log, int error) {
         site->stamp = error == 0 || undone ? sitelog_stamp(log) : (SiteLogStamp){0};
 }
 
+bool sites_have_adds(const Sites *sites) {
+        return sites->waiting != NULL;
+}
+
 void sites_put_add(Sites *sites, Site *site, Call *call) {
         call->next = NULL;
         call->since_usec = now_usec();
@@ -107,10 +111,6 @@ void sites_put_add(Sites *sites, Site *site, Call *call) {
                 LL_PREPEND2(sites->waiting, site, next_waiting);
         }
         site->last_add = call;
-}
-
-bool sites_has_adds(const Sites *sites) {
-        return sites->waiting;
 }
 
 #define KNOWN_SIZE (sizeof "/ffffffffffffffff" + QUEUEID_MAX)

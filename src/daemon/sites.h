@@ -78,8 +78,8 @@ void sites_forget_known(Sites *sites, Site *site);
 /** sites_put_add() - the call waits for sites_write() */
 void sites_put_add(Sites *sites, Site *site, Call *call);
 
-/** sites_has_adds() - does any add wait for sites_write()? */
-bool sites_has_adds(const Sites *sites);
+/** sites_have_adds() - does any add wait for sites_write()? */
+bool sites_have_adds(const Sites *sites);
 
 /**
  * sites_write() - write all adds that wait, with one write a site

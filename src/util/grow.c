@@ -23,5 +23,6 @@ bool grow(void *items, size_t n, size_t *size, size_t item_size) {
         memset(new_items + *size * item_size, 0, (new_size - *size) * item_size);
         memcpy(items, &new_items, sizeof new_items);
         *size = new_size;
+        /* cppcheck-suppress memleak ; it is in @items now */
         return true;
 }

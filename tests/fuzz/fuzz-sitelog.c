@@ -130,7 +130,7 @@ static Model read_log(const char *text, size_t n, unsigned flags) {
         return m;
 }
 
-static void on_done(Site *site, const SendResult *r, void *userdata) {
+static void on_done(Site *site, const SendResult *r, Call *calls, void *userdata) {
         result = *r;
 }
 

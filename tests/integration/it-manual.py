@@ -77,7 +77,7 @@ FFLUSHD = [
     ("SELFTEST_TABLE_USEC", IN_WORDS, "does not answer within {} seconds"),
     ("SELFTEST_RECENT_SEC", {3600: "hour"}.get, "requests have failed within the last {}"),
     ("JOB_SLICE_USEC", {100: "a tenth of a millisecond"}.get, "works in slices of {}."),
-    ("JOB_PAUSE_USEC", MILLISECONDS, "tries again every {} milliseconds"),
+    ("SITELOG_RETRY_USEC", MILLISECONDS, "tries again every {} milliseconds"),
     ("SITELOG_SLICE", KIB, "In a log of more than {} KiB"),
     ("JOURNAL_TEXT_MAX", PLAIN, "cut to {} bytes"),
     ("REQUEST_REASON_MAX", PLAIN, "the first {} bytes, with unprintable bytes escaped"),
@@ -123,7 +123,7 @@ PERFORMANCE = [
     ("JOB_SLICE_USEC", MILLISECONDS, "waits for one slice of it ({} ms)"),
 ]
 RELIABILITY = [
-    ("JOB_PAUSE_USEC", MILLISECONDS, "tried every {} ms"),
+    ("SITELOG_RETRY_USEC", MILLISECONDS, "tried every {} ms"),
     ("POSTMAP_USEC", SECONDS, "killed after {} s"),
     ("CHILD_OUTPUT_MAX", MIB, "at {} MiB, FAIL"),
     ("JOURNAL_SOCKET_WAITING_MAX", MIB, "{} MiB of entries waits"),

@@ -29,7 +29,7 @@ static RefreshResult result;
 static SendResult last_sent;
 static unsigned n_sent;
 
-static void on_sent(Site *site, const SendResult *r, void *userdata) {
+static void on_sent(Site *site, const SendResult *r, Call *calls, void *userdata) {
         last_sent = *r;
         n_sent++;
         if (refresh)
