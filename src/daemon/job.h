@@ -12,8 +12,7 @@
 /* What a piece of work costs, about: a line is read, a file is looked at or moved. */
 #define JOB_COST_LINE 1u
 #define JOB_COST_FILE 8u
-#define JOB_COST_LOOK 16u /* of work between two looks at the clock and at the clients: two moves  \
-                           */
+#define JOB_COST_LOOK 16u /* between two looks at the clock and the clients: two moves */
 
 typedef enum JobResult {
         JOB_DONE,
