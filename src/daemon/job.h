@@ -12,7 +12,7 @@
 /* What a piece of work costs, roughly: to read a line; to look at a file, or move it. */
 #define JOB_COST_LINE 1u
 #define JOB_COST_FILE 8u
-#define JOB_COST_LOOK 16u /* between two looks at the clock and for clients: two moves */
+#define JOB_COST_LOOK 16u /* between two looks at the clock and the clients: two moves */
 
 typedef enum JobResult {
         JOB_DONE,
