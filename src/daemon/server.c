@@ -216,6 +216,14 @@ static bool accept_one(Server *server, int listen_fd) {
 
 /* --------------------------------------------------------------------------------------- turns */
 
+/* Is anything ready for the next turn? */
+static bool is_client_waiting(void *userdata) {
+        const Server *server = userdata;
+        struct pollfd p = {.fd = connections_fd(server->connections), .events = POLLIN};
+
+        return poll(&p, 1, 0) > 0;
+}
+
 static bool is_listener(const Server *server, const void *ptr) {
         const int *fd = ptr;
 
@@ -475,14 +483,6 @@ static void on_fail(const Settings *settings, int error, bool in_vain, void *use
 static const ReloadCallbacks reload_callbacks = {.take = on_take, .fail = on_fail};
 
 /* ------------------------------------------------------------------------------------ stopping */
-
-/* Is anything ready for the next turn? */
-static bool is_client_waiting(void *userdata) {
-        const Server *server = userdata;
-        struct pollfd p = {.fd = connections_fd(server->connections), .events = POLLIN};
-
-        return poll(&p, 1, 0) > 0;
-}
 
 static bool backlog_empty(const Server *server) {
         for (unsigned i = 0; i < server->n_listen_fds; i++) {
