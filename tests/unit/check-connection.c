@@ -409,6 +409,7 @@ START_TEST(who_is_silent_does_not_keep_a_process_that_has_to_go) {
                 (void) turn(10);
         ck_assert_uint_ge(now_usec() - start, 3 * USEC_PER_SEC);
         ck_assert_uint_eq(n_refused, 1);
+        expect_bytes(fd, BYTES(BAD));
 }
 END_TEST
 
