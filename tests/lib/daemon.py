@@ -8,7 +8,6 @@ import socket
 import subprocess
 import time
 
-
 from basics import BUILD, TIMEOUT, USER, as_user, wait_for
 from client import ANNOUNCEMENT, bind, connect_to, talk
 
