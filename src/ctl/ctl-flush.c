@@ -12,6 +12,7 @@
 #include "ctl/ctl-sites.h"
 #include "ctl/ctl-wait.h"
 #include "ctl/pattern.h"
+#include "ctl/relay.h"
 #include "util/grow.h"
 #include "util/util.h"
 
@@ -32,6 +33,11 @@ static void say_flushed(const Ctl *ctl, const char *what, const RequestCounts *c
         if (c->left)
                 ctl_print("; %lu left", c->left);
         ctl_print("\n");
+        relay_count(c->found, "found");
+        relay_count(c->moved, ctl->dry_run ? "would be moved" : "moved");
+        relay_count(c->gone, "gone");
+        relay_count(c->busy, "active or on hold");
+        relay_count(c->failed, "failed");
 }
 
 static void say_delivered(const Ctl *ctl, const char *id, const RequestCounts *c) {

@@ -11,6 +11,7 @@
 
 #include "ctl/ctl-print.h"
 #include "ctl/messages.h"
+#include "ctl/relay.h"
 #include "util/hash.h"
 #include "util/util.h"
 
@@ -211,6 +212,8 @@ static void report(const Ctl *ctl, const Follow *f) {
                 if (f->count[FOLLOW_MOVING])
                         ctl_print(", %lu still on their way", f->count[FOLLOW_MOVING]);
                 ctl_print("\n");
+                relay_count(f->count[FOLLOW_LEFT], "left the queue");
+                relay_count(f->count[FOLLOW_DEFERRED], "deferred again");
                 print_reasons(reasons);
         }
         free_reasons(reasons);
