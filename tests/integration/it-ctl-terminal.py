@@ -7,12 +7,13 @@ import os
 import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 
-from basics import Skip, TIMEOUT, TOP, as_user, eq
+from basics import Skip, TIMEOUT, TOP, as_user, eq, wait_for
 from ctl import backlog, stand_in, write
 from harness import main, test
 from sshd import Hosts
@@ -132,6 +133,71 @@ def another_host_with_a_real_sshd(case):
     eq((r.returncode, r.stdout), (os.EX_NOINPUT, "A1: moved\nNOSUCH: no such message in the queue\n"))
     eq(there("show", "no'such").stderr,
        "fflushctl: not a domain name: \"no'such\"\n")
+
+
+def deferred(spool):
+    return len(list(spool.files("deferred")))
+
+
+@test
+def what_goes_on_remotely_ends_with_the_connection(case):
+    hosts = Hosts(case)
+    spool, daemon = case.make()
+    names = ["A%d" % i for i in range(60)]
+    for name in names:
+        spool.put("deferred/A/" + name)
+    spool.log("example_com", "".join(n + "\n" for n in names).encode())
+    hosts.add("there", daemon.bin)
+    for words in (("-q", "flush", "--limit", "1", "--every", "200ms", "example.com"),
+                  ("-q", "flush", "--wait", "example.com")):
+        p = subprocess.Popen([os.path.join(daemon.bin, "fflushctl"), "-H", "there", "-c",
+                              daemon.config, *words], stdin=subprocess.DEVNULL, env=hosts.env,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        start = deferred(spool)
+        wait_for(lambda: deferred(spool) < start, "nothing is moved")
+        eq(p.poll(), None)
+        p.send_signal(signal.SIGINT)
+        p.communicate(timeout=TIMEOUT)
+        wait_for(lambda: not running(os.path.join(daemon.bin, "fflushctl")), "it goes on")
+        eq(deferred(spool) > 0, "--every" in words, "it has ended by itself")
+
+
+def running(path):
+    """Processes of this program."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            found += [pid] if os.readlink("/proc/%s/exe" % pid) == path else []
+        except OSError:
+            pass
+    return found
+
+
+@test
+def a_terminal_is_one_at_the_far_end_too(case):
+    hosts = Hosts(case)
+    spool, daemon = case.make()
+    backlog(spool)
+    hosts.add("there", daemon.bin)
+    master, slave = pty.openpty()
+    p = subprocess.Popen([os.path.join(daemon.bin, "fflushctl"), "-H", "there", "-c",
+                          daemon.config, "flush", "--wait", "mail.example.com"],
+                         stdin=slave, stdout=slave, stderr=slave, env=hosts.env | {"TERM": "xterm"})
+    os.close(slave)
+    out = b""
+    while b"\r\033[K0 of 1: 0 left the queue" not in out:  # no queue manager is there to take it
+        out += os.read(master, 65536)
+    os.write(master, b"\x03")
+    try:
+        while chunk := os.read(master, 65536):
+            out += chunk
+    except OSError:
+        pass
+    os.close(master)
+    eq(p.wait(TIMEOUT), os.EX_TEMPFAIL)
+    eq(b"mail.example.com: 1 found, 1 moved\r\n" in out, True, out)
+    eq(b"1 moved: 0 left the queue, 0 deferred again, 1 still on their way\r\n" in out, True, out)
+    eq(b"onnection to" in out, False, out)
 
 
 def complete(daemon, *words):
