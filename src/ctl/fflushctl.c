@@ -14,6 +14,7 @@
 #include "ctl/ctl-print.h"
 #include "ctl/hosts.h"
 #include "ctl/relay.h"
+#include "ctl/remote.h"
 #include "util/cmdline.h"
 #include "util/grow.h"
 #include "util/number.h"
@@ -382,5 +383,6 @@ int main(int argc, char *argv[]) {
         status = as_plugin(&ctl, status, argv + optind, argc > optind);
         if (fflush(stdout) != 0 || ferror(stdout))
                 return EX_IOERR;
+        remote_end_as_interrupted();
         return status;
 }

@@ -48,6 +48,14 @@ int remote_was_interrupted(void) {
         return caught;
 }
 
+/* The first one has put the default action back. */
+void remote_end_as_interrupted(void) {
+        if (!caught)
+                return;
+        (void) sigprocmask(SIG_SETMASK, &old_mask, NULL);
+        (void) raise(caught);
+}
+
 /* --------------------------------------------------------------------------------- one child */
 
 /* For the shell that sshd(8) gives the command to: between single quotes all but the quote itself

@@ -55,5 +55,9 @@ int remote_wait(Remote *r);
 /** remote_was_interrupted() - the signal that this process has got and passed on; 0: none */
 int remote_was_interrupted(void);
 
+/** remote_end_as_interrupted() - end this process by that signal, if there was one: a shell then
+ * ends the loop that it is in, too */
+void remote_end_as_interrupted(void);
+
 /** remote_done() - close what is open; ends it if it is still there */
 void remote_done(Remote *r);

@@ -158,6 +158,7 @@ def what_goes_on_remotely_ends_with_the_connection(case):
         eq(p.poll(), None)
         p.send_signal(signal.SIGINT)
         p.communicate(timeout=TIMEOUT)
+        eq(p.returncode, -signal.SIGINT)
         wait_for(lambda: not running(os.path.join(daemon.bin, "fflushctl")), "it goes on")
         eq(deferred(spool) > 0, "--every" in words, "it has ended by itself")
 
