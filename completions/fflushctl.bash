@@ -6,6 +6,12 @@ _fflushctl_sites() {
 	fflushctl list --by site 2>/dev/null | awk 'NR > 1 && $1 !~ /[():[]/ { print $1 }'
 }
 
+# Those of the file, and its groups.
+_fflushctl_hosts() {
+	sed -n 's/#.*//; s/^[ \t]*\([^:]*[^: \t]\)[ \t]*:\(.*\)/@\1 \2/p' "${FFLUSHCTL_HOSTS:-/etc/fflushd/hosts.conf}" 2>/dev/null |
+		tr -s ' \t,' '\n' | sort -u
+}
+
 _fflushctl() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
 	local verbs='list show flush deliver add refresh purge import verify status check metrics export enable-postfix disable-postfix'
@@ -21,7 +27,11 @@ _fflushctl() {
 		COMPREPLY=($(compgen -W 'records messages deferred newest flushed site' -- "$cur"))
 		return
 		;;
-	-[iHtler] | --instance | --host | --timeout | --top | --limit | --every | --reason | --*-warning | --*-critical)
+	-H | --host)
+		COMPREPLY=($(compgen -W "$(_fflushctl_hosts)" -- "$cur"))
+		return
+		;;
+	-[itler] | --instance | --timeout | --top | --limit | --every | --reason | --*-warning | --*-critical)
 		return
 		;;
 	esac

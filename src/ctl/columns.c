@@ -5,12 +5,12 @@
 #include <assert.h>
 #include <stdarg.h>
 
+#include "ctl/relay.h"
 #include "util/escape.h"
 #include "util/grow.h"
 #include "util/util.h"
 
-#define COLUMNS_MAX 16u
-#define GAP         2
+#define GAP 2
 
 static size_t count(const Columns *c) {
         size_t n = 0;
@@ -57,10 +57,20 @@ static void print_cell(FILE *f, const char *text, int width, bool right, bool la
                 (void) fprintf(f, "%*s", GAP, "");
 }
 
+static void print_fields(const Columns *c, FILE *f, size_t n) {
+        relay_fields(f, RELAY_TITLES, c->titles, n);
+        for (size_t i = 0; i + n <= c->n; i += n)
+                relay_fields(f, RELAY_ROW, (const char *const *) c->cells + i, n);
+}
+
 void columns_print(const Columns *c, FILE *f, const char *on, const char *off) {
         size_t width[COLUMNS_MAX], n = count(c);
 
         assert(n > 0 && n <= COLUMNS_MAX);
+        if (relay_is_on()) {
+                print_fields(c, f, n);
+                return;
+        }
         for (size_t i = 0; i < n; i++)
                 width[i] = strlen(title_of(c->titles[i]));
         for (size_t i = 0; i < c->n; i++)

@@ -59,8 +59,20 @@ int ctl_import_deferred(Ctl *ctl, unsigned long *ret_added);
 
 /**
  * ctl_host() - run fflushctl on another host instead, over ssh(1), and show its output
+ * @lasts:  it shows progress, and Ctrl-C has it tell what became of it: on a terminal, give it one
  * @words:  its options and arguments, @n of them
  *
  * Return: its exit status, or that of ssh(1).
  */
-int ctl_host(const char *host, char *const words[], size_t n);
+int ctl_host(const char *host, bool lasts, char *const words[], size_t n);
+
+typedef struct CtlHosts {
+        char *const *hosts, *const *words; /* words: as of ctl_host() */
+        size_t n_hosts, n_words;
+        const char *input; /* path of the standard input of each */
+        uint64_t timeout;  /* microseconds to wait for one that does not answer; 0: the default */
+        bool json, is_check;
+} CtlHosts;
+
+/** ctl_hosts() - the same on several hosts at once; Return: the worst of the exit statuses. */
+int ctl_hosts(const CtlHosts *how);

@@ -4,7 +4,6 @@
 
 #include <limits.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "ctl/commands.h"
 #include "ctl/ctl-ask.h"
@@ -12,6 +11,8 @@
 #include "ctl/ctl-sites.h"
 #include "ctl/ctl-wait.h"
 #include "ctl/pattern.h"
+#include "ctl/reader.h"
+#include "ctl/relay.h"
 #include "util/grow.h"
 #include "util/util.h"
 
@@ -32,6 +33,11 @@ static void say_flushed(const Ctl *ctl, const char *what, const RequestCounts *c
         if (c->left)
                 ctl_print("; %lu left", c->left);
         ctl_print("\n");
+        relay_count(c->found, "found");
+        relay_count(c->moved, ctl->dry_run ? "would be moved" : "moved");
+        relay_count(c->gone, "gone");
+        relay_count(c->busy, "active or on hold");
+        relay_count(c->failed, "failed");
 }
 
 static void say_delivered(const Ctl *ctl, const char *id, const RequestCounts *c) {
@@ -118,12 +124,8 @@ static int flush_site(Ctl *ctl, const CtlSite *site, RequestCounts *ret) {
 }
 
 static int pause_between(const Ctl *ctl) {
-        struct timespec ts = {.tv_sec = (time_t) (ctl->every / USEC_PER_SEC),
-                              .tv_nsec = (long) (ctl->every % USEC_PER_SEC * 1000)};
-
-        if (fflush(stdout) != 0)
+        if (fflush(stdout) != 0 || !reader_wait(ctl->every))
                 return EX_IOERR; /* who would know how far it got? */
-        (void) nanosleep(&ts, NULL);
         return EX_OK;
 }
 

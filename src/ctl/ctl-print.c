@@ -59,6 +59,11 @@ void ctl_error_lines(const char *text) {
         }
 }
 
+void ctl_print_remote_error(const char *host, const char *line) {
+        write_line(stderr, "", host, ": ");
+        write_line(stderr, "", line, "\n");
+}
+
 int ctl_usage(const char *format, ...) {
         va_list ap;
 

@@ -16,6 +16,9 @@ void ctl_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /** ctl_error_lines() - ctl_error() for each line of a text */
 void ctl_error_lines(const char *text);
 
+/** ctl_print_remote_error() - a line of the standard error of another host, after its name */
+void ctl_print_remote_error(const char *host, const char *line);
+
 /** ctl_print() - a line on standard output, or a part of one; only the last character of @format
  *               can end it */
 void ctl_print(const char *format, ...) __attribute__((format(printf, 1, 2)));

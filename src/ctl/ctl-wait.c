@@ -5,12 +5,13 @@
 
 #include "ctl/ctl-wait.h"
 
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 
 #include "ctl/ctl-print.h"
 #include "ctl/messages.h"
+#include "ctl/reader.h"
+#include "ctl/relay.h"
 #include "util/hash.h"
 #include "util/util.h"
 
@@ -65,16 +66,15 @@ static void show_progress(const Follow *f) {
                      f->count[FOLLOW_LEFT], f->count[FOLLOW_DEFERRED]);
 }
 
-/* Return: 0, -ETIMEDOUT, -EINTR, or another negative errno. */
+/* Return: 0, -ETIMEDOUT, -EINTR, -EPIPE (nobody would read the result), or another negative errno.
+ */
 static int watch_queues(const Ctl *ctl, Follow *f) {
         uint64_t start = now_usec(), looked = start, shown = start, now;
         bool progress = isatty(STDERR_FILENO) && !ctl->quiet && !ctl->json;
-        struct pollfd p = {.fd = f->fd, .events = POLLIN};
         int r = 0;
 
         while (r == 0 && !interrupted && f->count[FOLLOW_MOVING] > 0) {
-                (void) poll(&p, 1, PROGRESS_USEC / USEC_PER_MSEC);
-                r = follow_events(f);
+                r = reader_wait_for(f->fd, PROGRESS_USEC) ? follow_events(f) : -EPIPE;
                 now = now_usec();
                 if (f->blind || now - looked >= LOOK_USEC) {
                         follow_look(f);
@@ -211,6 +211,8 @@ static void report(const Ctl *ctl, const Follow *f) {
                 if (f->count[FOLLOW_MOVING])
                         ctl_print(", %lu still on their way", f->count[FOLLOW_MOVING]);
                 ctl_print("\n");
+                relay_count(f->count[FOLLOW_LEFT], "left the queue");
+                relay_count(f->count[FOLLOW_DEFERRED], "deferred again");
                 print_reasons(reasons);
         }
         free_reasons(reasons);

@@ -3,6 +3,7 @@
 /* fflushctl(8): options, the table of commands. */
 
 #include <assert.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
 #include <stddef.h>
@@ -11,6 +12,9 @@
 #include "core/request.h"
 #include "ctl/commands.h"
 #include "ctl/ctl-print.h"
+#include "ctl/hosts.h"
+#include "ctl/relay.h"
+#include "ctl/remote.h"
 #include "util/cmdline.h"
 #include "util/grow.h"
 #include "util/number.h"
@@ -102,7 +106,7 @@ static void print_help(void) {
              "  -b, --by COLUMN    sort the list      --top N              the first N of it\n"
              "  -q, --quiet        only errors        -j, --json           for programs\n"
              "  -s, --socket PATH  (public/fflushd)   -i, --instance NAME  of Postfix\n"
-             "  -r, --reason TEXT  for the journal    -H, --host USER@HOST over ssh\n"
+             "  -r, --reason TEXT  for the journal    -H, --host HOST,@GROUP by ssh\n"
              "  --repair           when verifying     -o, --output FILE    of metrics\n"
              "  check: --oldest-warning TIME, --oldest-critical TIME, --refresh-warning TIME,\n"
              "    --refresh-critical TIME, --deferred-warning N, --deferred-critical N\n"
@@ -152,10 +156,11 @@ static int parse_option(Ctl *ctl, size_t i, unsigned long *given) {
 #define FIRST_INDEX                                                                                \
         256 /* what getopt_long() returns: letters, or this and the place in the table */
 
-/* The command line in a form of our own, for another host: all options but --host, spelled out. */
+/* The command line in a form of our own, for other hosts: all options but --host, spelled out. */
 typedef struct Words {
         char **items;
         size_t n, size;
+        Hosts hosts;
 } Words;
 
 /* Takes @word, which may be NULL: no memory. */
@@ -172,7 +177,7 @@ static int keep_option(Words *words, size_t i) {
         char *word = NULL;
 
         if (streq(options[i].name, "host"))
-                return EX_OK;
+                return hosts_add(&words->hosts, optarg);
         if (asprintf(&word, "--%s%s%s", options[i].name, optarg ? "=" : "", optarg ? optarg : "") <
             0)
                 word = NULL;
@@ -183,6 +188,7 @@ static void words_done(Words *words) {
         while (words->n > 0)
                 free(words->items[--words->n]);
         free(words->items);
+        hosts_done(&words->hosts);
 }
 
 static void make_table(struct option *table, char *letters) {
@@ -224,21 +230,13 @@ static int parse_options(Ctl *ctl, int argc, char *argv[], unsigned long *given,
                         return problem ? ctl_usage("%s", problem) : ctl_no_memory();
                 }
                 status = parse_option(ctl, find_option(c), given);
-                if (status < 0 && keep_option(words, find_option(c)) != EX_OK)
-                        status = EX_OSERR;
+                if (status < 0) {
+                        int kept = keep_option(words, find_option(c));
+
+                        status = kept == EX_OK ? -1 : kept;
+                }
         }
         return status;
-}
-
-static int run_on_host(const Ctl *ctl, Words *words, char *args[]) {
-        if (ctl->host[0] == '\0' || ctl->host[0] == '-')
-                return ctl_usage("--host: not a host");
-        if (add_word(words, strdup("--")) != EX_OK)
-                return EX_OSERR;
-        for (; *args; args++)
-                if (add_word(words, strdup(*args)) != EX_OK)
-                        return EX_OSERR;
-        return ctl_host(ctl->host, words->items, words->n);
 }
 
 static const Verb *find_verb(const char *name) {
@@ -246,6 +244,73 @@ static const Verb *find_verb(const char *name) {
                 if (streq(name, verbs[i].name))
                         return &verbs[i];
         return NULL;
+}
+
+static bool has_word(char *args[], int n_args, const char *word) {
+        for (int i = 0; i < n_args; i++)
+                if (streq(args[i], word))
+                        return true;
+        return false;
+}
+
+/* All of standard input, which each of several hosts reads from its beginning.
+ * Return: a descriptor, or a negative errno. */
+static int copy_input(void) {
+        FILE *f = tmpfile();
+        char chunk[4096];
+        int fd = -EIO;
+        size_t n;
+
+        if (!f)
+                return -errno;
+        while ((n = fread(chunk, 1, sizeof chunk, stdin)) > 0 && fwrite(chunk, 1, n, f) == n)
+                continue;
+        if (n == 0 && !ferror(stdin) && fflush(f) == 0)
+                fd = RET_NERRNO(fcntl(fileno(f), F_DUPFD_CLOEXEC, 3));
+        (void) fclose(f);
+        return fd;
+}
+
+static int run_on_hosts(const Ctl *ctl, const Words *words, char *args[], int n_args) {
+        CtlHosts how = {.hosts = words->hosts.items,
+                        .n_hosts = words->hosts.n,
+                        .words = words->items,
+                        .n_words = words->n,
+                        .input = "/dev/null",
+                        .timeout = ctl->timeout,
+                        .json = ctl->json,
+                        .is_check = has_word(args, n_args, "check")};
+        char input[sizeof "/proc/self/fd/" + 3 * sizeof(int)];
+        _cleanup_close_ int fd = -EBADF;
+
+        if (has_word(args, n_args, "metrics") && !ctl->json && !ctl->output)
+                return ctl_usage("metrics of several hosts: only with --json or --output");
+        if (has_word(args, n_args, "-")) {
+                fd = copy_input();
+                if (fd < 0) {
+                        ctl_error("standard input cannot be copied: %s", strerror(-fd));
+                        return EX_IOERR;
+                }
+                (void) snprintf(input, sizeof input, "/proc/self/fd/%d", fd);
+                how.input = input;
+        }
+        return ctl_hosts(&how);
+}
+
+static int run_remotely(const Ctl *ctl, Words *words, char *args[], int n_args) {
+        const Verb *verb = n_args > 0 ? find_verb(args[0]) : NULL;
+
+        if (words->hosts.n == 0)
+                return ctl_usage("--host: no host in that group");
+        if (add_word(words, strdup("--")) != EX_OK)
+                return EX_OSERR;
+        for (int i = 0; i < n_args; i++)
+                if (add_word(words, strdup(args[i])) != EX_OK)
+                        return EX_OSERR;
+        if (words->hosts.n > 1 || words->hosts.group)
+                return run_on_hosts(ctl, words, args, n_args);
+        return ctl_host(words->hosts.items[0], verb && (verb->options & (CTL_WAIT | CTL_REASON)),
+                        words->items, words->n);
 }
 
 /* An option that was given, but is for other commands; or NULL. */
@@ -288,13 +353,6 @@ static void ctl_done(Ctl *ctl) {
         free(ctl->socket_path);
 }
 
-static bool has_word(char *args[], int n_args, const char *word) {
-        for (int i = 0; i < n_args; i++)
-                if (streq(args[i], word))
-                        return true;
-        return false;
-}
-
 /* What runs plugins knows four statuses, and wants a line, whatever is wrong with the options:
  * --json may stand after the one that is wrong. The command may be anywhere. */
 static int as_plugin(const Ctl *ctl, int status, char *args[], int n_args) {
@@ -314,15 +372,17 @@ int main(int argc, char *argv[]) {
         unsigned long given = 0;
         int status;
 
+        relay_begin();
         status = parse_options(&ctl, argc, argv, &given, &words);
         if (status >= 0)
                 status = as_plugin(&ctl, status, argv + 1, argc - 1);
         else
-                status = ctl.host ? run_on_host(&ctl, &words, argv + optind)
+                status = ctl.host ? run_remotely(&ctl, &words, argv + optind, argc - optind)
                                   : run(&ctl, given, argv + optind, argc - optind);
         status = ctl_worse(status, ctl_print_status());
         status = as_plugin(&ctl, status, argv + optind, argc > optind);
         if (fflush(stdout) != 0 || ferror(stdout))
                 return EX_IOERR;
+        remote_end_as_interrupted();
         return status;
 }

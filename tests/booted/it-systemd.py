@@ -311,6 +311,13 @@ def metrics_are_written_for_node_exporter(t):
     eq(g.out("stat -c '%%a %%U' %s" % out), "644 root")
     text = g.out("cat " + out)
     assert "\nfflushd_records 1\n" in text and text.endswith("# EOF"), text
+    for name in ("up", "listening", "served", "healthy"):  # in a sandbox, and a network of its own
+        assert "\nfflushd_%s 1\n" % name in text, (name, text)
+    g.run("systemctl stop fflushd.service fflush.socket; systemctl start fflush-metrics")
+    text_ = g.out("cat " + out)
+    g.run("systemctl start fflush.socket")
+    for name in ("up", "listening", "healthy"):
+        assert "\nfflushd_%s 0\n" % name in text_, (name, text_)
     starts = int(re.search(r"^fflushd_starts_total (\d+)$", text, re.M).group(1))
     g.run("systemctl kill -s KILL fflushd; systemctl restart fflush.socket")
     eq(ask("add", "site0.test", "A2"), "ok")
