@@ -118,6 +118,11 @@ int ctl_no_memory(void) {
         return EX_OSERR;
 }
 
+const char *ctl_strerror(int error) {
+        return error == -EACCES || error == -EPERM ? "permission denied (run as root or postfix)"
+                                                   : strerror(-error);
+}
+
 int ctl_write_json(json_t *object, FILE *f) {
         _cleanup_free_ char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
         _cleanup_free_ char *shown = text ? escape_json(text) : NULL;

@@ -56,6 +56,9 @@ int ctl_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /** ctl_no_memory() - say so; Return: EX_OSERR. */
 int ctl_no_memory(void);
 
+/** ctl_strerror() - strerror(3) of a negative errno, with what helps if it is a lack of rights */
+const char *ctl_strerror(int error);
+
 #define CTL_AGE_SIZE 32u
 
 /** ctl_age() - "12s", "5min", "3h", "2d": how long ago @then was. Return: @ret */

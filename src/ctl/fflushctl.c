@@ -20,8 +20,10 @@
 #define MANY (-1)
 
 static const Verb verbs[] = {
-        {"list", "[PATTERN...]", 0, MANY, CTL_SUBDOMAINS | CTL_BY | CTL_TOP, ctl_list},
-        {"show", "PATTERN...", 1, MANY, CTL_SUBDOMAINS, ctl_show},
+        {"list", "[PATTERN...]", 0, MANY,
+         CTL_SUBDOMAINS | CTL_BY | CTL_TOP | CTL_TABLE | CTL_LIST | CTL_ALL, ctl_list},
+        {"show", "PATTERN...|ID...", 1, MANY,
+         CTL_SUBDOMAINS | CTL_BY | CTL_TOP | CTL_TABLE | CTL_IDS, ctl_show},
         {"flush", "PATTERN...", 1, MANY,
          CTL_SUBDOMAINS | CTL_DRY_RUN | CTL_WAIT | CTL_LIMIT | CTL_EVERY | CTL_REASON, ctl_flush},
         {"deliver", "ID...|-", 1, MANY, CTL_DRY_RUN | CTL_WAIT | CTL_REASON, ctl_deliver},
@@ -68,6 +70,15 @@ static const struct {
         {"by", 'b', OPT_TEXT, offsetof(Ctl, by), CTL_BY},
         {"top", 0, OPT_NUMBER, offsetof(Ctl, top), CTL_TOP},
         {"since", 0, OPT_TEXT, offsetof(Ctl, since), CTL_SINCE},
+        {"all", 'a', OPT_FLAG, offsetof(Ctl, all), CTL_ALL},
+        {"long", 0, OPT_FLAG, offsetof(Ctl, long_list), CTL_LIST},
+        {"match", 0, OPT_TEXT, offsetof(Ctl, match), CTL_LIST},
+        {"older-than", 0, OPT_TIME, offsetof(Ctl, older_than), CTL_LIST},
+        {"watch", 0, OPT_TIME, offsetof(Ctl, watch), CTL_LIST},
+        {"ids", 0, OPT_FLAG, offsetof(Ctl, ids), CTL_IDS},
+        {"reverse", 0, OPT_FLAG, offsetof(Ctl, reverse), CTL_TABLE},
+        {"no-legend", 0, OPT_FLAG, offsetof(Ctl, no_legend), CTL_TABLE},
+        {"no-pager", 0, OPT_FLAG, offsetof(Ctl, no_pager), CTL_TABLE},
         {"limit", 'l', OPT_NUMBER, offsetof(Ctl, limit), CTL_LIMIT},
         {"every", 'e', OPT_TIME, offsetof(Ctl, every), CTL_EVERY},
         {"reason", 'r', OPT_TEXT, offsetof(Ctl, reason), CTL_REASON},
@@ -88,7 +99,7 @@ static const struct {
 static void print_help(void) {
         puts("Usage: fflushctl [OPTION...] COMMAND [ARGUMENT...]             See fflushctl(8).\n"
              "Commands:\n"
-             "  list [PATTERN...]  what waits         show PATTERN...  where that mail is\n"
+             "  list [PATTERN...]  what waits         show PATTERN...|ID...  which mail\n"
              "  flush PATTERN...   deliver it now     deliver ID...|-  deliver these now\n"
              "  add SITE ID        record a message   import [-]       record deferred mail\n"
              "  refresh            flush what is old  purge            flush all of it\n"
@@ -99,7 +110,10 @@ static void print_help(void) {
              "  -n, --dry-run      change nothing     -w, --wait           follow the mail\n"
              "  -l, --limit N      so many at once    -e, --every TIME     then the next N\n"
              "  -S, --subdomains   of a SITE as well  -t, --timeout TIME   stop waiting then\n"
-             "  -b, --by COLUMN    sort the list      --top N              the first N of it\n"
+             "  -b, --by COLUMN    sort the table     --top N              the first N of it\n"
+             "  --reverse, --no-legend, --no-pager    as of systemctl(1)\n"
+             "  list: -a, --all, --long, --match TEXT, --older-than TIME, --watch TIME\n"
+             "  show: --ids        one queue ID a line\n"
              "  -q, --quiet        only errors        -j, --json           for programs\n"
              "  -s, --socket PATH  (public/fflushd)   -i, --instance NAME  of Postfix\n"
              "  -r, --reason TEXT  for the journal    -H, --host USER@HOST over ssh\n"
