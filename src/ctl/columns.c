@@ -115,7 +115,7 @@ void columns_print(const Columns *c, FILE *f, const char *on, const char *off) {
 
         assert(n > 0 && n <= COLUMNS_MAX);
         for (size_t i = 0; i < n; i++)
-                width[i] = c->no_titles ? 0 : length_of(title_of(c->titles[i]));
+                width[i] = length_of(title_of(c->titles[i]));
         for (size_t i = 0; i < c->n; i++)
                 if (length_of(c->cells[i]) > width[i % n])
                         width[i % n] = length_of(c->cells[i]);

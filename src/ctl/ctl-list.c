@@ -13,7 +13,8 @@
 #include "ctl/pager.h"
 #include "util/util.h"
 
-#define NOT_ELIGIBLE "(not eligible)" /* for deferred mail that is in no log of its destination:   \
+#define NOT_ELIGIBLE                                                                               \
+        "(not eligible)"              /* for deferred mail that is in no log of its destination:   \
                                        */
 #define NOT_RECORDED "(not recorded)" /* eligible; "import" records it */
 
@@ -165,8 +166,8 @@ static int choose(List *list) {
         list->rows = calloc(b->n + 2, sizeof(BacklogRow *));
         if (!list->rows)
                 return ctl_no_memory();
-        memcpy(list->rows, b->rows, b->n * sizeof(BacklogRow *));
-        list->n = b->n;
+        for (; list->n < b->n; list->n++)
+                list->rows[list->n] = b->rows[list->n];
         status = add_unrecorded(list);
         for (size_t i = 0; i < list->n; i++)
                 if (is_wanted(list, list->rows[i]))
@@ -252,6 +253,7 @@ static const char *const *titles_of(const List *list) {
 
 /* A message to three destinations is one message. */
 static void print_total(List *list, FILE *f) {
+        bool has_postfix = list->ctl->settings.postfix_config_directory[0] != '\0';
         BacklogCounts counts = {0};
 
         for (size_t i = 0; i < list->n; i++)
@@ -262,7 +264,8 @@ static void print_total(List *list, FILE *f) {
                 (void) fprintf(f, ", %lu active", counts.active);
         if (counts.hold)
                 (void) fprintf(f, ", %lu on hold", counts.hold);
-        (void) fprintf(f, "%s\n", list->backlog.listed ? "" : "; --long for reasons");
+        (void) fprintf(f, "%s\n",
+                       list->backlog.listed || !has_postfix ? "" : "; --long for reasons");
 }
 
 static int print_table(List *list, FILE *f, size_t width) {
@@ -301,7 +304,7 @@ static int list_once(Ctl *ctl, char *args[], FILE *f, size_t width) {
         list.not_eligible.site = eligible;
         list.not_recorded.site = recorded;
         status = backlog_collect(ctl, args, effort_of(ctl), &list.backlog);
-        if (status > EX_NOINPUT && list.backlog.n == 0)
+        if (list.backlog.n == 0 && !list.backlog.listed)
                 return status;
         status = ctl_worse(status, choose(&list));
         if (ctl->quiet || list.n == 0)

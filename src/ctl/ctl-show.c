@@ -332,13 +332,14 @@ static int collect(Show *s, char *args[], char *ids[]) {
         has_postfix = s->ctl->settings.postfix_config_directory[0] != '\0';
         status = backlog_collect(s->ctl, args[0] ? args : NULL,
                                  has_postfix ? BACKLOG_LISTED : BACKLOG_RECORDED, &s->backlog);
-        if (status > EX_NOINPUT && status != EX_UNAVAILABLE && s->backlog.n == 0)
+        if (status == EX_DATAERR)
                 return status;
         for (size_t i = 0; i < s->backlog.n; i++)
                 status = ctl_worse(status, add_row(s, s->backlog.rows[i]));
         for (size_t i = 0; ids[i]; i++)
                 status = ctl_worse(status, add_message(s, ids[i]));
-        qsort_r(s->items, s->n, sizeof *s->items, compare_items, s);
+        if (s->n > 1)
+                qsort_r(s->items, s->n, sizeof *s->items, compare_items, s);
         if (s->ctl->top > 0 && s->ctl->top < s->n)
                 s->n = s->ctl->top;
         return status;
