@@ -44,7 +44,7 @@ int ctl_connect_error(const Ctl *ctl, int error) {
         else
                 ctl_error("cannot connect to %s: %s", ctl->socket_path,
                           error == -ETIMEDOUT ? "whoever listens there takes no connections"
-                                              : strerror(-error));
+                                              : ctl_strerror(error));
         return error == -EACCES || error == -EPERM ? EX_NOPERM
                : error == -ETIMEDOUT               ? EX_TEMPFAIL
                                                    : EX_UNAVAILABLE;

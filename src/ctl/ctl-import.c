@@ -11,6 +11,7 @@
 #include "ctl/commands.h"
 #include "ctl/ctl-ask.h"
 #include "ctl/ctl-print.h"
+#include "ctl/eligible.h"
 #include "ctl/messages.h"
 #include "util/hash.h"
 #include "util/util.h"
@@ -19,13 +20,13 @@
 typedef struct Recorded {
         UT_hash_handle hh;
         StrSet ids;
+        unsigned long wanted; /* records that would be added, of a dry run */
         char site[];
 } Recorded;
 
 typedef struct Import {
         Ctl *ctl;
         Messages in;
-        bool look; /* may the logs be read? */
         Recorded *recorded;
         json_t *message; /* whose recipients are gone through */
         size_t recipient;
@@ -88,8 +89,7 @@ static Recorded *get_recorded(Import *im, const char *site) {
                 free(recorded);
                 return NULL;
         }
-        if (im->look)
-                read_recorded(im, recorded);
+        read_recorded(im, recorded);
         return recorded;
 }
 
@@ -188,14 +188,39 @@ static void done(void *item, const ClientAnswer *answer, void *userdata) {
         free_pair(item);
 }
 
-static void preview(Import *im) {
+static int take_preview(Import *im, const char *site) {
+        Recorded *recorded = get_recorded(im, site);
+
+        if (!recorded)
+                return -ENOMEM;
+        recorded->wanted++;
+        return 0;
+}
+
+/* What the service would refuse. */
+static int count_preview(Import *im) {
+        StrSet sites = {0}, refused = {0};
+        int r = 0, status;
+
+        for (Recorded *x = im->recorded; x && r >= 0; x = x->hh.next)
+                r = x->wanted > 0 ? strset_add(&sites, x->site) : 0;
+        status = r < 0 ? EX_OSERR : eligible_refused(im->ctl, &sites, &refused);
+        for (Recorded *x = im->recorded; x; x = x->hh.next)
+                *(strset_contains(&refused, x->site) ? &im->refused : &im->added) += x->wanted;
+        strset_clear(&sites);
+        strset_clear(&refused);
+        return status;
+}
+
+static int preview(Import *im) {
         void *item = NULL;
         Request request;
 
-        while (next(&request, &item, im)) {
-                im->added++;
+        while (im->error == 0 && next(&request, &item, im)) {
+                im->error = take_preview(im, request.site);
                 free_pair(item);
         }
+        return im->error < 0 ? EX_OK : count_preview(im);
 }
 
 static void report(const Import *im) {
@@ -263,10 +288,10 @@ static int close_input(Import *im) {
 
 static int run(Import *im) {
         const ClientBatch batch = {.next = next, .done = done, .userdata = im};
-        int r = 0;
+        int r = 0, status = EX_OK;
 
         if (im->ctl->dry_run)
-                preview(im);
+                status = preview(im);
         else
                 r = client_ask_all(im->ctl->socket_path, im->ctl->timeout, &batch);
         json_decref(im->message);
@@ -275,7 +300,7 @@ static int run(Import *im) {
                 return ctl_connect_error(im->ctl, r);
         if (im->error < 0)
                 return ctl_no_memory();
-        return im->failed > 0 ? EX_TEMPFAIL : EX_OK;
+        return ctl_worse(status, im->failed > 0 ? EX_TEMPFAIL : EX_OK);
 }
 
 static void free_recorded(Import *im) {
@@ -301,7 +326,12 @@ static int import_from(Ctl *ctl, const char *source, unsigned long *ret_added) {
         status = ctl_queue(ctl);
         if (status != EX_OK)
                 return status;
-        im.look = faccessat(ctl->queue.fd, queue_name(QUEUE_FLUSH), R_OK | X_OK, AT_EACCESS) == 0;
+        if (faccessat(ctl->queue.fd, queue_name(QUEUE_FLUSH), R_OK | X_OK, AT_EACCESS) < 0 &&
+            errno == EACCES) { /* what is recorded already would be counted as new */
+                ctl_error("%s/%s: %s", ctl->settings.queue_directory, queue_name(QUEUE_FLUSH),
+                          ctl_strerror(-EACCES));
+                return EX_NOPERM;
+        }
         status = open_input(&im, source);
         if (status != EX_OK)
                 return status;

@@ -47,6 +47,9 @@ void ctl_print_json(json_t *object);
 /** ctl_print_status() - EX_OK, or EX_OSERR: something was not printed, for want of memory */
 int ctl_print_status(void);
 
+/** ctl_end_output() - write out what is left; Return: has all been written? If not, it says so. */
+bool ctl_end_output(void);
+
 /** ctl_json_text() - a string from outside, which may not be UTF-8, as JSON; NULL: null */
 json_t *ctl_json_text(const char *text);
 

@@ -3,6 +3,7 @@
 /* fflushctl(8): options, the table of commands. */
 
 #include <assert.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
 #include <stddef.h>
@@ -322,12 +323,20 @@ static int as_plugin(const Ctl *ctl, int status, char *args[], int n_args) {
         return CTL_CHECK_UNKNOWN;
 }
 
+/* Else the next file that is opened would be one of them, and messages would be written into it. */
+static void have_standard_files(void) {
+        for (int fd = 0; fd <= STDERR_FILENO; fd++)
+                if (fcntl(fd, F_GETFD) < 0)
+                        (void) open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY); /* of no use */
+}
+
 int main(int argc, char *argv[]) {
         _cleanup_(ctl_done) Ctl ctl = {.queue.fd = -EBADF};
         _cleanup_(words_done) Words words = {0};
         unsigned long given = 0;
         int status;
 
+        have_standard_files();
         status = parse_options(&ctl, argc, argv, &given, &words);
         if (status >= 0)
                 status = as_plugin(&ctl, status, argv + 1, argc - 1);
@@ -336,7 +345,5 @@ int main(int argc, char *argv[]) {
                                   : run(&ctl, given, argv + optind, argc - optind);
         status = ctl_worse(status, ctl_print_status());
         status = as_plugin(&ctl, status, argv + optind, argc > optind);
-        if (fflush(stdout) != 0 || ferror(stdout))
-                return EX_IOERR;
-        return status;
+        return ctl_end_output() ? status : EX_IOERR;
 }

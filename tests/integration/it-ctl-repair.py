@@ -106,6 +106,30 @@ def import_records_each_pair_once(case):
 
 
 @test
+def a_dry_import_promises_what_the_service_takes(case):
+    spool, daemon = case.make(fast_flush_domains="!no.test, test")
+    text = message("A1", "x@a.test", "x@no.test", "x@b.example") + message("A2", "x@a.test")
+    preview = objects(import_from(daemon, text, "--json", "-n"))
+    eq(preview[0]["dry_run"], True)
+    eq((preview[0]["added"], preview[0]["not_eligible"]), (2, 2))
+    eq(spool.files("flush"), [])
+    eq(objects(import_from(daemon, text, "--json")), [preview[0] | {"dry_run": False}])
+
+
+@test
+def import_is_not_for_those_who_cannot_see_what_is_recorded(case):
+    if USER is None:
+        raise Skip("needs root")
+    spool, daemon = case.make()
+    r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, "import", "-"],
+                       input=message("A1", "x@y.test"), capture_output=True, text=True, user=65534,
+                       group=65534, extra_groups=[])
+    eq((r.returncode, r.stdout, r.stderr),
+       (os.EX_NOPERM, "", "fflushctl: %s: permission denied (run as root or postfix)\n"
+        % spool.join("flush")))
+
+
+@test
 def import_goes_on_after_what_it_cannot_read(case):
     spool, daemon = case.make()
     bad = ["nonsense", "{}", "[]", '"x"', "{" * 5000, message("a/b", "x@y.test").strip(),
@@ -127,7 +151,7 @@ def import_of_very_many(case):
     text = "".join(message("%010X" % i, "x@site%d.test" % (i % 50)) for i in range(n))
     eq(import_from(daemon, text).stdout,
        "%d deferred messages: %d records added, 0 already there\n" % (n, n))
-    eq(sum(row["messages"] for row in objects(daemon.ctl("list", "--json"))), n)
+    eq(sum(row["messages"] for row in objects(daemon.ctl("list", "--all", "--json"))), n)
     for i in range(50):
         eq(sorted(spool.read("flush/site%d_test" % i).decode().split()),
            ["%010X" % j for j in range(i, n, 50)])
@@ -154,9 +178,8 @@ def verify_finds_what_is_wrong(case):
     spool.put("active/A3")
     spool.log("fine_test", b"A1\nA3\n")
     eq(daemon.ctl("verify").stdout,
-       "1 logs, 2 records: 0 of messages that are gone, 0 twice; 1 deferred messages are recorded "
-       "nowhere; 0 problems, 0 repaired\n"
-       "\"fflushctl import\" records those of eligible sites\n")
+       "1 log, 2 records: 0 stale, 0 duplicate; 1 deferred message without a record; 0 problems\n"
+       "\"fflushctl import\" records deferred messages of eligible sites\n")
     spool.log("stale_test", b"Z1\nA1\nA1\n")
     spool.log("torn_test", b"A1\n\nno id\n\xff\nA2")
     spool.log("x", b"A1\nA2\n")
@@ -191,7 +214,23 @@ def verify_finds_what_is_wrong(case):
     eq((total["problems"], total["repaired"]), (len([w for w in wanted if w[3]]), 0))
     eq((total["stale"], total["duplicate"], total["unrecorded"]), (1, 1, 0))
     text = daemon.ctl("verify", check=False).stdout
-    eq("flush/torn_test: 2 lines are no queue IDs\n" in text, True, text)
+    for line in ("flush/torn_test: 2 lines are not queue IDs",
+                 "flush/torn_test: incomplete last line (2 bytes)",
+                 "flush/stale_test: 1 message is no longer in the queue",
+                 "flush/stale_test: 1 record is a duplicate",
+                 "flush/open_test: mode is 0644, should be 0600",
+                 "flush/no-name: not the name of a log: move it elsewhere",
+                 "flush/twice_test: has other hard links: replace it by a copy",
+                 "\"fflushctl verify --repair\" mends 7 of these findings"):
+        eq(line + "\n" in text, True, (line, text))
+    if USER is not None:
+        path = spool.join("flush/root_test")
+        remedy = "chown -h %s '%s'" % (USER.pw_name, path)
+        eq("flush/root_test: owned by root, should be %s: %s\n" % (USER.pw_name, remedy) in text,
+           True, text)
+        eq([f["remedy"] for f in found if f["finding"] == "owner"], [remedy])
+        subprocess.run(remedy, shell=True, check=True)
+        eq("flush/root_test" in daemon.ctl("verify", check=False).stdout, False)
 
 
 @test
@@ -220,6 +259,8 @@ def repair_loses_no_record(case):
        in r.stdout, True, r.stdout)
     owners = {os.stat(spool.join(p)).st_uid for p in spool.files("flush")}
     eq(owners, {os.stat(spool.join("incoming")).st_uid})
+    eq(r.stdout.splitlines()[-1].split("; ")[-2:], ["6 problems", "7 repaired"])
+    eq(len([line for line in r.stdout.splitlines() if line.endswith("(repaired)")]), 7, r.stdout)
     os.unlink(spool.join("flush/9"))
     eq(daemon.ctl("verify", "-q").stdout, "")
     eq(daemon.ctl("flush", "torn.test").stdout, "torn.test: 3 found, 3 moved\n")
