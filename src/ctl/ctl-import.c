@@ -12,6 +12,7 @@
 #include "ctl/ctl-ask.h"
 #include "ctl/ctl-print.h"
 #include "ctl/eligible.h"
+#include "ctl/ghosts.h"
 #include "ctl/messages.h"
 #include "util/hash.h"
 #include "util/util.h"
@@ -20,6 +21,7 @@
 typedef struct Recorded {
         UT_hash_handle hh;
         StrSet ids;
+        StrSet listed;        /* what Postfix lists for it */
         unsigned long wanted; /* records that would be added, of a dry run */
         char site[];
 } Recorded;
@@ -31,7 +33,7 @@ typedef struct Import {
         json_t *message; /* whose recipients are gone through */
         size_t recipient;
         int error; /* a negative errno ends it */
-        unsigned long messages, wanted, added, known, no_site, refused, failed;
+        unsigned long messages, wanted, added, known, no_site, refused, failed, removed;
 } Import;
 
 /* One record on its way. */
@@ -108,6 +110,8 @@ static int wants(Import *im, const char *text, const char *id) {
                 return r;
         recorded = get_recorded(im, site);
         if (!recorded)
+                return -ENOMEM;
+        if (strset_add(&recorded->listed, id) < 0)
                 return -ENOMEM;
         r = strset_add(&recorded->ids, id);
         im->known += r == 0;
@@ -226,10 +230,11 @@ static int preview(Import *im) {
 static void report(const Import *im) {
         if (im->ctl->json)
                 ctl_print_json(json_pack(
-                        "{sI sI sI sI sI sI sI sb}", "messages", (json_int_t) im->messages, "added",
-                        (json_int_t) im->added, "known", (json_int_t) im->known, "not_eligible",
-                        (json_int_t) im->refused, "no_site", (json_int_t) im->no_site, "failed",
-                        (json_int_t) im->failed, "malformed", (json_int_t) im->in.n_bad, "dry_run",
+                        "{ss sI sI sI sI sI sI sI sI sb}", "type", "import", "messages",
+                        (json_int_t) im->messages, "added", (json_int_t) im->added, "known",
+                        (json_int_t) im->known, "not_eligible", (json_int_t) im->refused, "no_site",
+                        (json_int_t) im->no_site, "failed", (json_int_t) im->failed, "malformed",
+                        (json_int_t) im->in.n_bad, "removed", (json_int_t) im->removed, "dry_run",
                         im->ctl->dry_run));
         else {
                 ctl_print("%lu deferred messages: %lu records %s, %lu already there", im->messages,
@@ -240,6 +245,8 @@ static void report(const Import *im) {
                         ctl_print(", %lu without a domain", im->no_site);
                 if (im->failed)
                         ctl_print(", %lu failed", im->failed);
+                if (im->removed)
+                        ctl_print(", %lu of flush(8) removed", im->removed);
                 ctl_print("\n");
         }
 }
@@ -303,12 +310,28 @@ static int run(Import *im) {
         return ctl_worse(status, im->failed > 0 ? EX_TEMPFAIL : EX_OK);
 }
 
+/* Only after all that Postfix lists has been recorded. */
+static int clear_ghosts(Import *im) {
+        GhostSite *sites = calloc(HASH_COUNT(im->recorded) + 1, sizeof *sites);
+        size_t n = 0;
+        int status;
+
+        if (!sites)
+                return ctl_no_memory();
+        for (const Recorded *x = im->recorded; x; x = x->hh.next)
+                sites[n++] = (GhostSite){.site = x->site, .listed = &x->listed};
+        status = ghosts_clear(im->ctl, sites, n, &im->removed);
+        free(sites);
+        return status;
+}
+
 static void free_recorded(Import *im) {
         Recorded *recorded, *tmp;
 
         HASH_ITER (hh, im->recorded, recorded, tmp) {
                 HASH_DEL(im->recorded, recorded);
                 strset_clear(&recorded->ids);
+                strset_clear(&recorded->listed);
                 free(recorded);
         }
 }
@@ -337,6 +360,8 @@ static int import_from(Ctl *ctl, const char *source, unsigned long *ret_added) {
                 return status;
         status = run(&im);
         status = ctl_worse(status, close_input(&im));
+        if (status == EX_OK && !source && !ctl->dry_run)
+                status = clear_ghosts(&im);
         free_recorded(&im);
         if (!ctl->quiet)
                 report(&im);
