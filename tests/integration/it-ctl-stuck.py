@@ -22,7 +22,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 from basics import Skip, TIMEOUT, as_user, eq, wait_for
 from ctl import backlog, objects, stand_in
 from harness import main, test
-from postfix import Mailhost
+from postfix import Mailhost, needs_postmap, write_config
 
 
 @contextlib.contextmanager
@@ -143,6 +143,32 @@ def a_table_tells_what_is_eligible(case):
     r = host.ctl("list", "--json", check=False)
     eq((r.returncode, "sites.missing" in r.stderr), (os.EX_CONFIG, True), r.stderr)
     eq(sorted(row["type"] for row in objects(r)), ["not_recorded", "site"])
+
+
+@test
+def flushing_many_destinations_asks_a_table_together(case):
+    """And says what came of each in their order, also if one is refused."""
+    needs_postmap()
+    table = os.path.join(case.base, "many")
+    n = 600
+    with open(table, "w") as f:
+        f.write("".join("s%04d.test ok\n" % i for i in range(n)))
+    conf = os.path.join(case.base, "conf-many")
+    os.mkdir(conf, 0o755)
+    write_config(os.path.join(conf, "main.cf"), "")
+    spool, daemon = case.make(fast_flush_domains="texthash:" + table, postfix_config_directory=conf,
+                              hash_queue_names="deferred, defer")
+    for i in range(n):
+        spool.put("deferred/A/A%d" % i)
+        spool.log("s%04d_test" % i, b"A%d\n" % i)
+    spool.log("refused_test", b"A1\n")
+    start = time.monotonic()
+    r = daemon.ctl("flush", "*", check=False)
+    seconds = time.monotonic() - start
+    eq((r.returncode, r.stderr),
+       (os.EX_NOPERM, "fflushctl: refused.test: not in fast_flush_domains\n"))
+    eq(r.stdout.splitlines(), ["s%04d.test: 1 found, 1 moved" % i for i in range(n)])
+    eq(seconds < 10, True, seconds)  # one postmap(1) for each takes 10 ms and more
 
 
 # ----------------------------------------------------------------------------- on a terminal
