@@ -97,8 +97,8 @@ def import_records_each_pair_once(case):
             message("A4", "x@example.com", queue="active") +
             message("A5", "x@example.com", queue="incoming") +
             message("A6", "x@example.com", queue="hold") + message("A7"))
-    wanted = {"type": "import", "removed": 0, "messages": 4, "added": 3, "known": 3, "not_eligible": 1, "no_site": 3, "failed": 0,
-              "malformed": 0, "dry_run": False}
+    wanted = {"type": "import", "messages": 4, "added": 3, "known": 3, "not_eligible": 1, "no_site": 3,
+              "failed": 0, "malformed": 0, "removed": 0, "dry_run": False}
     r = import_from(daemon, text, "--json")
     eq((r.returncode, objects(r), r.stderr), (os.EX_OK, [wanted], ""))
     eq(spool.read("flush/example_com"), b"A2\nA1\n")
