@@ -316,21 +316,6 @@ static int list_once(Ctl *ctl, char *args[], FILE *f, size_t width) {
 
 /* ------------------------------------------------------------------------------------- --watch */
 
-/* Over what was there before, so that nothing flickers, and not below the end of the screen. */
-static void redraw(const char *text, size_t height) {
-        size_t n = 1;
-
-        (void) fputs("\033[H", stdout);
-        for (; *text && n < height; text += *text == '\n') {
-                size_t k = strcspn(text, "\n");
-
-                (void) printf("%.*s\033[K\n", (int) k, text);
-                text += k;
-                n++;
-        }
-        (void) fputs("\033[J", stdout);
-}
-
 static int watch_once(Ctl *ctl, char *args[], const Terminal *t) {
         _cleanup_free_ char *text = NULL;
         size_t n = 0;
@@ -342,7 +327,7 @@ static int watch_once(Ctl *ctl, char *args[], const Terminal *t) {
         status = list_once(ctl, args, f, t->width);
         if (fclose(f) != 0)
                 return ctl_no_memory();
-        redraw(text, t->height);
+        terminal_redraw(t, text);
         return fflush(stdout) == 0 ? status : EX_IOERR;
 }
 
@@ -356,7 +341,7 @@ static int watch(Ctl *ctl, char *args[]) {
                 return ctl_usage("--watch cannot be combined with --json or --quiet");
         if (terminal_open(false).width == 0)
                 return ctl_usage("--watch needs a terminal");
-        (void) fputs("\033[H\033[2J", stdout);
+        terminal_clear();
         for (;;) {
                 const Terminal t = terminal_open(false); /* its size may have changed */
                 int status = watch_once(ctl, args, &t);
