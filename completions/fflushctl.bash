@@ -3,7 +3,7 @@
 # shellcheck shell=bash disable=SC2207
 
 _fflushctl_sites() {
-	fflushctl list --by site 2>/dev/null | awk 'NR > 1 && $1 !~ /[():[]/ { print $1 }'
+	fflushctl list --all --by site --no-legend --no-pager 2>/dev/null | awk '$1 !~ /[():[]/ { print $1 }'
 }
 
 # Those of the file, and its groups.
@@ -24,14 +24,14 @@ _fflushctl() {
 		return
 		;;
 	-b | --by)
-		COMPREPLY=($(compgen -W 'records messages deferred newest flushed site' -- "$cur"))
+		COMPREPLY=($(compgen -W 'site records messages deferred active hold oldest flushed reason id queue age size due sender recipient' -- "$cur"))
 		return
 		;;
 	-H | --host)
 		COMPREPLY=($(compgen -W "$(_fflushctl_hosts)" -- "$cur"))
 		return
 		;;
-	-[itler] | --instance | --timeout | --top | --limit | --every | --reason | --*-warning | --*-critical)
+	-[itler] | --instance | --timeout | --top | --match | --older-than | --watch | --limit | --every | --reason | --*-warning | --*-critical)
 		return
 		;;
 	esac
@@ -39,7 +39,7 @@ _fflushctl() {
 	# The command is the first word that is neither an option nor the value of one.
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
-		-[cisHtblero] | --config | --instance | --socket | --host | --timeout | --by | --top | --limit | --every | --reason | --output | --*-warning | --*-critical) i=$((i + 1)) ;;
+		-[cisHtblero] | --config | --instance | --socket | --host | --timeout | --by | --top | --match | --older-than | --watch | --limit | --every | --reason | --output | --*-warning | --*-critical) i=$((i + 1)) ;;
 		-*) ;;
 		*)
 			verb=${COMP_WORDS[i]}
@@ -49,8 +49,8 @@ _fflushctl() {
 	done
 
 	case $verb in
-	list) options+=' --by --top --subdomains' ;;
-	show) options+=' --subdomains' ;;
+	list) options+=' --by --top --subdomains --reverse --no-legend --no-pager --all --long --match --older-than --watch' ;;
+	show) options+=' --by --top --subdomains --reverse --no-legend --no-pager --ids' ;;
 	flush) options+=' --dry-run --subdomains --wait --limit --every --reason' ;;
 	deliver) options+=' --dry-run --wait --reason' ;;
 	refresh | purge) options+=' --reason' ;;

@@ -99,7 +99,7 @@ typedef struct ClientBatch {
         void *userdata;
 } ClientBatch;
 
-#define CLIENT_CONNECTIONS 32u
+#define CLIENT_CONNECTIONS 128u
 
 /**
  * client_ask_all() - many requests, over up to CLIENT_CONNECTIONS connections at once

@@ -21,6 +21,10 @@ typedef enum CtlOption {
         CTL_NO_START = 1 << 10,
         CTL_THRESHOLD = 1 << 11,
         CTL_SINCE = 1 << 12,
+        CTL_TABLE = 1 << 13, /* how a table is shown */
+        CTL_LIST = 1 << 14,  /* list only */
+        CTL_ALL = 1 << 15,
+        CTL_IDS = 1 << 16,
 } CtlOption;
 
 typedef struct Verb {

@@ -94,33 +94,89 @@ static int preview_site(Ctl *ctl, const CtlSite *site, RequestCounts *ret) {
         return status;
 }
 
-/* @ret receives all 0 if the service does not tell. */
-static int flush_site(Ctl *ctl, const CtlSite *site, RequestCounts *ret) {
-        Request request = {.kind = REQUEST_SEND_SITE,
-                           .site = site->site,
-                           .detail = true,
-                           .limit = ctl->limit,
-                           .reason = ctl->reason};
-        RequestStatus answer = REQUEST_FAIL;
-        bool has_counts = ctl->dry_run;
-        int status;
+static Request request_for(const Ctl *ctl, const CtlSite *site) {
+        return (Request){.kind = REQUEST_SEND_SITE,
+                         .site = site->site,
+                         .detail = true,
+                         .limit = ctl->limit,
+                         .reason = ctl->reason};
+}
 
-        *ret = (RequestCounts){0};
-        if (!site->named) {
+static int say_answer(const Ctl *ctl, const CtlSite *site, const CtlAnswer *a) {
+        const RequestCounts *counts = a->has_counts ? &a->counts : NULL;
+
+        if (ctl->json && !ctl->quiet)
+                say_json(ctl, "site", site->site, a->answer, counts);
+        else if (a->status == EX_OK && counts && !ctl->quiet) /* flush(8) does not tell */
+                say_flushed(ctl, site->site, counts);
+        return a->status == EX_OK && a->counts.failed > 0 ? EX_TEMPFAIL : a->status;
+}
+
+/* One pass over the sites. Those of which records are left come to the front. */
+typedef struct Pass {
+        Ctl *ctl;
+        CtlSites *sites;
+        const size_t *places; /* in @sites, of what was asked for */
+        size_t n_left;
+        int status;
+        bool all_moved;
+} Pass;
+
+static void on_answer(size_t i, const CtlAnswer *answer, void *userdata) {
+        Pass *pass = userdata;
+        size_t place = pass->places[i];
+        CtlSite site = pass->sites->items[place];
+        int flushed = say_answer(pass->ctl, &site, answer);
+
+        pass->status = ctl_worse(pass->status, flushed);
+        pass->all_moved &= flushed == EX_OK;
+        if (answer->counts.left == 0)
+                return;
+        pass->sites->items[place] = pass->sites->items[pass->n_left];
+        pass->sites->items[pass->n_left++] = site;
+}
+
+static void preview_pass(Pass *pass, size_t n) {
+        for (size_t i = 0; i < n; i++) {
+                CtlAnswer answer = {.answer = REQUEST_OK, .has_counts = true};
+
+                answer.status = preview_site(pass->ctl, &pass->sites->items[pass->places[i]],
+                                             &answer.counts);
+                on_answer(i, &answer, pass);
+        }
+}
+
+static void ask_pass(Pass *pass, size_t n) {
+        _cleanup_free_ Request *requests = calloc(n + 1, sizeof *requests);
+        int r;
+
+        for (size_t i = 0; i < n && requests; i++)
+                requests[i] = request_for(pass->ctl, &pass->sites->items[pass->places[i]]);
+        r = requests ? ctl_ask_all(pass->ctl, requests, n, on_answer, pass) : ctl_no_memory();
+        pass->status = ctl_worse(pass->status, r);
+        pass->all_moved &= r == EX_OK;
+}
+
+static void flush_pass(Pass *pass, size_t n) {
+        _cleanup_free_ size_t *places = calloc(n + 1, sizeof *places);
+        size_t n_named = 0;
+
+        for (size_t i = 0; i < n && places; i++) {
+                const CtlSite *site = &pass->sites->items[i];
+
+                if (site->named) {
+                        places[n_named++] = i;
+                        continue;
+                }
                 ctl_error("%s: a log of flush(8), whose site is unknown; see import and purge",
                           site->site);
-                return EX_DATAERR;
+                pass->status = ctl_worse(pass->status, EX_DATAERR);
+                pass->all_moved = false;
         }
-        if (ctl->dry_run) {
-                answer = REQUEST_OK;
-                status = preview_site(ctl, site, ret);
-        } else
-                status = ctl_ask(ctl, &request, site->site, &answer, ret, &has_counts);
-        if (ctl->json && !ctl->quiet)
-                say_json(ctl, "site", site->site, answer, has_counts ? ret : NULL);
-        else if (status == EX_OK && has_counts && !ctl->quiet) /* flush(8) does not tell */
-                say_flushed(ctl, site->site, ret);
-        return status == EX_OK && ret->failed > 0 ? EX_TEMPFAIL : status;
+        if (!places)
+                pass->status = ctl_no_memory();
+        pass->places = places;
+        (pass->ctl->dry_run ? preview_pass : ask_pass)(pass, n_named);
 }
 
 static int pause_between(const Ctl *ctl) {
@@ -132,26 +188,16 @@ static int pause_between(const Ctl *ctl) {
 /* With --every, again and again: sites of which something is left come to the front, the others
  * have had their turn. What is left when somebody ends this stays recorded. */
 static int flush_portions(Ctl *ctl, CtlSites *sites, bool *all_moved) {
-        size_t n = sites->n, n_left;
-        int status = EX_OK;
+        Pass pass = {.ctl = ctl, .sites = sites, .n_left = sites->n, .all_moved = *all_moved};
 
         for (;;) {
-                n_left = 0;
-                for (size_t i = 0; i < n; i++) {
-                        CtlSite site = sites->items[i];
-                        RequestCounts counts;
-                        int flushed = flush_site(ctl, &site, &counts);
+                size_t n = pass.n_left;
 
-                        status = ctl_worse(status, flushed);
-                        *all_moved &= flushed == EX_OK;
-                        if (counts.left == 0)
-                                continue;
-                        sites->items[i] = sites->items[n_left];
-                        sites->items[n_left++] = site;
-                }
-                if (n_left == 0 || ctl->every == 0)
-                        return status;
-                n = n_left;
+                pass.n_left = 0;
+                flush_pass(&pass, n);
+                *all_moved = pass.all_moved;
+                if (pass.n_left == 0 || ctl->every == 0)
+                        return pass.status;
                 if (pause_between(ctl) != EX_OK)
                         return EX_IOERR;
         }

@@ -123,6 +123,21 @@ int ctl_no_memory(void) {
         return EX_OSERR;
 }
 
+bool ctl_end_output(void) {
+        bool failed = ferror(stdout); /* why is not known any more */
+
+        errno = 0;
+        if (fflush(stdout) == 0 && !failed)
+                return true;
+        ctl_error("standard output: %s", errno != 0 ? strerror(errno) : "write error");
+        return false;
+}
+
+const char *ctl_strerror(int error) {
+        return error == -EACCES || error == -EPERM ? "permission denied (run as root or postfix)"
+                                                   : strerror(-error);
+}
+
 int ctl_write_json(json_t *object, FILE *f) {
         _cleanup_free_ char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
         _cleanup_free_ char *shown = text ? escape_json(text) : NULL;

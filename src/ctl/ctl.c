@@ -84,7 +84,7 @@ int ctl_queue(Ctl *ctl) {
                        ctl->settings.hash_queue_depth, &ctl->queue);
         if (r == 0)
                 return EX_OK;
-        ctl_error("%s: %s", ctl->settings.queue_directory, strerror(-r));
+        ctl_error("%s: %s", ctl->settings.queue_directory, ctl_strerror(r));
         return r == -EACCES ? EX_NOPERM : EX_UNAVAILABLE;
 }
 

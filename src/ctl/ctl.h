@@ -12,11 +12,13 @@
 
 typedef struct Ctl {
         /* Options as given; NULL, 0 and false for those that were not. */
-        const char *config, *instance, *socket, *host, *by, *reason, *output, *since;
+        const char *config, *instance, *socket, *host, *by, *reason, *output, *since, *match;
         uint64_t timeout, every; /* microseconds */
         unsigned long top, limit;
         bool quiet, json, dry_run, subdomains, wait, repair, no_start;
         uint64_t oldest_warning, oldest_critical, refresh_warning, refresh_critical;
+        uint64_t older_than, watch;
+        bool reverse, no_legend, no_pager, long_list, all, ids;
         unsigned long deferred_warning, deferred_critical;
 
         /* Found out when first needed: ctl_settings(), ctl_queue(), ctl_socket(). */

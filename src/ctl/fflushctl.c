@@ -24,8 +24,10 @@
 #define MANY (-1)
 
 static const Verb verbs[] = {
-        {"list", "[PATTERN...]", 0, MANY, CTL_SUBDOMAINS | CTL_BY | CTL_TOP, ctl_list},
-        {"show", "PATTERN...", 1, MANY, CTL_SUBDOMAINS, ctl_show},
+        {"list", "[PATTERN...]", 0, MANY,
+         CTL_SUBDOMAINS | CTL_BY | CTL_TOP | CTL_TABLE | CTL_LIST | CTL_ALL, ctl_list},
+        {"show", "PATTERN...|ID...", 1, MANY,
+         CTL_SUBDOMAINS | CTL_BY | CTL_TOP | CTL_TABLE | CTL_IDS, ctl_show},
         {"flush", "PATTERN...", 1, MANY,
          CTL_SUBDOMAINS | CTL_DRY_RUN | CTL_WAIT | CTL_LIMIT | CTL_EVERY | CTL_REASON, ctl_flush},
         {"deliver", "ID...|-", 1, MANY, CTL_DRY_RUN | CTL_WAIT | CTL_REASON, ctl_deliver},
@@ -72,6 +74,15 @@ static const struct {
         {"by", 'b', OPT_TEXT, offsetof(Ctl, by), CTL_BY},
         {"top", 0, OPT_NUMBER, offsetof(Ctl, top), CTL_TOP},
         {"since", 0, OPT_TEXT, offsetof(Ctl, since), CTL_SINCE},
+        {"all", 'a', OPT_FLAG, offsetof(Ctl, all), CTL_ALL},
+        {"long", 0, OPT_FLAG, offsetof(Ctl, long_list), CTL_LIST},
+        {"match", 0, OPT_TEXT, offsetof(Ctl, match), CTL_LIST},
+        {"older-than", 0, OPT_TIME, offsetof(Ctl, older_than), CTL_LIST},
+        {"watch", 0, OPT_TIME, offsetof(Ctl, watch), CTL_LIST},
+        {"ids", 0, OPT_FLAG, offsetof(Ctl, ids), CTL_IDS},
+        {"reverse", 0, OPT_FLAG, offsetof(Ctl, reverse), CTL_TABLE},
+        {"no-legend", 0, OPT_FLAG, offsetof(Ctl, no_legend), CTL_TABLE},
+        {"no-pager", 0, OPT_FLAG, offsetof(Ctl, no_pager), CTL_TABLE},
         {"limit", 'l', OPT_NUMBER, offsetof(Ctl, limit), CTL_LIMIT},
         {"every", 'e', OPT_TIME, offsetof(Ctl, every), CTL_EVERY},
         {"reason", 'r', OPT_TEXT, offsetof(Ctl, reason), CTL_REASON},
@@ -92,7 +103,7 @@ static const struct {
 static void print_help(void) {
         puts("Usage: fflushctl [OPTION...] COMMAND [ARGUMENT...]             See fflushctl(8).\n"
              "Commands:\n"
-             "  list [PATTERN...]  what waits         show PATTERN...  where that mail is\n"
+             "  list [PATTERN...]  what waits         show PATTERN...|ID...  which mail\n"
              "  flush PATTERN...   deliver it now     deliver ID...|-  deliver these now\n"
              "  add SITE ID        record a message   import [-]       record deferred mail\n"
              "  refresh            flush what is old  purge            flush all of it\n"
@@ -103,7 +114,10 @@ static void print_help(void) {
              "  -n, --dry-run      change nothing     -w, --wait           follow the mail\n"
              "  -l, --limit N      so many at once    -e, --every TIME     then the next N\n"
              "  -S, --subdomains   of a SITE as well  -t, --timeout TIME   stop waiting then\n"
-             "  -b, --by COLUMN    sort the list      --top N              the first N of it\n"
+             "  -b, --by COLUMN    sort the table     --top N              the first N of it\n"
+             "  --reverse, --no-legend, --no-pager    as of systemctl(1)\n"
+             "  list: -a, --all, --long, --match TEXT, --older-than TIME, --watch TIME\n"
+             "  show: --ids        one queue ID a line\n"
              "  -q, --quiet        only errors        -j, --json           for programs\n"
              "  -s, --socket PATH  (public/fflushd)   -i, --instance NAME  of Postfix\n"
              "  -r, --reason TEXT  for the journal    -H, --host HOST,@GROUP by ssh\n"
@@ -366,6 +380,13 @@ static int as_plugin(const Ctl *ctl, int status, char *args[], int n_args) {
         return CTL_CHECK_UNKNOWN;
 }
 
+/* Else the next file that is opened would be one of them, and messages would be written into it. */
+static void have_standard_files(void) {
+        for (int fd = 0; fd <= STDERR_FILENO; fd++)
+                if (fcntl(fd, F_GETFD) < 0)
+                        (void) open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY); /* of no use */
+}
+
 int main(int argc, char *argv[]) {
         _cleanup_(ctl_done) Ctl ctl = {.queue.fd = -EBADF};
         _cleanup_(words_done) Words words = {0};
@@ -373,6 +394,7 @@ int main(int argc, char *argv[]) {
         int status;
 
         relay_begin();
+        have_standard_files();
         status = parse_options(&ctl, argc, argv, &given, &words);
         if (status >= 0)
                 status = as_plugin(&ctl, status, argv + 1, argc - 1);
@@ -381,7 +403,7 @@ int main(int argc, char *argv[]) {
                                   : run(&ctl, given, argv + optind, argc - optind);
         status = ctl_worse(status, ctl_print_status());
         status = as_plugin(&ctl, status, argv + optind, argc > optind);
-        if (fflush(stdout) != 0 || ferror(stdout))
+        if (!ctl_end_output())
                 return EX_IOERR;
         remote_end_as_interrupted();
         return status;

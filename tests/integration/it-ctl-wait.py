@@ -137,8 +137,8 @@ def import_asks_postfix_what_is_deferred(case):
     down = host.defer("x@down.test", "y@Down.TEST", "z@off.test", n=2)
     eq(host.spool.files("flush"), [])
     eq(objects(host.ctl("import", "-n", "--json")),
-       [{"messages": 2, "added": 4, "known": 2, "not_eligible": 0, "no_site": 0, "failed": 0,
-         "malformed": 0, "dry_run": True}])
+       [{"type": "import", "messages": 2, "added": 4, "known": 2, "not_eligible": 0, "no_site": 0,
+         "failed": 0, "malformed": 0, "removed": 0, "dry_run": True}])
     eq(host.spool.files("flush"), [])
     eq(host.ctl("import").stdout,
        "2 deferred messages: 4 records added, 2 already there\n")
