@@ -686,9 +686,9 @@ Server *server_free(Server *server) {
                 connections_close_all(server->connections);
         service_free(server->service);
         reload_free(server->reload);
-        connections_free(server->connections);
         free(server->trouble);
-        sd_event_source_disable_unref(server->turn);
+        sd_event_source_disable_unref(server->turn); /* before its descriptor is closed */
+        connections_free(server->connections);
         sd_event_source_disable_unref(server->idle);
         sd_event_source_disable_unref(server->accept_again);
         sd_event_source_disable_unref(server->status);
