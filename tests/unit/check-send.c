@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <utlist.h>
 
 #include "tests/lib/spool.h"
 #include "util/util.h"
@@ -1293,6 +1294,130 @@ START_TEST(a_log_that_is_moved_during_a_send_keeps_its_records) {
 }
 END_TEST
 
+/* -------------------------------------------------------------------------------- callers */
+
+static struct {
+        SendResult result;
+        unsigned n_calls;
+} ends[2];
+static unsigned n_ends;
+
+static void on_end(Site *s, const SendResult *r, Call *calls, void *userdata) {
+        const Call *call;
+
+        ck_assert_uint_lt(n_ends, ARRAY_SIZE(ends));
+        ck_assert(!send_is_running(s));
+        ends[n_ends].result = *r;
+        LL_FOREACH (calls, call)
+                ends[n_ends].n_calls++;
+        n_ends++;
+}
+
+/* One that runs, and two that wait for the next. */
+static Call callers[3];
+
+static void setup_callers(void) {
+        setup();
+        context.done = on_end;
+        memset(ends, 0, sizeof ends);
+        n_ends = 0;
+        for (unsigned i = 0; i < ARRAY_SIZE(callers); i++)
+                callers[i] = (Call){.request = {.kind = REQUEST_SEND_SITE}, .site = site};
+}
+
+static void request_all(void) {
+        for (unsigned i = 0; i < ARRAY_SIZE(callers); i++) {
+                ck_assert_int_eq(send_request(&context, site, &callers[i]), 0);
+                ck_assert(send_is_running(site));
+        }
+        ck_assert_uint_eq(n_ends, 0);
+}
+
+static void turn_until_end(unsigned n) {
+        for (unsigned i = 0; n_ends < n && i < 1000000; i++)
+                turn();
+        ck_assert_uint_eq(n_ends, n);
+}
+
+static void expect_end(unsigned i, unsigned n_calls, int error) {
+        ck_assert_int_eq(ends[i].result.kind, SEND_SITE);
+        ck_assert_int_eq(ends[i].result.error, error);
+        ck_assert_uint_eq(ends[i].n_calls, n_calls);
+        ck_assert(ends[i].result.is_awaited == (i == 0));
+}
+
+START_TEST(who_comes_meanwhile_shares_the_next_send_with_the_largest_limit) {
+        static const struct {
+                unsigned long limits[2], moved;
+        } shared[] = {{{2, 3}, 3}, {{3, 2}, 3}, {{1, 0}, 4}, {{0, 1}, 4}};
+
+        for (unsigned i = 1; i <= 5; i++) {
+                char id[8];
+
+                (void) snprintf(id, sizeof id, "A%u", i);
+                put_message(id);
+        }
+        spool_write(PATH, "A1\nA2\nA3\nA4\nA5\n");
+        callers[0].request.limit = 1;
+        callers[1].request.limit = shared[_i].limits[0];
+        callers[2].request.limit = shared[_i].limits[1];
+        request_all();
+        turn_until_end(2);
+        expect_end(0, 1, 0);
+        expect_end(1, 2, 0);
+        ck_assert_uint_eq(ends[0].result.counts.moved, 1);
+        ck_assert_uint_eq(ends[1].result.counts.moved, shared[_i].moved);
+        ck_assert_uint_eq(ends[1].result.counts.left, 4 - shared[_i].moved);
+        ck_assert(!send_is_running(site));
+}
+END_TEST
+
+START_TEST(all_callers_hear_that_their_sends_are_cancelled) {
+        put_message("ABC123");
+        spool_write(PATH, "ABC123\n");
+        request_all();
+        jobs_cancel(&jobs);
+        ck_assert_uint_eq(n_ends, 2);
+        expect_end(0, 1, -ECANCELED);
+        expect_end(1, 2, -ECANCELED);
+        ck_assert(!send_is_running(site));
+        spool_expect(PATH, "ABC123\n");
+}
+END_TEST
+
+START_TEST(a_send_that_fails_does_not_take_the_next_with_it) {
+        int fd;
+
+        put_message("ABC123");
+        spool_write(PATH, "ABC123\n");
+        fd = spool_lock(PATH);
+        context.lock_usec = 1;
+        request_all();
+        turn_until_end(1);
+        expect_end(0, 1, -ETIMEDOUT);
+        ck_assert(send_is_running(site));
+        closep(&fd);
+        turn_until_end(2);
+        expect_end(1, 2, 0);
+        ck_assert_uint_eq(ends[1].result.counts.moved, 1);
+}
+END_TEST
+
+START_TEST(callers_wait_for_the_end_of_a_refresh_of_the_site) {
+        put_message("ABC123");
+        spool_write(PATH, "ABC123\n");
+        start(SEND_REFRESH);
+        request_all();
+        turn_until_end(2);
+        ck_assert_int_eq(ends[0].result.kind, SEND_REFRESH);
+        ck_assert_uint_eq(ends[0].n_calls, 0);
+        ck_assert(ends[0].result.is_awaited);
+        ck_assert_uint_eq(ends[0].result.counts.moved, 1);
+        expect_end(1, 3, 0);
+        ck_assert_uint_eq(ends[1].result.counts.moved, 0);
+}
+END_TEST
+
 static TCase *layouts(void) {
         TCase *tc = tcase_create("layouts");
 
@@ -1339,9 +1464,21 @@ static TCase *large_logs(void) {
         return tc;
 }
 
+static TCase *joined(void) {
+        TCase *tc = tcase_create("joined");
+
+        tcase_add_checked_fixture(tc, setup_callers, teardown);
+        tcase_add_loop_test(tc, who_comes_meanwhile_shares_the_next_send_with_the_largest_limit, 0,
+                            4);
+        tcase_add_test(tc, all_callers_hear_that_their_sends_are_cancelled);
+        tcase_add_test(tc, a_send_that_fails_does_not_take_the_next_with_it);
+        tcase_add_test(tc, callers_wait_for_the_end_of_a_refresh_of_the_site);
+        return tc;
+}
+
 int main(void) {
-        TCase *tcs[] = {moving(),     keeping(), others(),    lines(),
-                        compaction(), layouts(), large_logs()};
+        TCase *tcs[] = {joined(), moving(),     keeping(), others(),
+                        lines(),  compaction(), layouts(), large_logs()};
 
         return run_cases("send", tcs, ARRAY_SIZE(tcs));
 }
