@@ -62,6 +62,24 @@ START_TEST(a_row_that_is_not_complete_is_left_out) {
 }
 END_TEST
 
+START_TEST(a_row_is_cut_where_the_terminal_ends) {
+        Columns c = {.titles = titles, .width = 20};
+
+        add(&c, "a", 5, "there");
+        add(&c, "b\u00fccher.example", 7, "somewhere");
+        expect(&c, "<", ">",
+               "<NAME            N...>\n"
+               "a               5...\n"
+               "b\u00fccher.example  7...\n");
+        c.width = 27;
+        c.no_titles = true;
+        expect(&c, "<", ">",
+               "a               5  there\n"
+               "b\u00fccher.example  7  somew...\n");
+        columns_done(&c);
+}
+END_TEST
+
 START_TEST(there_may_be_many_rows) {
         Columns c = {.titles = titles};
         char *text = NULL, *p;
@@ -103,6 +121,7 @@ int main(void) {
         tcase_add_test(tc, a_cell_is_printable);
         tcase_add_test(tc, columns_are_as_wide_as_what_is_in_them);
         tcase_add_test(tc, a_row_that_is_not_complete_is_left_out);
+        tcase_add_test(tc, a_row_is_cut_where_the_terminal_ends);
         tcase_add_test(tc, there_may_be_many_rows);
         tcase_add_test(tc, another_fflushctl_is_given_fields);
         return run_case("columns", tc);
