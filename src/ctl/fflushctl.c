@@ -70,6 +70,7 @@ static const struct {
         {"since", 0, OPT_TEXT, offsetof(Ctl, since), CTL_SINCE},
         {"limit", 'l', OPT_NUMBER, offsetof(Ctl, limit), CTL_LIMIT},
         {"every", 'e', OPT_TIME, offsetof(Ctl, every), CTL_EVERY},
+        {"stop-if-deferred", 0, OPT_NUMBER, offsetof(Ctl, stop_if_deferred), CTL_EVERY},
         {"reason", 'r', OPT_TEXT, offsetof(Ctl, reason), CTL_REASON},
         {"wait", 'w', OPT_FLAG, offsetof(Ctl, wait), CTL_WAIT},
         {"repair", 0, OPT_FLAG, offsetof(Ctl, repair), CTL_REPAIR},

@@ -3,6 +3,7 @@
 """fflushctl beside a real Postfix: what becomes of the mail, and what is deferred there."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from basics import TIMEOUT, as_user, eq, wait_for
 from ctl import backlog, objects
 from daemon import has_signal
 from harness import main, test
-from postfix import Mailhost
+from postfix import Mailhost, command, write_config
 
 
 @test
@@ -27,10 +28,10 @@ def waiting_tells_what_became_of_the_mail(case):
     r = host.ctl("flush", "--wait", "-t", "20", "*.test", check=False)
     lines = r.stdout.splitlines()
     eq(lines[:3], ["down.test: 3 found, 3 moved", "up.test: 4 found, 4 moved",
-                   "7 moved: 4 left the queue, 3 deferred again"], r.stderr)
-    eq(len(lines), 4, lines)
-    eq(lines[3].split()[0], "3")
-    eq("Connection refused" in lines[3], True, lines)
+                   "7 moved: 4 delivered, 3 deferred again"], r.stderr)
+    eq(lines[3:], ["deferred again:",
+                   "     3  connect to 127.0.0.1[...]:1: Connection refused   e.g. " + lines[4].split()[-1]])
+    eq(lines[4].split()[-1] in down, True)
     eq((r.returncode, r.stderr), (os.EX_TEMPFAIL, ""))
     eq(host.deferred(), down)
     eq(len(open(host.received).read().splitlines()), len(up))
@@ -50,12 +51,85 @@ def waiting_for_single_messages(case):
     eq([(row["queue_id"], row["moved"]) for row in rows[:3]],
        [(up[0], 1), (down[0], 1), ("NOSUCH", 0)])
     reasons = rows[3].pop("reasons")
-    eq(rows[3], {"moved": 2, "left": 1, "deferred": 1, "held": 0, "under_way": 0})
-    eq([(x["count"], "Connection refused" in x["reason"]) for x in reasons], [(1, True)])
+    eq(rows[3], {"type": "outcome", "moved": 2, "delivered": 1, "returned": 0, "expired": 0, "deleted": 0,
+                 "deferred": 1, "held": 0, "under_way": 0, "unknown": 0,
+                 "recipients": {"delivered": 1, "returned": 0, "expired": 0, "deferred": 1}})
+    eq(reasons, [{"outcome": "deferred", "count": 1, "example": down[0],
+                  "reason": "connect to 127.0.0.1[...]:1: Connection refused"}])
     eq(r.returncode, os.EX_TEMPFAIL)
     r = host.ctl("deliver", "--wait", "-t", "20", "NOSUCH", check=False)
-    eq(r.stdout, "NOSUCH: no such message in the queue\n"
-                 "0 moved: 0 left the queue, 0 deferred again\n")
+    eq((r.returncode, r.stdout), (os.EX_NOINPUT, "NOSUCH: no such message in the queue\n"))
+    r = host.ctl("deliver", "--wait", host.defer("x@off.test")[0], check=False)
+    eq(r.returncode, os.EX_TEMPFAIL)
+
+
+def mixed(host):
+    """Mail of which the sink refuses some, deferred before; by what is going to become of it."""
+    gone = host.defer("gone1@up.test") + host.defer("gone2@up.test")
+    full = host.defer("full1@up.test") + host.defer("full2@up.test")
+    grey = host.defer("grey@up.test")
+    several = host.defer("ok1@up.test", "ok2@up.test", "full3@up.test")
+    both = host.defer("ok3@up.test", "gone3@up.test", "off@off.test")
+    fine = host.defer("ok4@up.test", n=2)
+    host.start_sink()
+    return gone, full, grey, several, both, fine
+
+
+@test
+def what_is_returned_is_not_delivered(case):
+    host = Mailhost(case)
+    gone, full, grey, several, both, fine = mixed(host)
+    r = host.ctl("flush", "--wait", "-t", "20", "Up.Test", check=False)
+    lines = [re.sub("e.g. .*", "e.g.", line) for line in r.stdout.splitlines()]
+    eq(lines, ["up.test: 9 found, 9 moved",
+               "9 moved: 2 delivered, 3 returned to sender, 4 deferred again",
+               "recipients: 5 delivered, 3 returned to sender, 5 deferred again",
+               "returned to sender:",
+               "     3  550 5.1.1 <...>: Recipient address rejected   e.g.",
+               "deferred again:",
+               "     3  452 4.2.2 <...>: Mailbox full (quota exceeded)   e.g.",
+               "     1  450 4.7.1 <...>: Greylisted for N seconds   e.g."])
+    eq((r.returncode, r.stderr), (os.EX_NOUSER, ""))
+    eq(r.stdout.splitlines()[-1].split()[-1], grey[0])
+
+
+@test
+def reasons_are_those_of_the_sites_asked_for(case):
+    host = Mailhost(case)
+    host.write_main_cf(host.conf, transport_maps="inline:{up.test=smtp:[127.0.0.1]:%d, "
+                       "off.test=retry:switched-off, sub.off.test=retry:elsewhere}" % host.port)
+    subprocess.run([command("postfix"), "-c", host.conf, "reload"], check=True, capture_output=True)
+    there = host.defer("x@up.test", "y@off.test") + host.defer("x@up.test", "y@sub.off.test")
+    host.start_sink()
+    r = host.ctl("flush", "--wait", "-t", "20", "up.test", check=False)
+    eq(r.stdout.splitlines()[1:3], ["2 moved: 2 deferred again",
+                                    "recipients: 2 delivered, 2 deferred again"])
+    eq(r.stdout.splitlines()[4], "     2  (for other destinations only)   e.g. " +
+       r.stdout.split()[-1])
+    r = host.ctl("flush", "--wait", "-t", "20", "-S", "off.test", check=False)
+    eq(sum(int(line.split()[0]) for line in r.stdout.splitlines() if line[:6].strip().isdigit()
+           and "e.g." in line), 2, r.stdout)
+    eq("other destinations" in r.stdout, False, r.stdout)
+    eq(sorted(host.deferred()), sorted(there))
+
+
+@test
+def without_a_log_it_is_not_known(case):
+    host = Mailhost(case)
+    host.defer("gone@up.test")
+    host.start_sink()
+    text = open(os.path.join(host.conf, "main.cf")).read()
+    other = os.path.join(host.base, "other")
+    os.mkdir(other, 0o755)
+    write_config(os.path.join(other, "main.cf"), re.sub("maillog_file =.*", "maillog_file = /nonexistent", text))
+    config = os.path.join(host.base, "other.conf")
+    with open(host.daemon.config) as f:
+        write_config(config, f.read().replace(host.conf, other))
+    r = subprocess.run([os.path.join(host.daemon.bin, "fflushctl"), "-c", config, "flush", "--wait",
+                        "up.test"], capture_output=True, text=True)
+    eq((r.returncode, r.stdout, r.stderr),
+       (os.EX_TEMPFAIL, "up.test: 1 found, 1 moved\n"
+        "1 moved: 1 not known whether delivered or returned\n", ""))
 
 
 @test
@@ -68,7 +142,7 @@ def waiting_ends_in_time_or_when_interrupted(case):
         s.listen(5)
         start = time.monotonic()
         r = host.ctl("flush", "--wait", "-t", "5", "up.test", check=False)
-        under_way = "1 moved: 0 left the queue, 0 deferred again, 1 still on their way\n"
+        under_way = "1 moved: 1 still on their way\n"
         eq((r.returncode, r.stdout),
            (os.EX_TEMPFAIL, "up.test: 1 found, 1 moved\n" + under_way))
         eq(time.monotonic() - start >= 5, True)
@@ -88,7 +162,7 @@ def an_interrupt_ends_the_watching_not_the_delivery(case):
     wait_for(lambda: has_signal(p, "SigCgt", signal.SIGINT))
     p.send_signal(signal.SIGINT)
     eq(p.communicate(timeout=TIMEOUT)[0],
-       "1 moved: 0 left the queue, 0 deferred again, 1 still on their way\n")
+       "1 moved: 1 still on their way\n")
     eq(p.returncode, os.EX_TEMPFAIL)
     eq(spool.files("incoming"), ["incoming/A3", "incoming/B1"])
 
@@ -128,7 +202,8 @@ def waiting_sees_all_ways_out_of_the_queue(case):
     for i, name in enumerate(ids):
         travel(name, ("left", "deferred", "hold", "elsewhere")[i % 4])
     eq(p.communicate(timeout=TIMEOUT)[0],
-       "40 moved: 20 left the queue, 10 deferred again, 10 put on hold\n")
+       "40 moved: 10 deferred again, 10 put on hold, 20 not known whether delivered or returned\n"
+       "deferred again:\n    10  (no reason is known)   e.g. 1A\n")
 
 
 @test
