@@ -110,7 +110,10 @@ static int flush_portion(Paced *p, size_t i) {
         RequestCounts counts = {0}, more = {0};
         int status;
 
-        status = ctl_read_site(p->ctl, site, &log);
+        /* What was moved for the site before may be recorded for this one too. */
+        status = ctl_wait_pause(p->ctl, &p->wait, 0);
+        if (status == EX_OK)
+                status = ctl_read_site(p->ctl, site, &log);
         if (status == EX_OK)
                 status = make_plan(p, &log, &plan);
         /* The first time it is asked even for nothing, and says so, or why it refuses. */

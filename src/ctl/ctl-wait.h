@@ -41,7 +41,8 @@ unsigned long ctl_wait_moved(const CtlWait *w);
 void ctl_wait_catch(void);
 bool ctl_wait_interrupted(void);
 
-/** ctl_wait_pause() - take in what happens for @usec, or until SIGINT; Return: an exit status. */
+/** ctl_wait_pause() - take in what has happened, and what happens for @usec, or until SIGINT;
+ * Return: an exit status. */
 int ctl_wait_pause(Ctl *ctl, CtlWait *w, uint64_t usec);
 
 /**
