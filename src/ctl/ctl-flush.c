@@ -8,10 +8,14 @@
 #include "ctl/commands.h"
 #include "ctl/ctl-ask.h"
 #include "ctl/ctl-flush.h"
+#include "ctl/ctl-history.h"
 #include "ctl/ctl-print.h"
 #include "ctl/pattern.h"
 #include "util/grow.h"
 #include "util/util.h"
+
+#define RECENT_SITES_MAX 16u                   /* of more than this the journal is not asked */
+#define RECENT_USEC      (3600 * USEC_PER_SEC) /* mail that was flushed then may be on its way */
 
 static void say_flushed(const Ctl *ctl, const char *what, const RequestCounts *c) {
         ctl_print("%s: ", what);
@@ -148,6 +152,29 @@ void ctl_audit_sites(const Ctl *ctl, const CtlSites *sites, const bool *flushed,
                                           : NULL);
 }
 
+/* What was recorded may be on its way, because somebody else has flushed it: it is recorded again
+ * when it is deferred again. */
+static void say_recent(Ctl *ctl, const char *site) {
+        char command[CTL_UNIT_SIZE], age[CTL_AGE_SIZE];
+        CtlLastFlush last;
+
+        if (ctl->quiet || !ctl_last_flush(ctl, site, RECENT_USEC, &last))
+                return;
+        if (ctl->json) {
+                ctl_print_json(json_pack("{ss so sI so so}", "type", "recent_flush", "site",
+                                         ctl_json_text(site), "time",
+                                         (json_int_t) (last.time / USEC_PER_SEC), "by",
+                                         ctl_json_text(last.who), "reason",
+                                         ctl_json_text(last.reason[0] ? last.reason : NULL)));
+                return;
+        }
+        ctl_command_name(ctl, command);
+        ctl_print("flushed %s ago by %s%s%s%s; \"%s watch %s\" follows it\n",
+                  ctl_age((time_t) (last.age / USEC_PER_SEC), 0, age), last.who,
+                  last.reason[0] ? " (" : "", last.reason, last.reason[0] ? ")" : "", command,
+                  site);
+}
+
 /* @flushed: receives, site by site, whether the service has done it. */
 static int flush_sites(Ctl *ctl, const CtlSites *sites, bool *flushed, bool *ret_all_moved) {
         unsigned long moved = 0;
@@ -158,6 +185,9 @@ static int flush_sites(Ctl *ctl, const CtlSites *sites, bool *flushed, bool *ret
                 RequestCounts counts;
                 int r = ctl_flush_site(ctl, &sites->items[i], ctl->limit, &counts);
 
+                if (r == EX_OK && counts.found == 0 && !ctl->dry_run &&
+                    sites->n <= RECENT_SITES_MAX)
+                        say_recent(ctl, sites->items[i].site);
                 status = ctl_worse(status, r);
                 flushed[i] = r == EX_OK || counts.moved > 0;
                 *ret_all_moved &= r == EX_OK;

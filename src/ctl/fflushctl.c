@@ -24,6 +24,7 @@ static const Verb verbs[] = {
         {"show", "PATTERN...", 1, MANY, CTL_SUBDOMAINS, ctl_show},
         {"flush", "PATTERN...", 1, MANY,
          CTL_SUBDOMAINS | CTL_DRY_RUN | CTL_WAIT | CTL_LIMIT | CTL_EVERY | CTL_REASON, ctl_flush},
+        {"watch", "PATTERN|ID...", 1, MANY, CTL_SUBDOMAINS, ctl_watch},
         {"deliver", "ID...|-", 1, MANY, CTL_DRY_RUN | CTL_WAIT | CTL_REASON, ctl_deliver},
         {"add", "SITE ID", 2, 2, 0, ctl_add},
         {"refresh", "", 0, 0, CTL_REASON, ctl_refresh},
@@ -91,6 +92,7 @@ static void print_help(void) {
              "Commands:\n"
              "  list [PATTERN...]  what waits         show PATTERN...  where that mail is\n"
              "  flush PATTERN...   deliver it now     deliver ID...|-  deliver these now\n"
+             "  watch PATTERN|ID...  follow mail that is on its way already\n"
              "  add SITE ID        record a message   import [-]       record deferred mail\n"
              "  refresh            flush what is old  purge            flush all of it\n"
              "  verify             are logs sound?    status           who serves, who asks\n"
@@ -99,6 +101,7 @@ static void print_help(void) {
              "Options:\n"
              "  -n, --dry-run      change nothing     -w, --wait           follow the mail\n"
              "  -l, --limit N      so many at once    -e, --every TIME     then the next N\n"
+             "  --stop-if-deferred PERCENT            of what --limit --every --wait has tried\n"
              "  -S, --subdomains   of a SITE as well  -t, --timeout TIME   stop waiting then\n"
              "  -b, --by COLUMN    sort the list      --top N              the first N of it\n"
              "  -q, --quiet        only errors        -j, --json           for programs\n"

@@ -207,6 +207,52 @@ def waiting_sees_all_ways_out_of_the_queue(case):
 
 
 @test
+def what_is_on_its_way_can_be_watched(case):
+    host = Mailhost(case)
+    ids = host.defer("ok@up.test", "grey@Up.test") + host.defer("ok@up.test")
+    other = host.defer("x@down.test")
+    host.start_sink()
+    host.sink.send_signal(signal.SIGSTOP)
+    host.ctl("flush", "up.test")
+    wait_for(lambda: len(host.spool.files("active")) == 2, "not active")
+    r = host.ctl("watch", "-t", "1", ids[1], other[0], "NOSUCH", check=False)
+    eq((r.returncode, r.stdout), (os.EX_TEMPFAIL, "1 under way\n1 followed: 1 still on their way\n"))
+    eq(r.stderr, "fflushctl: %s: not on its way: it is in the queue deferred\n"
+                 "fflushctl: NOSUCH: no such message in the queue\n" % other[0])
+    p = subprocess.Popen([os.path.join(host.daemon.bin, "fflushctl"), "-c", host.daemon.config, "watch",
+                          "UP.test"], stdout=subprocess.PIPE, text=True)
+    eq(p.stdout.readline(), "2 under way\n")
+    host.sink.send_signal(signal.SIGCONT)
+    lines = p.communicate(timeout=TIMEOUT)[0].splitlines()
+    eq(lines[:2], ["2 followed: 1 delivered, 1 deferred again",
+                   "recipients: 2 delivered, 1 deferred again"])
+    eq("Greylisted for N seconds   e.g. " + ids[0] in lines[3], True, lines)
+    eq(p.returncode, os.EX_TEMPFAIL)
+    r = host.ctl("watch", "up.test", "nosuch.test")
+    eq((r.returncode, r.stdout), (os.EX_OK, "0 under way\n"))
+
+
+@test
+def nobody_waits_for_a_postfix_that_is_stopped(case):
+    spool, daemon = case.make()
+    backlog(spool)
+    os.close(spool.qmgr)
+    spool.qmgr = None
+    warning = "fflushctl: Postfix is not running: nothing is delivered before it is started\n"
+    r = daemon.ctl("flush", "mail.example.com")
+    eq((r.stdout, r.stderr), ("mail.example.com: 1 found, 1 moved\n", warning))
+    r = daemon.ctl("flush", "a-b.test", "--wait", check=False)
+    eq((r.returncode, r.stdout, r.stderr),
+       (os.EX_TEMPFAIL, "a-b.test: 2 found, 1 moved, 1 gone\n1 moved: 1 still on their way\n", warning))
+    r = daemon.ctl("deliver", "A1")
+    eq((r.stdout, r.stderr), ("A1: moved\n", warning))
+    r = daemon.ctl("flush", "--wait", "-l1", "-e1000s", "example.com", check=False)
+    eq((r.returncode, r.stderr), (os.EX_TEMPFAIL, warning))
+    r = daemon.ctl("flush", "nothing.test")
+    eq(r.stderr, "")
+
+
+@test
 def import_asks_postfix_what_is_deferred(case):
     host = Mailhost(case, fast_flush_domains="")
     down = host.defer("x@down.test", "y@Down.TEST", "z@off.test", n=2)
