@@ -8,7 +8,7 @@ _fflushctl_sites() {
 
 _fflushctl() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
-	local verbs='list show flush deliver add refresh purge import verify status check metrics export enable-postfix disable-postfix'
+	local verbs='list show flush watch deliver add refresh purge import verify status check metrics export enable-postfix disable-postfix'
 	local options='--config --instance --socket --host --timeout --quiet --json --version --help'
 
 	COMPREPLY=()
@@ -21,7 +21,7 @@ _fflushctl() {
 		COMPREPLY=($(compgen -W 'records messages deferred newest flushed site' -- "$cur"))
 		return
 		;;
-	-[iHtler] | --instance | --host | --timeout | --top | --limit | --every | --reason | --*-warning | --*-critical)
+	-[iHtler] | --instance | --host | --timeout | --top | --limit | --every | --stop-if-deferred | --reason | --*-warning | --*-critical)
 		return
 		;;
 	esac
@@ -29,7 +29,7 @@ _fflushctl() {
 	# The command is the first word that is neither an option nor the value of one.
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
-		-[cisHtblero] | --config | --instance | --socket | --host | --timeout | --by | --top | --limit | --every | --reason | --output | --*-warning | --*-critical) i=$((i + 1)) ;;
+		-[cisHtblero] | --config | --instance | --socket | --host | --timeout | --by | --top | --limit | --every | --stop-if-deferred | --reason | --output | --*-warning | --*-critical) i=$((i + 1)) ;;
 		-*) ;;
 		*)
 			verb=${COMP_WORDS[i]}
@@ -40,8 +40,8 @@ _fflushctl() {
 
 	case $verb in
 	list) options+=' --by --top --subdomains' ;;
-	show) options+=' --subdomains' ;;
-	flush) options+=' --dry-run --subdomains --wait --limit --every --reason' ;;
+	show | watch) options+=' --subdomains' ;;
+	flush) options+=' --dry-run --subdomains --wait --limit --every --stop-if-deferred --reason' ;;
 	deliver) options+=' --dry-run --wait --reason' ;;
 	refresh | purge) options+=' --reason' ;;
 	import | export | enable-postfix | disable-postfix) options+=' --dry-run' ;;
@@ -54,7 +54,7 @@ _fflushctl() {
 		COMPREPLY=($(compgen -W "$options" -- "$cur"))
 	elif [[ -z $verb ]]; then
 		COMPREPLY=($(compgen -W "$verbs" -- "$cur"))
-	elif [[ $verb == @(list|show|flush|add|metrics) ]]; then
+	elif [[ $verb == @(list|show|flush|watch|add|metrics) ]]; then
 		COMPREPLY=($(compgen -W "$(_fflushctl_sites)" -- "$cur"))
 	fi
 }

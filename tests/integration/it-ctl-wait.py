@@ -16,7 +16,7 @@ from basics import TIMEOUT, as_user, eq, wait_for
 from ctl import backlog, objects
 from daemon import has_signal
 from harness import main, test
-from postfix import Mailhost, command, write_config
+from postfix import Mailhost, command, postfix_default, write_config
 
 
 @test
@@ -121,7 +121,8 @@ def without_a_log_it_is_not_known(case):
     text = open(os.path.join(host.conf, "main.cf")).read()
     other = os.path.join(host.base, "other")
     os.mkdir(other, 0o755)
-    write_config(os.path.join(other, "main.cf"), re.sub("maillog_file =.*", "maillog_file = /nonexistent", text))
+    write_config(os.path.join(other, "main.cf"),
+                 re.sub("maillog_file =.*", "maillog_file = /nonexistent", text))
     config = os.path.join(host.base, "other.conf")
     with open(host.daemon.config) as f:
         write_config(config, f.read().replace(host.conf, other))
@@ -204,6 +205,127 @@ def waiting_sees_all_ways_out_of_the_queue(case):
     eq(p.communicate(timeout=TIMEOUT)[0],
        "40 moved: 10 deferred again, 10 put on hold, 20 not known whether delivered or returned\n"
        "deferred again:\n    10  (no reason is known)   e.g. 1A\n")
+
+
+class Log:
+    """A queue and a log in which the test does what Postfix would do."""
+
+    def __init__(self, case):
+        postfix_default("mail_owner")
+        conf = os.path.join(case.base, "conf")
+        os.mkdir(conf, 0o755)
+        self.path = os.path.join(case.base, "fake.log")
+        write_config(os.path.join(conf, "main.cf"), "compatibility_level = 3.6\nmaillog_file = %s\n"
+                     "maillog_file_prefixes = %s\n" % (self.path, case.base))
+        self.spool, self.daemon = case.make(postfix_config_directory=conf)
+        self.open()
+
+    def open(self):
+        self.file = open(self.path, "w")
+        os.chmod(self.path, 0o644)
+
+    def rotate(self):
+        os.rename(self.path, self.path + ".1")
+        self.file.close()
+        self.open()
+
+    def record(self, ids):
+        for name in ids:
+            self.spool.put("deferred/%s/%s" % (name[0], name))
+        self.spool.log("example_com", "".join(i + "\n" for i in ids).encode())
+
+    def say(self, program, text):
+        self.file.write("Nov 28 06:02:58 mx postfix/%s[1]: %s\n" % (program, text))
+        self.file.flush()
+
+    def recipient(self, name, status, address="a@example.com", why="250 ok"):
+        self.say("smtp", "%s: to=<%s>, relay=none, delay=1, delays=0/0/1/0, dsn=2.0.0, status=%s (%s)"
+                 % (name, address, status, why))
+
+    def flush(self, n, *args):
+        p = subprocess.Popen([os.path.join(self.daemon.bin, "fflushctl"), "-c", self.daemon.config,
+                              "flush", "--wait", *args, "example.com"], stdout=subprocess.PIPE,
+                             text=True, **as_user())
+        eq(p.stdout.readline(), "example.com: %d found, %d moved\n" % (n, n))
+        return p
+
+    def leave(self, name, removed=True):
+        os.unlink(self.spool.join("incoming", name))
+        if removed:
+            self.say("qmgr", name + ": removed")
+
+
+@test
+def ten_thousand_messages_and_a_rotation(case):
+    log = Log(case)
+    ids = ["%X" % (0xA0000 + i) if i % 2 else "4f%07dzABC" % i for i in range(10000)]
+    log.record(ids)
+    p = log.flush(len(ids))
+    for i, name in enumerate(ids):
+        log.recipient(name, "sent" if i % 10 else "bounced", why="550 no user %d" % i)
+        log.leave(name)
+        if i == 6000:
+            log.rotate()
+    eq(p.communicate(timeout=TIMEOUT)[0].splitlines(),
+       ["10000 moved: 9000 delivered, 1000 returned to sender", "returned to sender:",
+        "  1000  550 no user N   e.g. " + ids[0]])
+    eq(p.returncode, os.EX_NOUSER)
+
+
+@test
+def each_way_out_of_the_queue_is_told_by_the_log(case):
+    log = Log(case)
+    log.say("qmgr", "A1: removed")  # of an earlier message with that ID
+    log.recipient("A1", "bounced")
+    ids = ["A%d" % i for i in range(1, 8)]
+    log.record(ids)
+    p = log.flush(len(ids))
+    log.recipient("A1", "sent")
+    log.leave("A1")
+    log.recipient("A1", "bounced")  # of a later one
+    log.recipient("A2", "deferred", why="450 later")
+    log.say("qmgr", "A2: from=<s@x.test>, status=expired, returned to sender")
+    log.leave("A2")
+    log.leave("A3", removed=False)
+    log.say("postsuper", "A3: removed")
+    log.recipient("A4", "sent")
+    log.recipient("A4", "bounced", "b@example.com", "550 no")
+    log.recipient("A4", "sent", "c@other.test")
+    log.leave("A4")
+    log.leave("A5", removed=False)
+    os.rename(log.spool.join("incoming/A6"), log.spool.join("hold/A6"))
+    log.leave("A7")  # removed, and nobody has told of a recipient
+    eq(p.communicate(timeout=TIMEOUT)[0],
+       "7 moved: 1 delivered, 1 returned to sender, 1 expired and returned to sender, 1 deleted, "
+       "1 put on hold, 2 not known whether delivered or returned\n"
+       "recipients: 3 delivered, 1 returned to sender, 1 expired and returned to sender\n"
+       "returned to sender:\n     1  450 later   e.g. A2\n     1  550 no   e.g. A4\n")
+    eq(p.returncode, os.EX_NOUSER)
+
+
+@test
+def a_log_that_lags_behind_is_waited_for(case):
+    log = Log(case)
+    log.record(["A1", "A2"])
+    p = log.flush(2)
+    for name in ("A1", "A2"):
+        os.unlink(log.spool.join("incoming", name))
+    time.sleep(0.5)
+    for name in ("A1", "A2"):
+        log.recipient(name, "sent")
+        log.say("qmgr", name + ": removed")
+    eq((p.communicate(timeout=TIMEOUT)[0], p.returncode), ("2 moved: 2 delivered\n", os.EX_OK))
+
+
+@test
+def what_an_operator_took_out_does_not_count_as_failure(case):
+    log = Log(case)
+    log.record(["A1", "A2"])
+    p = log.flush(2)
+    os.rename(log.spool.join("incoming/A1"), log.spool.join("hold/A1"))
+    log.leave("A2", removed=False)
+    log.say("postsuper", "A2: removed")
+    eq((p.communicate(timeout=TIMEOUT)[0], p.returncode), ("2 moved: 1 deleted, 1 put on hold\n", os.EX_OK))
 
 
 @test
