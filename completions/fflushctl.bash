@@ -14,7 +14,7 @@ _fflushctl_hosts() {
 
 _fflushctl() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
-	local verbs='list show flush deliver add refresh purge import verify status check metrics export enable-postfix disable-postfix'
+	local verbs='list show flush watch deliver add refresh purge import verify status check metrics export enable-postfix disable-postfix'
 	local options='--config --instance --socket --host --timeout --quiet --json --version --help'
 
 	COMPREPLY=()
@@ -31,7 +31,7 @@ _fflushctl() {
 		COMPREPLY=($(compgen -W "$(_fflushctl_hosts)" -- "$cur"))
 		return
 		;;
-	-[itler] | --instance | --timeout | --top | --match | --older-than | --watch | --limit | --every | --reason | --*-warning | --*-critical)
+	-[itler] | --instance | --timeout | --top | --match | --older-than | --watch | --limit | --every | --stop-if-deferred | --reason | --*-warning | --*-critical)
 		return
 		;;
 	esac
@@ -39,7 +39,7 @@ _fflushctl() {
 	# The command is the first word that is neither an option nor the value of one.
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
-		-[cisHtblero] | --config | --instance | --socket | --host | --timeout | --by | --top | --match | --older-than | --watch | --limit | --every | --reason | --output | --*-warning | --*-critical) i=$((i + 1)) ;;
+		-[cisHtblero] | --config | --instance | --socket | --host | --timeout | --by | --top | --match | --older-than | --watch | --limit | --every | --stop-if-deferred | --reason | --output | --*-warning | --*-critical) i=$((i + 1)) ;;
 		-*) ;;
 		*)
 			verb=${COMP_WORDS[i]}
@@ -51,7 +51,8 @@ _fflushctl() {
 	case $verb in
 	list) options+=' --by --top --subdomains --reverse --no-legend --no-pager --all --long --match --older-than --watch' ;;
 	show) options+=' --by --top --subdomains --reverse --no-legend --no-pager --ids' ;;
-	flush) options+=' --dry-run --subdomains --wait --limit --every --reason' ;;
+	watch) options+=' --subdomains' ;;
+	flush) options+=' --dry-run --subdomains --wait --limit --every --stop-if-deferred --reason' ;;
 	deliver) options+=' --dry-run --wait --reason' ;;
 	refresh | purge) options+=' --reason' ;;
 	import | export | enable-postfix | disable-postfix) options+=' --dry-run' ;;
@@ -64,7 +65,7 @@ _fflushctl() {
 		COMPREPLY=($(compgen -W "$options" -- "$cur"))
 	elif [[ -z $verb ]]; then
 		COMPREPLY=($(compgen -W "$verbs" -- "$cur"))
-	elif [[ $verb == @(list|show|flush|add|metrics) ]]; then
+	elif [[ $verb == @(list|show|flush|watch|add|metrics) ]]; then
 		COMPREPLY=($(compgen -W "$(_fflushctl_sites)" -- "$cur"))
 	fi
 }

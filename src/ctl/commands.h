@@ -38,6 +38,7 @@ typedef struct Verb {
 int ctl_list(Ctl *ctl, char *args[]);
 int ctl_show(Ctl *ctl, char *args[]);
 int ctl_flush(Ctl *ctl, char *args[]);
+int ctl_watch(Ctl *ctl, char *args[]);
 int ctl_deliver(Ctl *ctl, char *args[]);
 int ctl_add(Ctl *ctl, char *args[]);
 int ctl_refresh(Ctl *ctl, char *args[]);

@@ -11,6 +11,7 @@
 #include "ctl/commands.h"
 #include "ctl/ctl-ask.h"
 #include "ctl/ctl-print.h"
+#include "ctl/ctl-report.h"
 #include "ctl/eligible.h"
 #include "ctl/ghosts.h"
 #include "ctl/messages.h"
@@ -371,8 +372,11 @@ static int import_from(Ctl *ctl, const char *source, unsigned long *ret_added) {
 
 int ctl_import(Ctl *ctl, char *args[]) {
         unsigned long added;
+        int status = import_from(ctl, args[0], &added);
 
-        return import_from(ctl, args[0], &added);
+        if (status == EX_OK && !ctl->dry_run)
+                ctl_audit(ctl, "import", NULL, NULL, NULL);
+        return status;
 }
 
 int ctl_import_deferred(Ctl *ctl, unsigned long *ret_added) {

@@ -30,6 +30,7 @@ static const Verb verbs[] = {
          CTL_SUBDOMAINS | CTL_BY | CTL_TOP | CTL_TABLE | CTL_IDS, ctl_show},
         {"flush", "PATTERN...", 1, MANY,
          CTL_SUBDOMAINS | CTL_DRY_RUN | CTL_WAIT | CTL_LIMIT | CTL_EVERY | CTL_REASON, ctl_flush},
+        {"watch", "PATTERN|ID...", 1, MANY, CTL_SUBDOMAINS, ctl_watch},
         {"deliver", "ID...|-", 1, MANY, CTL_DRY_RUN | CTL_WAIT | CTL_REASON, ctl_deliver},
         {"add", "SITE ID", 2, 2, 0, ctl_add},
         {"refresh", "", 0, 0, CTL_REASON, ctl_refresh},
@@ -85,6 +86,7 @@ static const struct {
         {"no-pager", 0, OPT_FLAG, offsetof(Ctl, no_pager), CTL_TABLE},
         {"limit", 'l', OPT_NUMBER, offsetof(Ctl, limit), CTL_LIMIT},
         {"every", 'e', OPT_TIME, offsetof(Ctl, every), CTL_EVERY},
+        {"stop-if-deferred", 0, OPT_NUMBER, offsetof(Ctl, stop_if_deferred), CTL_EVERY},
         {"reason", 'r', OPT_TEXT, offsetof(Ctl, reason), CTL_REASON},
         {"wait", 'w', OPT_FLAG, offsetof(Ctl, wait), CTL_WAIT},
         {"repair", 0, OPT_FLAG, offsetof(Ctl, repair), CTL_REPAIR},
@@ -105,8 +107,8 @@ static void print_help(void) {
              "Commands:\n"
              "  list [PATTERN...]  what waits         show PATTERN...|ID...  which mail\n"
              "  flush PATTERN...   deliver it now     deliver ID...|-  deliver these now\n"
-             "  add SITE ID        record a message   import [-]       record deferred mail\n"
-             "  refresh            flush what is old  purge            flush all of it\n"
+             "  watch PAT|ID...    join what moves    import [-]       record deferred mail\n"
+             "  refresh            flush what is old  purge  all of it  add SITE ID  record it\n"
              "  verify             are logs sound?    status           who serves, who asks\n"
              "  check              for monitoring     metrics [PAT...] for Prometheus\n"
              "  enable-postfix  have it ask us  disable-postfix  and export  export  only that\n"
@@ -121,7 +123,7 @@ static void print_help(void) {
              "  -q, --quiet        only errors        -j, --json           for programs\n"
              "  -s, --socket PATH  (public/fflushd)   -i, --instance NAME  of Postfix\n"
              "  -r, --reason TEXT  for the journal    -H, --host HOST,@GROUP by ssh\n"
-             "  --repair           when verifying     -o, --output FILE    of metrics\n"
+             "  --repair  (verify)   --stop-if-deferred PERCENT   -o, --output FILE (metrics)\n"
              "  check: --oldest-warning TIME, --oldest-critical TIME, --refresh-warning TIME,\n"
              "    --refresh-critical TIME, --deferred-warning N, --deferred-critical N\n"
              "  -c, --config FILE  (" SETTINGS_FILE ")\n"
