@@ -238,6 +238,14 @@ void sitename_to_log(const char *site, char ret[static SITE_LOG_SIZE]) {
         ret[n] = '\0';
 }
 
+void sitename_to_original(const char *site, char ret[static SITE_LOG_SIZE]) {
+        size_t n;
+
+        for (n = 0; site[n]; n++)
+                ret[n] = is_lower_alnum(site[n]) ? site[n] : '_';
+        ret[n] = '\0';
+}
+
 int sitename_from_log(const char *log, char ret[static SITE_SIZE]) {
         size_t n = strlen(log);
 

@@ -59,6 +59,14 @@ int sitename_unicode(const char *site, char **ret);
 void sitename_to_log(const char *site, char ret[static SITE_LOG_SIZE]);
 
 /**
+ * sitename_to_original() - the name under which flush(8) has the log of a site
+ * @ret:  receives it: what is not a letter or a digit is '_'. Several sites may have the same.
+ *
+ * Source: spec 4.1.
+ */
+void sitename_to_original(const char *site, char ret[static SITE_LOG_SIZE]);
+
+/**
  * sitename_from_log() - the site whose log has this name
  * @log:  name of a log
  * @ret:  receives the site

@@ -119,7 +119,10 @@ static const char *put_word(Output *o, const char *p, const char *end, bool is_p
                 put(o, p, 1);
                 return p + 1;
         }
-        if (w.letters == 0 && w.digits > 0 && !is_port && !w.has_at)
+        if (p + w.n < end && p[w.n] == '[' &&
+            !w.has_at) /* a host, which may be called by an address */
+                put(o, p, w.n);
+        else if (w.letters == 0 && w.digits > 0 && !is_port && !w.has_at)
                 put(o, "N", 1);
         else if (w.has_at || (!is_port && is_token(p, &w)))
                 put(o, "...", 3);

@@ -24,16 +24,26 @@ static int write_error(void) {
         return errno == EAGAIN ? -ETIMEDOUT : -errno;
 }
 
-int client_connect(const char *path, uint64_t timeout_usec) {
-        struct sockaddr_un sa = {.sun_family = AF_UNIX};
-        _cleanup_close_ int pin_fd = -EBADF, fd = -EBADF;
-        int r;
+/* By way of /proc, as a path may be longer than a socket address holds. Return: a descriptor, to be
+ * open as long as @ret is used, or a negative errno. */
+static int find_address(const char *path, struct sockaddr_un *ret) {
+        int pin_fd = open(path, O_PATH | O_CLOEXEC);
 
-        /* By way of /proc, as a path may be longer than a socket address holds. */
-        pin_fd = open(path, O_PATH | O_CLOEXEC);
+        *ret = (struct sockaddr_un){.sun_family = AF_UNIX};
         if (pin_fd < 0)
                 return -errno;
-        (void) snprintf(sa.sun_path, sizeof sa.sun_path, "/proc/self/fd/%d", pin_fd);
+        (void) snprintf(ret->sun_path, sizeof ret->sun_path, "/proc/self/fd/%d", pin_fd);
+        return pin_fd;
+}
+
+int client_connect(const char *path, uint64_t timeout_usec) {
+        _cleanup_close_ int pin_fd = -EBADF, fd = -EBADF;
+        struct sockaddr_un sa;
+        int r;
+
+        pin_fd = find_address(path, &sa);
+        if (pin_fd < 0)
+                return pin_fd;
         fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (fd < 0)
                 return -errno;
@@ -43,6 +53,22 @@ int client_connect(const char *path, uint64_t timeout_usec) {
         if (connect(fd, (const struct sockaddr *) &sa, sizeof sa) < 0)
                 return write_error();
         return TAKE_FD(fd);
+}
+
+/* A socket of another type is refused, before which the kernel has looked who has this one. */
+int client_is_bound(const char *path) {
+        _cleanup_close_ int pin_fd = -EBADF, fd = -EBADF;
+        struct sockaddr_un sa;
+
+        pin_fd = find_address(path, &sa);
+        if (pin_fd < 0)
+                return pin_fd == -ENOENT ? 0 : pin_fd;
+        fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        if (fd < 0)
+                return -errno;
+        if (connect(fd, (const struct sockaddr *) &sa, sizeof sa) == 0 || errno == EPROTOTYPE)
+                return 1;
+        return errno == ECONNREFUSED || errno == ENOENT ? 0 : -errno;
 }
 
 int client_find_listener(const char *path, uint64_t timeout_usec) {

@@ -37,6 +37,16 @@ int client_connect(const char *path, uint64_t timeout_usec);
 int client_find_listener(const char *path, uint64_t timeout_usec);
 
 /**
+ * client_is_bound() - has a process this socket open that others connect to?
+ *
+ * Connects nobody, so that systemd starts nothing.
+ *
+ * Return: 1, 0 (there is none, or it is an old one that nobody has open), or another negative
+ * errno: -EACCES (not for you to know), ...
+ */
+int client_is_bound(const char *path);
+
+/**
  * client_ask() - send a request and read the reply, of either dialect
  * @fd:            connected
  * @ret_counts:    all 0 if the reply has no counts, as that of flush(8)
@@ -89,7 +99,7 @@ typedef struct ClientBatch {
         void *userdata;
 } ClientBatch;
 
-#define CLIENT_CONNECTIONS 32u
+#define CLIENT_CONNECTIONS 128u
 
 /**
  * client_ask_all() - many requests, over up to CLIENT_CONNECTIONS connections at once

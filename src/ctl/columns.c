@@ -5,12 +5,13 @@
 #include <assert.h>
 #include <stdarg.h>
 
+#include "ctl/relay.h"
 #include "util/escape.h"
 #include "util/grow.h"
 #include "util/util.h"
 
-#define COLUMNS_MAX 16u
-#define GAP         2
+#define GAP      2
+#define ELLIPSIS "..."
 
 static size_t count(const Columns *c) {
         size_t n = 0;
@@ -47,36 +48,95 @@ int columns_add(Columns *c, const char *format, ...) {
         return 0;
 }
 
+/* A line in the making, cut where the terminal ends. */
+typedef struct Line {
+        FILE *f;
+        size_t n, width; /* characters; 0: no limit */
+} Line;
+
+static bool is_start(char c) { /* of a character in UTF-8 */
+        return (c & 0xC0) != 0x80;
+}
+
+static size_t length_of(const char *text) {
+        size_t n = 0;
+
+        for (; *text; text++)
+                n += is_start(*text);
+        return n;
+}
+
+static void put_text(Line *line, const char *text) {
+        for (; *text && (line->width == 0 || line->n <= line->width); text++) {
+                if (is_start(*text) && ++line->n > line->width && line->width > 0)
+                        return;
+                (void) fputc(*text, line->f);
+        }
+}
+
+static void put_blanks(Line *line, size_t n) {
+        while (n-- > 0)
+                put_text(line, " ");
+}
+
 /* The last column is not padded: no line ends in blanks. */
-static void print_cell(FILE *f, const char *text, int width, bool right, bool last) {
+static void put_cell(Line *line, const char *text, size_t width, bool right, bool last) {
+        size_t n = width - length_of(text);
+
         if (right)
-                (void) fprintf(f, "%*s", width, text);
-        else
-                (void) fprintf(f, "%-*s", last ? 0 : width, text);
+                put_blanks(line, n);
+        put_text(line, text);
+        if (!right && !last)
+                put_blanks(line, n);
         if (!last)
-                (void) fprintf(f, "%*s", GAP, "");
+                put_blanks(line, GAP);
+}
+
+/* @cells: NULL for the titles */
+static void put_row(const Columns *c, FILE *f, char *const cells[], const size_t width[]) {
+        size_t n = count(c), total = 0;
+        Line line = {.f = f};
+        bool cut;
+
+        for (size_t i = 0; i < n; i++)
+                total += i < n - 1 ? width[i] + GAP
+                                   : length_of(cells ? cells[i] : title_of(c->titles[i]));
+        cut = c->width > sizeof ELLIPSIS && total > c->width;
+        line.width = cut ? c->width - (sizeof ELLIPSIS - 1) : 0;
+        for (size_t i = 0; i < n; i++)
+                put_cell(&line, cells ? cells[i] : title_of(c->titles[i]), width[i],
+                         is_right(c->titles[i]), i == n - 1);
+        if (cut)
+                (void) fputs(ELLIPSIS, f);
+}
+
+static void print_fields(const Columns *c, FILE *f, size_t n) {
+        relay_fields(f, RELAY_TITLES, c->titles, n);
+        for (size_t i = 0; i + n <= c->n; i += n)
+                relay_fields(f, RELAY_ROW, (const char *const *) c->cells + i, n);
 }
 
 void columns_print(const Columns *c, FILE *f, const char *on, const char *off) {
         size_t width[COLUMNS_MAX], n = count(c);
 
         assert(n > 0 && n <= COLUMNS_MAX);
+        if (relay_is_on()) {
+                print_fields(c, f, n);
+                return;
+        }
         for (size_t i = 0; i < n; i++)
-                width[i] = strlen(title_of(c->titles[i]));
+                width[i] = length_of(title_of(c->titles[i]));
         for (size_t i = 0; i < c->n; i++)
-                if (strlen(c->cells[i]) > width[i % n])
-                        width[i % n] = strlen(c->cells[i]);
-
-        (void) fputs(on, f);
-        for (size_t i = 0; i < n; i++)
-                print_cell(f, title_of(c->titles[i]), (int) width[i], is_right(c->titles[i]),
-                           i == n - 1);
-        (void) fprintf(f, "%s\n", off);
-        for (size_t i = 0; i < c->n - c->n % n; i++) {
-                print_cell(f, c->cells[i], (int) width[i % n], is_right(c->titles[i % n]),
-                           i % n == n - 1);
-                if (i % n == n - 1)
-                        (void) fputc('\n', f);
+                if (length_of(c->cells[i]) > width[i % n])
+                        width[i % n] = length_of(c->cells[i]);
+        if (!c->no_titles) {
+                (void) fputs(on, f);
+                put_row(c, f, NULL, width);
+                (void) fprintf(f, "%s\n", off);
+        }
+        for (size_t i = 0; i + n <= c->n; i += n) {
+                put_row(c, f, c->cells + i, width);
+                (void) fputc('\n', f);
         }
 }
 

@@ -7,10 +7,14 @@
 #include <stddef.h>
 #include <stdio.h>
 
+#define COLUMNS_MAX 16u
+
 typedef struct Columns {
         const char *const *titles; /* end in NULL; one that begins with '>' is aligned right */
         char **cells;
         size_t n, size;
+        size_t width; /* of the terminal: longer lines are cut and end in "..."; 0: none is */
+        bool no_titles;
 } Columns;
 
 /**
@@ -20,7 +24,7 @@ typedef struct Columns {
 int columns_add(Columns *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /**
- * columns_print() - the titles, and all rows that are complete
+ * columns_print() - the titles, and all rows that are complete; in fields if relay_is_on()
  * @on, @off:  what to print before and after the titles, for colour; "" for none
  */
 void columns_print(const Columns *c, FILE *f, const char *on, const char *off);

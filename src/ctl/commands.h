@@ -21,6 +21,10 @@ typedef enum CtlOption {
         CTL_NO_START = 1 << 10,
         CTL_THRESHOLD = 1 << 11,
         CTL_SINCE = 1 << 12,
+        CTL_TABLE = 1 << 13, /* how a table is shown */
+        CTL_LIST = 1 << 14,  /* list only */
+        CTL_ALL = 1 << 15,
+        CTL_IDS = 1 << 16,
 } CtlOption;
 
 typedef struct Verb {
@@ -34,6 +38,7 @@ typedef struct Verb {
 int ctl_list(Ctl *ctl, char *args[]);
 int ctl_show(Ctl *ctl, char *args[]);
 int ctl_flush(Ctl *ctl, char *args[]);
+int ctl_watch(Ctl *ctl, char *args[]);
 int ctl_deliver(Ctl *ctl, char *args[]);
 int ctl_add(Ctl *ctl, char *args[]);
 int ctl_refresh(Ctl *ctl, char *args[]);
@@ -59,8 +64,20 @@ int ctl_import_deferred(Ctl *ctl, unsigned long *ret_added);
 
 /**
  * ctl_host() - run fflushctl on another host instead, over ssh(1), and show its output
+ * @lasts:  it shows progress, and Ctrl-C has it tell what became of it: on a terminal, give it one
  * @words:  its options and arguments, @n of them
  *
  * Return: its exit status, or that of ssh(1).
  */
-int ctl_host(const char *host, char *const words[], size_t n);
+int ctl_host(const char *host, bool lasts, char *const words[], size_t n);
+
+typedef struct CtlHosts {
+        char *const *hosts, *const *words; /* words: as of ctl_host() */
+        size_t n_hosts, n_words;
+        const char *input; /* path of the standard input of each */
+        uint64_t timeout;  /* microseconds to wait for one that does not answer; 0: the default */
+        bool json, is_check;
+} CtlHosts;
+
+/** ctl_hosts() - the same on several hosts at once; Return: the worst of the exit statuses. */
+int ctl_hosts(const CtlHosts *how);

@@ -44,7 +44,7 @@ int ctl_connect_error(const Ctl *ctl, int error) {
         else
                 ctl_error("cannot connect to %s: %s", ctl->socket_path,
                           error == -ETIMEDOUT ? "whoever listens there takes no connections"
-                                              : strerror(-error));
+                                              : ctl_strerror(error));
         return error == -EACCES || error == -EPERM ? EX_NOPERM
                : error == -ETIMEDOUT               ? EX_TEMPFAIL
                                                    : EX_UNAVAILABLE;
@@ -113,6 +113,93 @@ int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *r
         if (r < 0)
                 return say_no_reply(what, r);
         return say_status(what, *ret_status);
+}
+
+/* Requests that are on their way together, and answers that wait for their turn. */
+typedef struct Round {
+        const Request *requests;
+        ClientAnswer *answers;
+        bool *is_there;
+        size_t n, asked, answered;
+        ctl_answered_t callback;
+        void *userdata;
+} Round;
+
+static bool next_request(Request *ret, void **ret_item, void *userdata) {
+        Round *round = userdata;
+
+        if (round->asked == round->n)
+                return false;
+        *ret_item = &round->answers[round->asked];
+        *ret = round->requests[round->asked++];
+        return true;
+}
+
+static void pass_on(const Round *round, size_t i) {
+        const ClientAnswer *got = &round->answers[i];
+        CtlAnswer answer = {.answer = REQUEST_FAIL};
+
+        if (got->error < 0)
+                answer.status = say_no_reply(round->requests[i].site, got->error);
+        else {
+                answer = (CtlAnswer){.status = say_status(round->requests[i].site, got->status),
+                                     .answer = got->status,
+                                     .has_counts = got->has_counts};
+                if (got->has_counts)
+                        answer.counts = got->counts;
+        }
+        round->callback(i, &answer, round->userdata);
+}
+
+/* Connecting is the same for all: it is told once, at the end. */
+static bool is_connected(const ClientAnswer *answer) {
+        return answer->error != -ENOENT && answer->error != -ECONNREFUSED &&
+               answer->error != -EACCES;
+}
+
+static void take_answer(void *item, const ClientAnswer *answer, void *userdata) {
+        Round *round = userdata;
+        size_t i = (size_t) ((ClientAnswer *) item - round->answers);
+
+        round->answers[i] = *answer;
+        round->is_there[i] = is_connected(answer);
+        for (; round->answered < round->n && round->is_there[round->answered]; round->answered++)
+                pass_on(round, round->answered);
+}
+
+static void ask_one(Ctl *ctl, const Request *request, ctl_answered_t answered, void *userdata) {
+        CtlAnswer a = {.answer = REQUEST_FAIL};
+
+        a.status = ctl_ask(ctl, request, request->site, &a.answer, &a.counts, &a.has_counts);
+        answered(0, &a, userdata);
+}
+
+int ctl_ask_all(Ctl *ctl, const Request requests[], size_t n, ctl_answered_t answered,
+                void *userdata) {
+        _cleanup_free_ ClientAnswer *answers = calloc(n + 1, sizeof *answers);
+        _cleanup_free_ bool *is_there = calloc(n + 1, sizeof *is_there);
+        Round round = {.requests = requests,
+                       .answers = answers,
+                       .is_there = is_there,
+                       .n = n,
+                       .callback = answered,
+                       .userdata = userdata};
+        const ClientBatch batch = {.next = next_request, .done = take_answer, .userdata = &round};
+        int r, status = ctl_socket(ctl);
+
+        if (status != EX_OK)
+                return status;
+        if (!answers || !is_there)
+                return ctl_no_memory();
+        if (n == 1) { /* with a line of progress */
+                ask_one(ctl, requests, answered, userdata);
+                return EX_OK;
+        }
+        r = client_ask_all(ctl->socket_path, ctl->timeout, &batch);
+        for (size_t i = round.answered; i < n; i++) /* after one that could not connect */
+                if (is_there[i])
+                        pass_on(&round, i);
+        return r < 0 ? ctl_connect_error(ctl, r) : EX_OK;
 }
 
 static const char *status_name(RequestStatus status) {

@@ -23,6 +23,28 @@ int ctl_socket(Ctl *ctl);
 int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *ret_status,
             RequestCounts *ret_counts, bool *ret_has_counts);
 
+/* What came of a request: @status is the exit status, and a message has been printed. */
+typedef struct CtlAnswer {
+        int status;
+        RequestStatus answer;
+        RequestCounts counts; /* all 0 without @has_counts */
+        bool has_counts;
+} CtlAnswer;
+
+typedef void (*ctl_answered_t)(size_t i, const CtlAnswer *answer, void *userdata);
+
+/**
+ * ctl_ask_all() - ctl_ask() for many sites, CLIENT_CONNECTIONS at a time
+ * @requests:  each with a site, its name in messages
+ * @answered:  called for each in this order; for those after a failure to connect not at all
+ *
+ * The service looks sites up in a table together that are asked for together.
+ *
+ * Return: EX_OK, or why nothing could be asked.
+ */
+int ctl_ask_all(Ctl *ctl, const Request requests[], size_t n, ctl_answered_t answered,
+                void *userdata);
+
 #define CTL_SELF_TEST_USEC (20 * (uint64_t) 1000000) /* the service takes half of it at most */
 
 /**

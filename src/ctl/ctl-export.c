@@ -22,17 +22,6 @@ typedef struct Export {
         unsigned long logs, records, one_letter;
 } Export;
 
-/* As flush(8) names a log: what is not a letter or digit becomes '_'. */
-static void fold(const char *site, char ret[static SITE_LOG_SIZE]) {
-        size_t n;
-
-        for (n = 0; site[n]; n++)
-                ret[n] = (site[n] >= 'a' && site[n] <= 'z') || (site[n] >= '0' && site[n] <= '9')
-                                 ? site[n]
-                                 : '_';
-        ret[n] = '\0';
-}
-
 /* Names are kept for later: logs that are made meanwhile shall not be met by the same walk. */
 static int keep_name(const SurveyEntry *e, void *userdata) {
         char site[SITE_SIZE], folded[SITE_LOG_SIZE];
@@ -41,7 +30,7 @@ static int keep_name(const SurveyEntry *e, void *userdata) {
 
         if (!e->found || !S_ISREG(e->st.st_mode) || sitename_from_log(e->name, site) < 0)
                 return 0;
-        fold(site, folded);
+        sitename_to_original(site, folded);
         if (streq(folded, e->name))
                 return 0;
         if (strlen(folded) < 2) { /* a name of one character would keep Postfix from starting */
@@ -155,7 +144,7 @@ static int export_one(Export *x, const char *name) {
         int r;
 
         (void) sitename_from_log(name, site); /* keep_name() has seen that it works */
-        fold(site, folded);
+        sitename_to_original(site, folded);
         r = export_log(x, name, folded, &records);
         if (r < 0) {
                 ctl_error("%s: %s", site, r == -EAGAIN ? "its log is in use" : strerror(-r));

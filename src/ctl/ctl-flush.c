@@ -4,16 +4,20 @@
 
 #include <limits.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "ctl/commands.h"
 #include "ctl/ctl-ask.h"
+#include "ctl/ctl-flush.h"
+#include "ctl/ctl-history.h"
 #include "ctl/ctl-print.h"
-#include "ctl/ctl-sites.h"
-#include "ctl/ctl-wait.h"
 #include "ctl/pattern.h"
+#include "ctl/reader.h"
+#include "ctl/relay.h"
 #include "util/grow.h"
 #include "util/util.h"
+
+#define RECENT_SITES_MAX 16u                   /* of more than this the journal is not asked */
+#define RECENT_USEC      (3600 * USEC_PER_SEC) /* mail that was flushed then may be on its way */
 
 static void say_flushed(const Ctl *ctl, const char *what, const RequestCounts *c) {
         ctl_print("%s: ", what);
@@ -32,6 +36,11 @@ static void say_flushed(const Ctl *ctl, const char *what, const RequestCounts *c
         if (c->left)
                 ctl_print("; %lu left", c->left);
         ctl_print("\n");
+        relay_count(c->found, "found");
+        relay_count(c->moved, ctl->dry_run ? "would be moved" : "moved");
+        relay_count(c->gone, "gone");
+        relay_count(c->busy, "active or on hold");
+        relay_count(c->failed, "failed");
 }
 
 static void say_delivered(const Ctl *ctl, const char *id, const RequestCounts *c) {
@@ -88,108 +97,209 @@ static int preview_site(Ctl *ctl, const CtlSite *site, RequestCounts *ret) {
         return status;
 }
 
-/* @ret receives all 0 if the service does not tell. */
-static int flush_site(Ctl *ctl, const CtlSite *site, RequestCounts *ret) {
-        Request request = {.kind = REQUEST_SEND_SITE,
-                           .site = site->site,
-                           .detail = true,
-                           .limit = ctl->limit,
-                           .reason = ctl->reason};
+static Request request_for(const Ctl *ctl, const CtlSite *site, unsigned long limit) {
+        return (Request){.kind = REQUEST_SEND_SITE,
+                         .site = site->site,
+                         .detail = true,
+                         .limit = limit,
+                         .reason = ctl->reason};
+}
+
+void ctl_say_flushed(const Ctl *ctl, const char *site, RequestStatus status,
+                     const RequestCounts *counts) {
+        if (ctl->json && !ctl->quiet)
+                say_json(ctl, "site", site, status, counts);
+        else if (status == REQUEST_OK && counts && !ctl->quiet) /* flush(8) does not tell */
+                say_flushed(ctl, site, counts);
+}
+
+static int refuse_unnamed(const CtlSite *site) {
+        ctl_error("%s: a log of flush(8), whose site is unknown; see import and purge", site->site);
+        return EX_DATAERR;
+}
+
+int ctl_flush_site(Ctl *ctl, const CtlSite *site, unsigned long limit, RequestCounts *ret) {
+        Request request = request_for(ctl, site, limit);
         RequestStatus answer = REQUEST_FAIL;
         bool has_counts = ctl->dry_run;
         int status;
 
         *ret = (RequestCounts){0};
-        if (!site->named) {
-                ctl_error("%s: a log of flush(8), whose site is unknown; see import and purge",
-                          site->site);
-                return EX_DATAERR;
-        }
+        if (!site->named)
+                return refuse_unnamed(site);
         if (ctl->dry_run) {
                 answer = REQUEST_OK;
                 status = preview_site(ctl, site, ret);
         } else
                 status = ctl_ask(ctl, &request, site->site, &answer, ret, &has_counts);
-        if (ctl->json && !ctl->quiet)
-                say_json(ctl, "site", site->site, answer, has_counts ? ret : NULL);
-        else if (status == EX_OK && has_counts && !ctl->quiet) /* flush(8) does not tell */
-                say_flushed(ctl, site->site, ret);
+        ctl_say_flushed(ctl, site->site, answer, has_counts ? ret : NULL);
         return status == EX_OK && ret->failed > 0 ? EX_TEMPFAIL : status;
 }
 
-static int pause_between(const Ctl *ctl) {
-        struct timespec ts = {.tv_sec = (time_t) (ctl->every / USEC_PER_SEC),
-                              .tv_nsec = (long) (ctl->every % USEC_PER_SEC * 1000)};
-
-        if (fflush(stdout) != 0)
-                return EX_IOERR; /* who would know how far it got? */
-        (void) nanosleep(&ts, NULL);
-        return EX_OK;
-}
-
-/* With --every, again and again: sites of which something is left come to the front, the others
- * have had their turn. What is left when somebody ends this stays recorded. */
-static int flush_portions(Ctl *ctl, CtlSites *sites, bool *all_moved) {
-        size_t n = sites->n, n_left;
-        int status = EX_OK;
-
-        for (;;) {
-                n_left = 0;
-                for (size_t i = 0; i < n; i++) {
-                        CtlSite site = sites->items[i];
-                        RequestCounts counts;
-                        int flushed = flush_site(ctl, &site, &counts);
-
-                        status = ctl_worse(status, flushed);
-                        *all_moved &= flushed == EX_OK;
-                        if (counts.left == 0)
-                                continue;
-                        sites->items[i] = sites->items[n_left];
-                        sites->items[n_left++] = site;
-                }
-                if (n_left == 0 || ctl->every == 0)
-                        return status;
-                n = n_left;
-                if (pause_between(ctl) != EX_OK)
-                        return EX_IOERR;
-        }
-}
-
-static int follow_site(Ctl *ctl, const CtlSite *site, Follow *f) {
+static int follow_site(Ctl *ctl, const CtlSite *site, unsigned group, CtlWait *w) {
         _cleanup_(survey_done) SurveyLog log = {0};
         const StrSetEntry *e = NULL;
         int status;
 
         status = ctl_read_site(ctl, site, &log);
         while (status == EX_OK && (e = strset_next(&log.ids, e)))
-                status = ctl_wait_add(f, strset_entry_id(e));
+                status = ctl_wait_add(w, strset_entry_id(e), group);
         return status;
 }
 
-static int flush_sites(Ctl *ctl, CtlSites *sites) {
-        bool all_moved = true;
+int ctl_follow_sites(Ctl *ctl, const CtlSites *sites, CtlWait *w) {
+        int status = ctl_wait_begin(ctl, w);
 
-        return flush_portions(ctl, sites, &all_moved);
+        for (size_t i = 0; status == EX_OK && i < sites->n; i++)
+                status = follow_site(ctl, &sites->items[i], (unsigned) i, w);
+        return status;
 }
 
-static int flush_and_wait(Ctl *ctl, CtlSites *sites) {
-        _cleanup_(follow_done) Follow follow = {.fd = -EBADF};
-        bool all_moved = true;
+void ctl_audit_sites(const Ctl *ctl, const CtlSites *sites, const bool *flushed,
+                     const CtlReport *report) {
+        for (size_t i = 0; i < sites->n; i++)
+                if (flushed[i])
+                        ctl_audit(ctl, "send_site", sites->items[i].site, NULL,
+                                  report && report->groups && report->groups[i].moved > 0
+                                          ? &report->groups[i]
+                                          : NULL);
+}
+
+/* What was recorded may be on its way, because somebody else has flushed it: it is recorded again
+ * when it is deferred again. */
+static void say_recent(Ctl *ctl, const char *site) {
+        char command[CTL_UNIT_SIZE], age[CTL_AGE_SIZE];
+        CtlLastFlush last;
+
+        if (ctl->quiet || !ctl_last_flush(ctl, site, RECENT_USEC, &last))
+                return;
+        if (ctl->json) {
+                ctl_print_json(json_pack("{ss so sI so so}", "type", "recent_flush", "site",
+                                         ctl_json_text(site), "time",
+                                         (json_int_t) (last.time / USEC_PER_SEC), "by",
+                                         ctl_json_text(last.who), "reason",
+                                         ctl_json_text(last.reason[0] ? last.reason : NULL)));
+                return;
+        }
+        ctl_command_name(ctl, command);
+        ctl_print("flushed %s ago by %s%s%s%s; \"%s watch %s\" follows it\n",
+                  ctl_age((time_t) (last.age / USEC_PER_SEC), 0, age), last.who,
+                  last.reason[0] ? " (" : "", last.reason, last.reason[0] ? ")" : "", command,
+                  site);
+}
+
+/* Of many sites, asked for side by side. */
+typedef struct Pass {
+        Ctl *ctl;
+        const CtlSites *sites;
+        size_t *places; /* in @sites, of what is asked for */
+        bool *flushed;  /* site by site, whether the service has done it */
+        unsigned long moved;
+        bool all_moved;
+        int status;
+} Pass;
+
+static void on_answer(size_t i, const CtlAnswer *a, void *userdata) {
+        Pass *pass = userdata;
+        size_t place = pass->places[i];
+        const char *site = pass->sites->items[place].site;
+        int status = a->status == EX_OK && a->counts.failed > 0 ? EX_TEMPFAIL : a->status;
+
+        ctl_say_flushed(pass->ctl, site, a->answer, a->has_counts ? &a->counts : NULL);
+        if (status == EX_OK && a->has_counts && a->counts.found == 0 && !pass->ctl->dry_run &&
+            pass->sites->n <= RECENT_SITES_MAX)
+                say_recent(pass->ctl, site);
+        pass->flushed[place] = status == EX_OK || a->counts.moved > 0;
+        pass->all_moved &= status == EX_OK;
+        pass->moved += a->counts.moved;
+        pass->status = ctl_worse(pass->status, status);
+}
+
+static void preview_all(Pass *pass, size_t n) {
+        for (size_t i = 0; i < n; i++) {
+                CtlAnswer answer = {.answer = REQUEST_OK, .has_counts = true};
+
+                answer.status = preview_site(pass->ctl, &pass->sites->items[pass->places[i]],
+                                             &answer.counts);
+                on_answer(i, &answer, pass);
+        }
+}
+
+static void ask_all(Pass *pass, size_t n) {
+        _cleanup_free_ Request *requests = calloc(n + 1, sizeof *requests);
         int status;
 
-        status = ctl_wait_begin(ctl, &follow);
-        for (size_t i = 0; status == EX_OK && i < sites->n; i++)
-                status = follow_site(ctl, &sites->items[i], &follow);
+        for (size_t i = 0; i < n && requests; i++)
+                requests[i] = request_for(pass->ctl, &pass->sites->items[pass->places[i]],
+                                          pass->ctl->limit);
+        status = requests ? ctl_ask_all(pass->ctl, requests, n, on_answer, pass) : ctl_no_memory();
+        pass->status = ctl_worse(pass->status, status);
+        pass->all_moved &= status == EX_OK;
+}
+
+/* @flushed: receives, site by site, whether the service has done it. */
+static int flush_sites(Ctl *ctl, const CtlSites *sites, bool *flushed, bool *ret_all_moved) {
+        _cleanup_free_ size_t *places = calloc(sites->n + 1, sizeof *places);
+        Pass pass = {.ctl = ctl,
+                     .sites = sites,
+                     .places = places,
+                     .flushed = flushed,
+                     .all_moved = true};
+        size_t n = 0;
+
+        if (!places)
+                return ctl_no_memory();
+        for (size_t i = 0; i < sites->n; i++)
+                if (sites->items[i].named)
+                        places[n++] = i;
+                else {
+                        pass.status = ctl_worse(pass.status, refuse_unnamed(&sites->items[i]));
+                        pass.all_moved = false;
+                }
+        (ctl->dry_run ? preview_all : ask_all)(&pass, n);
+        *ret_all_moved = pass.all_moved;
+        if (!ctl->wait && !ctl->dry_run && pass.moved > 0)
+                (void) ctl_warn_stopped(ctl);
+        return pass.status;
+}
+
+static int flush_only(Ctl *ctl, const CtlSites *sites) {
+        _cleanup_free_ bool *flushed = calloc(sites->n + 1, sizeof *flushed);
+        bool all_moved;
+        int status;
+
+        if (!flushed)
+                return ctl_no_memory();
+        status = flush_sites(ctl, sites, flushed, &all_moved);
+        if (!ctl->dry_run)
+                ctl_audit_sites(ctl, sites, flushed, NULL);
+        return status;
+}
+
+static int flush_and_wait(Ctl *ctl, const CtlSites *sites, const CtlRecipients *recipients) {
+        _cleanup_(ctl_wait_done) CtlWait w = CTL_WAIT_INIT;
+        _cleanup_(ctl_report_done) CtlReport report = {0};
+        _cleanup_free_ bool *flushed = calloc(sites->n + 1, sizeof *flushed);
+        bool all_moved;
+        int status;
+
+        if (!flushed)
+                return ctl_no_memory();
+        status = ctl_follow_sites(ctl, sites, &w);
         if (status != EX_OK)
                 return status;
-        status = flush_portions(ctl, sites, &all_moved);
-        return ctl_worse(status, ctl_wait_end(ctl, &follow, all_moved));
+        status = flush_sites(ctl, sites, flushed, &all_moved);
+        status = ctl_worse(status, ctl_wait_end(ctl, &w, all_moved));
+        status = ctl_worse(status, ctl_report_make(ctl, &w, recipients, sites->n, &report));
+        ctl_report_print(ctl, &report, "moved");
+        ctl_audit_sites(ctl, sites, flushed, &report);
+        return ctl_worse(status, ctl_report_status(&report.total));
 }
 
 /* Most users may connect to the socket but not look at the logs, and need not if they name sites.
  * Return: EX_OK, with the sites, none if the logs have to be looked at; or an exit status. */
 static int take_sites(const Ctl *ctl, char *args[], CtlSites *ret) {
-        bool look = ctl->subdomains || ctl->dry_run || ctl->wait;
+        bool look = ctl->subdomains || ctl->dry_run || ctl->wait || ctl->every > 0;
         size_t n = 0;
 
         while (args[n])
@@ -219,8 +329,12 @@ static int check_options(const Ctl *ctl) {
                 return ctl_usage("--wait and --dry-run: there will be nothing to wait for");
         if (ctl->every > 0 && ctl->limit == 0)
                 return ctl_usage("--every: how many, with --limit?");
-        if (ctl->every > 0 && (ctl->wait || ctl->dry_run))
-                return ctl_usage("--every goes with neither --wait nor --dry-run");
+        if (ctl->every > 0 && ctl->dry_run)
+                return ctl_usage("--every does not go with --dry-run");
+        if (ctl->stop_if_deferred > 100)
+                return ctl_usage("--stop-if-deferred: at most 100 percent");
+        if (ctl->stop_if_deferred > 0 && (!ctl->wait || ctl->every == 0))
+                return ctl_usage("--stop-if-deferred needs --wait, --limit and --every");
         return EX_OK;
 }
 
@@ -250,6 +364,7 @@ static void unescape(char *text) {
 }
 
 int ctl_flush(Ctl *ctl, char *args[]) {
+        _cleanup_(ctl_recipients_done) CtlRecipients recipients = {0};
         _cleanup_(ctl_sites_done) CtlSites sites = {0};
         int status;
 
@@ -265,8 +380,12 @@ int ctl_flush(Ctl *ctl, char *args[]) {
                 status = ctl_find_sites(ctl, args, true, &sites);
         if (status != EX_OK && status != EX_NOINPUT)
                 return status;
-        return ctl_worse(status,
-                         ctl->wait ? flush_and_wait(ctl, &sites) : flush_sites(ctl, &sites));
+        status = ctl_worse(status, ctl_recipients(ctl, args, &recipients));
+        if (status != EX_OK && status != EX_NOINPUT)
+                return status;
+        return ctl_worse(status, ctl->every > 0 ? ctl_flush_paced(ctl, &sites, &recipients)
+                                 : ctl->wait    ? flush_and_wait(ctl, &sites, &recipients)
+                                                : flush_only(ctl, &sites));
 }
 
 static int preview_message(Ctl *ctl, const char *id, RequestCounts *ret) {
@@ -279,29 +398,29 @@ static int preview_message(Ctl *ctl, const char *id, RequestCounts *ret) {
         return EX_OK;
 }
 
-static int deliver(Ctl *ctl, const char *id) {
+static int deliver(Ctl *ctl, const char *id, RequestCounts *ret) {
         Request request = {
                 .kind = REQUEST_SEND_FILE, .queue_id = id, .detail = true, .reason = ctl->reason};
         RequestStatus answer = REQUEST_FAIL;
-        RequestCounts counts = {0};
         bool has_counts = ctl->dry_run;
         int status;
 
+        *ret = (RequestCounts){0};
         status = ctl_check_id(id);
         if (status != EX_OK)
                 answer = REQUEST_BAD;
         else if (ctl->dry_run) {
                 answer = REQUEST_OK;
-                status = preview_message(ctl, id, &counts);
+                status = preview_message(ctl, id, ret);
         } else
-                status = ctl_ask(ctl, &request, id, &answer, &counts, &has_counts);
+                status = ctl_ask(ctl, &request, id, &answer, ret, &has_counts);
         if (ctl->json && !ctl->quiet)
-                say_json(ctl, "queue_id", id, answer, has_counts ? &counts : NULL);
+                say_json(ctl, "queue_id", id, answer, has_counts ? ret : NULL);
         else if (status == EX_OK && has_counts && !ctl->quiet)
-                say_delivered(ctl, id, &counts);
+                say_delivered(ctl, id, ret);
         if (status != EX_OK)
                 return status;
-        return counts.failed > 0 ? EX_TEMPFAIL : counts.gone > 0 ? EX_NOINPUT : EX_OK;
+        return ret->failed > 0 ? EX_TEMPFAIL : ret->gone > 0 ? EX_NOINPUT : EX_OK;
 }
 
 typedef int (*each_id_t)(Ctl *ctl, char *id, void *userdata);
@@ -335,14 +454,31 @@ static int each_id(Ctl *ctl, char *args[], each_id_t each, void *userdata) {
         return status;
 }
 
+/* How many messages were moved: there may have been nothing to warn of. */
 static int deliver_id(Ctl *ctl, char *id, void *userdata) {
-        return deliver(ctl, id);
+        unsigned long *moved = userdata;
+        RequestCounts counts;
+        int status = deliver(ctl, id, &counts);
+
+        *moved += counts.moved;
+        if (!ctl->dry_run && status == EX_OK)
+                ctl_audit(ctl, "send_file", NULL, id, NULL);
+        return status;
+}
+
+static int deliver_only(Ctl *ctl, char *args[]) {
+        unsigned long moved = 0;
+        int status = each_id(ctl, args, deliver_id, &moved);
+
+        if (moved > 0 && !ctl->dry_run)
+                (void) ctl_warn_stopped(ctl);
+        return status;
 }
 
 /* Standard input can be read only once, and following has to begin before the first delivery: so
  * collect all IDs first. */
 typedef struct Waiting {
-        Follow follow;
+        CtlWait wait;
         char **ids;
         size_t n, size;
 } Waiting;
@@ -356,29 +492,38 @@ static int collect_id(Ctl *ctl, char *id, void *userdata) {
         if (!w->ids[w->n])
                 return ctl_no_memory();
         w->n++;
-        return queueid_valid(id, strlen(id)) ? ctl_wait_add(&w->follow, id) : EX_OK;
+        return queueid_valid(id, strlen(id)) ? ctl_wait_add(&w->wait, id, (unsigned) w->n - 1)
+                                             : EX_OK;
 }
 
 static void waiting_done(Waiting *w) {
         while (w->n > 0)
                 free(w->ids[--w->n]);
         free(w->ids);
-        follow_done(&w->follow);
+        ctl_wait_done(&w->wait);
 }
 
 static int deliver_and_wait(Ctl *ctl, char *args[]) {
-        _cleanup_(waiting_done) Waiting w = {.follow.fd = -EBADF};
-        int status = ctl_wait_begin(ctl, &w.follow);
+        _cleanup_(waiting_done) Waiting w = {.wait = CTL_WAIT_INIT};
+        _cleanup_(ctl_report_done) CtlReport report = {0};
+        const CtlRecipients all = {0};
+        RequestCounts counts;
+        int status = ctl_wait_begin(ctl, &w.wait);
 
-        if (status != EX_OK)
-                return status;
-        status = each_id(ctl, args, collect_id, &w);
+        if (status == EX_OK)
+                status = each_id(ctl, args, collect_id, &w);
         if (status != EX_OK)
                 return status;
         for (size_t i = 0; i < w.n; i++)
-                status = ctl_worse(status, deliver(ctl, w.ids[i]));
-        return ctl_worse(status,
-                         ctl_wait_end(ctl, &w.follow, status == EX_OK || status == EX_NOINPUT));
+                status = ctl_worse(status, deliver(ctl, w.ids[i], &counts));
+        status = ctl_worse(status,
+                           ctl_wait_end(ctl, &w.wait, status == EX_OK || status == EX_NOINPUT));
+        status = ctl_worse(status, ctl_report_make(ctl, &w.wait, &all, w.n, &report));
+        ctl_report_print(ctl, &report, "moved");
+        for (size_t i = 0; report.groups && i < w.n; i++)
+                if (report.groups[i].moved > 0)
+                        ctl_audit(ctl, "send_file", NULL, w.ids[i], &report.groups[i]);
+        return ctl_worse(status, ctl_report_status(&report.total));
 }
 
 int ctl_deliver(Ctl *ctl, char *args[]) {
@@ -386,7 +531,7 @@ int ctl_deliver(Ctl *ctl, char *args[]) {
 
         if (status != EX_OK)
                 return status;
-        return ctl->wait ? deliver_and_wait(ctl, args) : each_id(ctl, args, deliver_id, NULL);
+        return ctl->wait ? deliver_and_wait(ctl, args) : deliver_only(ctl, args);
 }
 
 int ctl_add(Ctl *ctl, char *args[]) {
@@ -419,6 +564,10 @@ static int work(Ctl *ctl, RequestKind kind) {
                 say_json(ctl, "request", request_name(kind), answer, has_counts ? &counts : NULL);
         else if (has_counts && !ctl->quiet)
                 say_flushed(ctl, request_name(kind), &counts);
+        if (status == EX_OK)
+                ctl_audit(ctl, request_name(kind), NULL, NULL, NULL);
+        if (counts.moved > 0)
+                (void) ctl_warn_stopped(ctl);
         return status == EX_OK && counts.failed > 0 ? EX_TEMPFAIL : status;
 }
 

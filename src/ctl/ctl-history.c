@@ -10,6 +10,7 @@
 #include "ctl/audit.h"
 #include "ctl/columns.h"
 #include "ctl/commands.h"
+#include "ctl/ctl-history.h"
 #include "ctl/ctl-print.h"
 #include "ctl/pattern.h"
 #include "util/timespan.h"
@@ -147,19 +148,24 @@ static void describe_who(sd_journal *j, char ret[static WHO_SIZE]) {
                         sudo || remote[0] ? ")" : "");
 }
 
-/* An entry of fflushctl belongs to the rows of the process that wrote it, as journald has seen. */
+/* An entry of fflushctl belongs to the rows of the process that wrote it, as journald has seen. Its
+ * outcome is that of all portions of the site: the last row shows it. */
 static void take_audit(History *h, sd_journal *j) {
         unsigned long pid = read_number(j, "_PID");
+        bool has_outcome = read_number(j, "FFLUSHD_MOVED") > 0;
         char site[FIELD_SIZE];
 
         read_text(j, "FFLUSHD_SITE", site);
+        if (!site[0])
+                read_text(j, "FFLUSHD_QUEUE_ID", site);
         for (size_t i = h->n; i > 0; i--) {
                 Row *row = &h->rows[i - 1];
 
                 if (row->pid != pid || row->has_outcome)
                         continue;
                 describe_who(j, row->who);
-                row->has_outcome = streq(row->site, site) && read_number(j, "FFLUSHD_MOVED") > 0;
+                row->has_outcome = has_outcome && streq(row->site, site);
+                has_outcome = has_outcome && !row->has_outcome;
                 if (row->has_outcome)
                         read_outcome(j, &row->outcome);
         }
@@ -326,8 +332,10 @@ static int select_rows(const Ctl *ctl, History *h, char *args[]) {
         return EX_OK;
 }
 
-static int open_journal(const char *instance, uint64_t since, sd_journal **ret) {
-        char match[FIELD_SIZE];
+/* @site: NULL: of all. */
+static int open_journal(const Ctl *ctl, uint64_t since, const char *site, sd_journal **ret) {
+        const char *instance = ctl->instance ? ctl->instance : "postfix";
+        char match[SITE_SIZE + FIELD_SIZE];
         sd_journal *j;
         int r = sd_journal_open(&j, SD_JOURNAL_LOCAL_ONLY | SD_JOURNAL_SYSTEM);
 
@@ -335,6 +343,10 @@ static int open_journal(const char *instance, uint64_t since, sd_journal **ret) 
                 return r;
         (void) snprintf(match, sizeof match, "FFLUSHD_INSTANCE=%s", instance);
         r = sd_journal_add_match(j, match, 0);
+        if (site)
+                (void) snprintf(match, sizeof match, "FFLUSHD_SITE=%s", site);
+        if (r >= 0 && site)
+                r = sd_journal_add_match(j, match, 0);
         if (r >= 0)
                 r = sd_journal_seek_realtime_usec(j, since);
         /* Without permission it can be opened, and is empty. */
@@ -354,8 +366,34 @@ static void close_journal(sd_journal **j) {
                 sd_journal_close(*j);
 }
 
+bool ctl_last_flush(Ctl *ctl, const char *site, uint64_t age, CtlLastFlush *ret) {
+        _cleanup_(history_done) History h = {0};
+        _cleanup_(close_journal) sd_journal *j = NULL;
+        uint64_t now = realtime_usec();
+        char unit[CTL_UNIT_SIZE];
+
+        ctl_unit_name(ctl, "fflushd", "service", unit);
+        h.unit = unit;
+        if (open_journal(ctl, now - age, site, &j) < 0)
+                return false;
+        while (sd_journal_next(j) > 0)
+                if (take_entry(&h, j) < 0)
+                        return false;
+        for (size_t i = h.n; i > 0; i--) {
+                const Row *row = &h.rows[i - 1];
+
+                if (row->moved == 0 || !streq(row->request, "send_site"))
+                        continue;
+                *ret = (CtlLastFlush){.time = row->time,
+                                      .age = now > row->time ? now - row->time : 0};
+                (void) snprintf(ret->who, sizeof ret->who, "%s", row->who);
+                (void) snprintf(ret->reason, sizeof ret->reason, "%s", row->reason);
+                return true;
+        }
+        return false;
+}
+
 int ctl_history(Ctl *ctl, char *args[]) {
-        const char *instance = ctl->instance ? ctl->instance : "postfix";
         _cleanup_(history_done) History h = {0};
         _cleanup_(close_journal) sd_journal *j = NULL;
         char unit[CTL_UNIT_SIZE];
@@ -368,7 +406,7 @@ int ctl_history(Ctl *ctl, char *args[]) {
                                  ctl->since);
         ctl_unit_name(ctl, "fflushd", "service", unit);
         h.unit = unit;
-        r = open_journal(instance, since, &j);
+        r = open_journal(ctl, since, NULL, &j);
         if (r < 0) {
                 ctl_error("cannot read the journal: %s%s", strerror(-r),
                           r == -EACCES ? " (run as root, or as a member of systemd-journal)" : "");

@@ -1,48 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 
-/* fflushctl --host: the same command on another host, over ssh(1). What that host prints is from
- * outside as everything else is: it passes through here, line by line. */
+/* fflushctl --host HOST: the same command on another host, over ssh(1). What that host prints is
+ * from outside as everything else is: it passes through here, line by line. */
 
-#include <fcntl.h>
-#include <poll.h>
-#include <spawn.h>
 #include <stdio.h>
-#include <sys/wait.h>
 
 #include "ctl/commands.h"
 #include "ctl/ctl-print.h"
+#include "ctl/remote.h"
+#include "ctl/screen.h"
 #include "util/util.h"
 
-#define LINE_MAX_SHOWN   65536u /* a longer line comes in pieces */
-#define STATUS_SIGNALLED 128
+#define LINE_MAX_SHOWN 65536u /* a longer line comes in pieces */
 
 typedef struct Stream {
-        int fd; /* negative: it has ended */
         FILE *to;
         size_t n;
         char line[LINE_MAX_SHOWN + 1];
 } Stream;
-
-/* For the shell that sshd(8) gives the command to: between single quotes all but the quote itself
- * is as it is. */
-static char *quote(const char *text) {
-        size_t n = 3;
-        char *out, *p;
-
-        for (const char *c = text; *c; c++)
-                n += *c == '\'' ? strlen("'\\''") : 1;
-        out = p = calloc(1, n);
-        if (!out)
-                return NULL;
-        *p++ = '\'';
-        for (; *text; text++)
-                if (*text == '\'')
-                        p = stpcpy(p, "'\\''");
-                else
-                        *p++ = *text;
-        (void) strcpy(p, "'");
-        return out;
-}
 
 static void put(Stream *s, bool ends) {
         s->line[s->n] = '\0';
@@ -50,114 +25,71 @@ static void put(Stream *s, bool ends) {
         s->n = 0;
 }
 
-static void relay(Stream *s) {
-        char chunk[4096];
-        ssize_t n = read(s->fd, chunk, sizeof chunk);
+static void put_lines(RemoteOutput output, const char *bytes, size_t n, void *userdata) {
+        Stream *s = (Stream *) userdata + output;
 
-        if (n < 0 && errno == EINTR)
-                return;
-        for (ssize_t i = 0; i < n; i++) {
-                if (chunk[i] == '\n')
+        for (size_t i = 0; i < n; i++) {
+                if (bytes[i] == '\n') {
                         put(s, true);
-                else {
-                        if (s->n == LINE_MAX_SHOWN)
-                                put(s, false);
-                        s->line[s->n++] = chunk[i] ? chunk[i] : '?';
+                        continue;
                 }
-        }
-        if (n <= 0) {
-                if (s->n > 0)
+                if (s->n == LINE_MAX_SHOWN)
                         put(s, false);
-                closep(&s->fd);
-                s->fd = -EBADF;
+                s->line[s->n++] = bytes[i] ? bytes[i] : '?';
         }
         (void) fflush(s->to); /* with --every the next line may take long */
 }
 
-static int wait_for(pid_t pid) {
-        int status;
-
-        while (waitpid(pid, &status, 0) < 0)
-                if (errno != EINTR)
-                        return EX_OSERR;
-        return WIFEXITED(status) ? WEXITSTATUS(status) : STATUS_SIGNALLED + WTERMSIG(status);
+static void draw(RemoteOutput output, const char *bytes, size_t n, void *userdata) {
+        screen_write((Screen *) userdata + output, bytes, n);
 }
 
-static int relay_all(Stream streams[2]) {
-        for (;;) {
-                struct pollfd fds[2];
+static int run(Remote *remote, const char *const ssh_options[], const char *host,
+               char *const words[], size_t n) {
+        int status, r = remote_start(remote, ssh_options, host, NULL, words, n, -1);
 
-                for (int i = 0; i < 2; i++)
-                        fds[i] = (struct pollfd){.fd = streams[i].fd, .events = POLLIN};
-                if (fds[0].fd < 0 && fds[1].fd < 0)
-                        return 0;
-                if (poll(fds, 2, -1) < 0 && errno != EINTR)
-                        return -errno;
-                for (int i = 0; i < 2; i++)
-                        if (fds[i].revents)
-                                relay(&streams[i]);
-        }
-}
-
-/* Standard input stays as it is. */
-static int spawn(char *argv[], const int fds[2], pid_t *ret) {
-        posix_spawn_file_actions_t actions;
-        int r;
-
-        if (posix_spawn_file_actions_init(&actions) != 0)
-                return -ENOMEM;
-        r = posix_spawn_file_actions_adddup2(&actions, fds[0], STDOUT_FILENO);
-        if (r == 0)
-                r = posix_spawn_file_actions_adddup2(&actions, fds[1], STDERR_FILENO);
-        if (r == 0)
-                r = posix_spawnp(ret, argv[0], &actions, NULL, argv, environ);
-        (void) posix_spawn_file_actions_destroy(&actions);
-        return -r;
-}
-
-static int run(char *argv[]) {
-        static Stream streams[2];
-        int outs[2] = {-EBADF, -EBADF}, r = 0, status = EX_OSERR;
-        pid_t pid = 0;
-
-        for (int i = 0; i < 2; i++) {
-                int fds[2] = {-EBADF, -EBADF};
-
-                if (r == 0 && pipe2(fds, O_CLOEXEC) < 0)
-                        r = -errno;
-                streams[i] = (Stream){.fd = fds[0], .to = i == 0 ? stdout : stderr};
-                outs[i] = fds[1];
-        }
-        if (r == 0)
-                r = spawn(argv, outs, &pid);
-        closep(&outs[0]);
-        closep(&outs[1]);
-        if (r == 0) {
-                r = relay_all(streams);
-                status = wait_for(pid);
-        }
-        closep(&streams[0].fd);
-        closep(&streams[1].fd);
-        if (r == 0)
-                return status;
-        ctl_error("ssh: %s", strerror(-r));
-        return EX_UNAVAILABLE;
-}
-
-int ctl_host(const char *host, char *const words[], size_t n) {
-        const char *const first[] = {"ssh", "-xT", "--", host, "fflushctl"};
-        char **argv = calloc(ARRAY_SIZE(first) + n + 1, sizeof *argv);
-        bool complete = argv;
-        size_t k = 0;
-        int status;
-
-        for (size_t i = 0; complete && i < ARRAY_SIZE(first); i++)
-                complete = (argv[k++] = strdup(first[i]));
-        for (size_t i = 0; complete && i < n; i++)
-                complete = (argv[k++] = quote(words[i]));
-        status = complete ? run(argv) : ctl_no_memory();
-        while (k > 0)
-                free(argv[--k]);
-        free(argv);
+        while (r == 0 && !remote_has_ended(remote))
+                r = remote_relay(&remote, 1);
+        status = r == 0 ? remote_wait(remote) : EX_UNAVAILABLE;
+        remote_done(remote);
+        if (r < 0)
+                ctl_error("ssh: %s", strerror(-r));
         return status;
+}
+
+/* The remote end has a terminal as well: it shows progress there, and Ctrl-C reaches it as a byte.
+ * That terminal passes on no end of input, so it is for who types only. */
+static int run_on_terminal(const char *host, char *const words[], size_t n) {
+        static const char *const options[] = {"-xtt", "-oLogLevel=ERROR", NULL};
+        static Screen screens[_REMOTE_OUTPUT_MAX];
+        Remote remote = {.read = draw, .userdata = screens};
+        int status;
+
+        screens[REMOTE_STDOUT].to = stdout;
+        screens[REMOTE_STDERR].to = stderr;
+        status = run(&remote, options, host, words, n);
+        screen_end(&screens[REMOTE_STDOUT]);
+        screen_end(&screens[REMOTE_STDERR]);
+        return status;
+}
+
+static int run_for_lines(const char *host, char *const words[], size_t n) {
+        static const char *const options[] = {"-xT", NULL};
+        static Stream streams[_REMOTE_OUTPUT_MAX];
+        Remote remote = {.read = put_lines, .userdata = streams};
+        int status;
+
+        streams[REMOTE_STDOUT].to = stdout;
+        streams[REMOTE_STDERR].to = stderr;
+        status = run(&remote, options, host, words, n);
+        for (int i = 0; i < _REMOTE_OUTPUT_MAX; i++)
+                if (streams[i].n > 0)
+                        put(&streams[i], false);
+        return status;
+}
+
+int ctl_host(const char *host, bool lasts, char *const words[], size_t n) {
+        if (lasts && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && isatty(STDERR_FILENO))
+                return run_on_terminal(host, words, n);
+        return run_for_lines(host, words, n);
 }

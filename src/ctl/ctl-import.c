@@ -11,6 +11,9 @@
 #include "ctl/commands.h"
 #include "ctl/ctl-ask.h"
 #include "ctl/ctl-print.h"
+#include "ctl/ctl-report.h"
+#include "ctl/eligible.h"
+#include "ctl/ghosts.h"
 #include "ctl/messages.h"
 #include "util/hash.h"
 #include "util/util.h"
@@ -19,18 +22,19 @@
 typedef struct Recorded {
         UT_hash_handle hh;
         StrSet ids;
+        StrSet listed;        /* what Postfix lists for it */
+        unsigned long wanted; /* records that would be added, of a dry run */
         char site[];
 } Recorded;
 
 typedef struct Import {
         Ctl *ctl;
         Messages in;
-        bool look; /* may the logs be read? */
         Recorded *recorded;
         json_t *message; /* whose recipients are gone through */
         size_t recipient;
         int error; /* a negative errno ends it */
-        unsigned long messages, wanted, added, known, no_site, refused, failed;
+        unsigned long messages, wanted, added, known, no_site, refused, failed, removed;
 } Import;
 
 /* One record on its way. */
@@ -88,8 +92,7 @@ static Recorded *get_recorded(Import *im, const char *site) {
                 free(recorded);
                 return NULL;
         }
-        if (im->look)
-                read_recorded(im, recorded);
+        read_recorded(im, recorded);
         return recorded;
 }
 
@@ -108,6 +111,8 @@ static int wants(Import *im, const char *text, const char *id) {
                 return r;
         recorded = get_recorded(im, site);
         if (!recorded)
+                return -ENOMEM;
+        if (strset_add(&recorded->listed, id) < 0)
                 return -ENOMEM;
         r = strset_add(&recorded->ids, id);
         im->known += r == 0;
@@ -188,23 +193,49 @@ static void done(void *item, const ClientAnswer *answer, void *userdata) {
         free_pair(item);
 }
 
-static void preview(Import *im) {
+static int take_preview(Import *im, const char *site) {
+        Recorded *recorded = get_recorded(im, site);
+
+        if (!recorded)
+                return -ENOMEM;
+        recorded->wanted++;
+        return 0;
+}
+
+/* What the service would refuse. */
+static int count_preview(Import *im) {
+        StrSet sites = {0}, refused = {0};
+        int r = 0, status;
+
+        for (Recorded *x = im->recorded; x && r >= 0; x = x->hh.next)
+                r = x->wanted > 0 ? strset_add(&sites, x->site) : 0;
+        status = r < 0 ? EX_OSERR : eligible_refused(im->ctl, &sites, &refused);
+        for (Recorded *x = im->recorded; x; x = x->hh.next)
+                *(strset_contains(&refused, x->site) ? &im->refused : &im->added) += x->wanted;
+        strset_clear(&sites);
+        strset_clear(&refused);
+        return status;
+}
+
+static int preview(Import *im) {
         void *item = NULL;
         Request request;
 
-        while (next(&request, &item, im)) {
-                im->added++;
+        while (im->error == 0 && next(&request, &item, im)) {
+                im->error = take_preview(im, request.site);
                 free_pair(item);
         }
+        return im->error < 0 ? EX_OK : count_preview(im);
 }
 
 static void report(const Import *im) {
         if (im->ctl->json)
                 ctl_print_json(json_pack(
-                        "{sI sI sI sI sI sI sI sb}", "messages", (json_int_t) im->messages, "added",
-                        (json_int_t) im->added, "known", (json_int_t) im->known, "not_eligible",
-                        (json_int_t) im->refused, "no_site", (json_int_t) im->no_site, "failed",
-                        (json_int_t) im->failed, "malformed", (json_int_t) im->in.n_bad, "dry_run",
+                        "{ss sI sI sI sI sI sI sI sI sb}", "type", "import", "messages",
+                        (json_int_t) im->messages, "added", (json_int_t) im->added, "known",
+                        (json_int_t) im->known, "not_eligible", (json_int_t) im->refused, "no_site",
+                        (json_int_t) im->no_site, "failed", (json_int_t) im->failed, "malformed",
+                        (json_int_t) im->in.n_bad, "removed", (json_int_t) im->removed, "dry_run",
                         im->ctl->dry_run));
         else {
                 ctl_print("%lu deferred messages: %lu records %s, %lu already there", im->messages,
@@ -215,6 +246,8 @@ static void report(const Import *im) {
                         ctl_print(", %lu without a domain", im->no_site);
                 if (im->failed)
                         ctl_print(", %lu failed", im->failed);
+                if (im->removed)
+                        ctl_print(", %lu of flush(8) removed", im->removed);
                 ctl_print("\n");
         }
 }
@@ -263,10 +296,10 @@ static int close_input(Import *im) {
 
 static int run(Import *im) {
         const ClientBatch batch = {.next = next, .done = done, .userdata = im};
-        int r = 0;
+        int r = 0, status = EX_OK;
 
         if (im->ctl->dry_run)
-                preview(im);
+                status = preview(im);
         else
                 r = client_ask_all(im->ctl->socket_path, im->ctl->timeout, &batch);
         json_decref(im->message);
@@ -275,7 +308,22 @@ static int run(Import *im) {
                 return ctl_connect_error(im->ctl, r);
         if (im->error < 0)
                 return ctl_no_memory();
-        return im->failed > 0 ? EX_TEMPFAIL : EX_OK;
+        return ctl_worse(status, im->failed > 0 ? EX_TEMPFAIL : EX_OK);
+}
+
+/* Only after all that Postfix lists has been recorded. */
+static int clear_ghosts(Import *im) {
+        GhostSite *sites = calloc(HASH_COUNT(im->recorded) + 1, sizeof *sites);
+        size_t n = 0;
+        int status;
+
+        if (!sites)
+                return ctl_no_memory();
+        for (const Recorded *x = im->recorded; x; x = x->hh.next)
+                sites[n++] = (GhostSite){.site = x->site, .listed = &x->listed};
+        status = ghosts_clear(im->ctl, sites, n, &im->removed);
+        free(sites);
+        return status;
 }
 
 static void free_recorded(Import *im) {
@@ -284,6 +332,7 @@ static void free_recorded(Import *im) {
         HASH_ITER (hh, im->recorded, recorded, tmp) {
                 HASH_DEL(im->recorded, recorded);
                 strset_clear(&recorded->ids);
+                strset_clear(&recorded->listed);
                 free(recorded);
         }
 }
@@ -301,12 +350,19 @@ static int import_from(Ctl *ctl, const char *source, unsigned long *ret_added) {
         status = ctl_queue(ctl);
         if (status != EX_OK)
                 return status;
-        im.look = faccessat(ctl->queue.fd, queue_name(QUEUE_FLUSH), R_OK | X_OK, AT_EACCESS) == 0;
+        if (faccessat(ctl->queue.fd, queue_name(QUEUE_FLUSH), R_OK | X_OK, AT_EACCESS) < 0 &&
+            errno == EACCES) { /* what is recorded already would be counted as new */
+                ctl_error("%s/%s: %s", ctl->settings.queue_directory, queue_name(QUEUE_FLUSH),
+                          ctl_strerror(-EACCES));
+                return EX_NOPERM;
+        }
         status = open_input(&im, source);
         if (status != EX_OK)
                 return status;
         status = run(&im);
         status = ctl_worse(status, close_input(&im));
+        if (status == EX_OK && !source && !ctl->dry_run)
+                status = clear_ghosts(&im);
         free_recorded(&im);
         if (!ctl->quiet)
                 report(&im);
@@ -316,8 +372,11 @@ static int import_from(Ctl *ctl, const char *source, unsigned long *ret_added) {
 
 int ctl_import(Ctl *ctl, char *args[]) {
         unsigned long added;
+        int status = import_from(ctl, args[0], &added);
 
-        return import_from(ctl, args[0], &added);
+        if (status == EX_OK && !ctl->dry_run)
+                ctl_audit(ctl, "import", NULL, NULL, NULL);
+        return status;
 }
 
 int ctl_import_deferred(Ctl *ctl, unsigned long *ret_added) {

@@ -1,199 +1,366 @@
 /* SPDX-License-Identifier: MIT */
 
-/* fflushctl list, show: what is recorded, and where those messages are. */
+/* fflushctl list: what is stuck, for whom, since when, and why. */
 
 #include <stdio.h>
 #include <time.h>
 
+#include "ctl/backlog.h"
 #include "ctl/columns.h"
 #include "ctl/commands.h"
 #include "ctl/ctl-print.h"
-#include "ctl/ctl-sites.h"
+#include "ctl/eligible.h"
+#include "ctl/pager.h"
 #include "util/util.h"
 
-typedef struct Row {
-        const CtlSite *site;
-        unsigned long records, messages, deferred;
-        time_t newest, flushed;
-} Row;
+#define NOT_ELIGIBLE                                                                               \
+        "(not eligible)"              /* for deferred mail that is in no log of its destination:   \
+                                       */
+#define NOT_RECORDED "(not recorded)" /* eligible; "import" records it */
 
-typedef int (*compare_t)(const void *a, const void *b);
+typedef const BacklogRow *const *row_t;
+typedef int (*compare_t)(const BacklogRow *a, const BacklogRow *b);
 
-static int by_number(unsigned long a, unsigned long b) { /* the largest first */
+static int largest_first(unsigned long a, unsigned long b) {
         return (a < b) - (a > b);
 }
 
-static int by_site(const void *a, const void *b) {
-        return strcmp(((const Row *) a)->site->site, ((const Row *) b)->site->site);
+/* What is unknown, or is not there, comes last; never comes before all times. */
+static int earliest_first(time_t a, time_t b) {
+        if (a == 0 || b == 0)
+                return (a == 0) - (b == 0);
+        return (a > b) - (a < b);
+}
+
+static int by_reason(const BacklogRow *a, const BacklogRow *b) {
+        if (!a->causes || !b->causes)
+                return (a->causes == NULL) - (b->causes == NULL);
+        return strcmp(a->causes->text, b->causes->text);
+}
+
+static int by_site(const BacklogRow *a, const BacklogRow *b) {
+        return strcmp(a->site, b->site);
 }
 
 #define BY(name, result)                                                                           \
-        static int by_##name(const void *x, const void *y) {                                       \
-                const Row *a = x, *b = y;                                                          \
-                int r = (result);                                                                  \
-                return r != 0 ? r : by_site(x, y);                                                 \
+        static int by_##name(const BacklogRow *a, const BacklogRow *b) {                           \
+                return (result);                                                                   \
         }
-BY(records, by_number(a->records, b->records))
-BY(messages, by_number(a->messages, b->messages))
-BY(deferred, by_number(a->deferred, b->deferred))
-BY(newest, (a->newest < b->newest) - (a->newest > b->newest))
-BY(flushed, (a->flushed > b->flushed) - (a->flushed < b->flushed)) /* the longest ago first */
+BY(records, largest_first(a->records, b->records))
+BY(messages, largest_first(a->messages, b->messages))
+BY(deferred, largest_first(a->deferred, b->deferred))
+BY(active, largest_first(a->active, b->active))
+BY(hold, largest_first(a->hold, b->hold))
+BY(oldest, earliest_first(a->oldest, b->oldest))
+BY(flushed, earliest_first(a->flushed, b->flushed))
 
-static compare_t find_order(const char *name) {
-        static const struct {
-                const char *name;
-                compare_t compare;
-        } orders[] = {{"records", by_records}, {"messages", by_messages}, {"deferred", by_deferred},
-                      {"newest", by_newest},   {"flushed", by_flushed},   {"site", by_site}};
+static const struct {
+        const char *name;
+        compare_t compare;
+} orders[] = {{"site", by_site},         {"records", by_records}, {"messages", by_messages},
+              {"deferred", by_deferred}, {"active", by_active},   {"hold", by_hold},
+              {"oldest", by_oldest},     {"flushed", by_flushed}, {"reason", by_reason}};
 
-        if (!name)
-                return by_deferred;
+typedef struct List {
+        Ctl *ctl;
+        compare_t compare;
+        Backlog backlog;
+        BacklogRow not_eligible, not_recorded;
+        const BacklogRow **rows; /* that are shown */
+        size_t n;
+} List;
+
+static int find_order(const Ctl *ctl, compare_t *ret) {
+        const char *name = ctl->by ? ctl->by : "deferred";
+
         for (size_t i = 0; i < ARRAY_SIZE(orders); i++)
-                if (streq(name, orders[i].name))
-                        return orders[i].compare;
-        ctl_error("--by records, messages, deferred, newest, flushed or site; not %s", name);
-        return NULL;
+                if (streq(name, orders[i].name)) {
+                        *ret = orders[i].compare;
+                        return EX_OK;
+                }
+        ctl_error("--by: unknown column \"%s\" (site, records, messages, deferred, active, hold, "
+                  "oldest, flushed, reason)",
+                  name);
+        return EX_USAGE;
 }
 
-static int look(Ctl *ctl, const CtlSite *site, Row *ret) {
-        SurveyLog log;
+static int compare_rows(const void *x, const void *y, void *userdata) {
+        const BacklogRow *a = *(row_t) x, *b = *(row_t) y;
+        const List *list = userdata;
+        int r = list->compare(a, b);
+
+        if (list->ctl->reverse)
+                r = -r;
+        return r != 0 ? r : by_site(a, b);
+}
+
+/* ---------------------------------------------------------------------- mail without a record */
+
+static int add_to(BacklogRow *sum, const BacklogRow *row) {
+        const StrSetEntry *e = NULL;
+
+        sum->matches |= row->matches;
+        if (row->oldest > 0 && (sum->oldest == 0 || row->oldest < sum->oldest))
+                sum->oldest = row->oldest;
+        while ((e = strset_next(&row->ids, e)))
+                if (strset_add(&sum->ids, strset_entry_id(e)) < 0)
+                        return -ENOMEM;
+        return 0;
+}
+
+static void count(List *list, BacklogRow *sum) {
+        const StrSetEntry *e = NULL;
+
+        while ((e = strset_next(&sum->ids, e))) {
+                const BacklogMail *mail = backlog_mail(&list->backlog, strset_entry_id(e));
+
+                sum->deferred += mail->error == 0 && mail->queue == QUEUE_DEFERRED;
+        }
+        if (sum->deferred > 0)
+                list->rows[list->n++] = sum;
+}
+
+/* If the list of sites cannot be read or asked, none counts as refused. */
+static int add_unrecorded(List *list) {
+        const BacklogRow *all = list->backlog.unrecorded;
+        StrSet sites = {0}, refused = {0};
+        int r = 0, status;
+
+        for (const BacklogRow *row = all; row && r >= 0; row = row->hh.next)
+                r = row->site[0] ? strset_add(&sites, row->site) : 0;
+        status = r < 0 ? ctl_no_memory() : eligible_refused(list->ctl, &sites, &refused);
+        for (const BacklogRow *row = all; row && r >= 0; row = row->hh.next)
+                r = add_to(!row->site[0] || strset_contains(&refused, row->site)
+                                   ? &list->not_eligible
+                                   : &list->not_recorded,
+                           row);
+        strset_clear(&sites);
+        strset_clear(&refused);
+        count(list, &list->not_eligible);
+        count(list, &list->not_recorded);
+        return r < 0 ? ctl_no_memory() : status;
+}
+
+/* ------------------------------------------------------------------------------ what is shown */
+
+static bool has_mail(const BacklogRow *row) {
+        return row->deferred + row->active + row->hold > 0;
+}
+
+static bool is_wanted(const List *list, const BacklogRow *row) {
+        const Ctl *ctl = list->ctl;
+        time_t since = time(NULL) - (time_t) (ctl->older_than / USEC_PER_SEC);
+
+        if (ctl->older_than > 0 && (row->oldest == 0 || row->oldest > since))
+                return false;
+        if (ctl->match && !row->matches)
+                return false;
+        return has_mail(row) || ctl->all || list->backlog.patterns.n > 0;
+}
+
+static int choose(List *list) {
+        const Backlog *b = &list->backlog;
+        size_t n = 0;
         int status;
 
-        *ret = (Row){.site = site,
-                     .newest = site->st.st_mtim.tv_sec,
-                     .flushed = site->st.st_atim.tv_sec};
-        status = ctl_read_site(ctl, site, &log);
-        ret->records = log.records;
-        ret->messages = strset_size(&log.ids);
-        ret->deferred = ctl_count_deferred(ctl, &log);
-        survey_done(&log);
+        list->rows = calloc(b->n + 2, sizeof(BacklogRow *));
+        if (!list->rows)
+                return ctl_no_memory();
+        for (; list->n < b->n; list->n++)
+                list->rows[list->n] = b->rows[list->n];
+        status = add_unrecorded(list);
+        for (size_t i = 0; i < list->n; i++)
+                if (is_wanted(list, list->rows[i]))
+                        list->rows[n++] = list->rows[i];
+        qsort_r(list->rows, n, sizeof *list->rows, compare_rows, list);
+        list->n = list->ctl->top > 0 && list->ctl->top < n ? list->ctl->top : n;
         return status;
 }
 
-static json_t *json_of(const Row *row) {
-        return json_pack("{ss? so sI sI sI sI sI}", "site",
-                         row->site->named ? row->site->site : NULL, "log",
-                         ctl_json_text(strrchr(row->site->path, '/') + 1), "records",
-                         (json_int_t) row->records, "messages", (json_int_t) row->messages,
-                         "deferred", (json_int_t) row->deferred, "newest", (json_int_t) row->newest,
-                         "flushed", (json_int_t) row->flushed);
+static json_t *json_time(time_t t) {
+        return t > 0 ? json_integer(t) : json_null();
 }
 
-static int print_rows(Ctl *ctl, const Row *rows, size_t n) {
-        static const char *const titles[] = {"SITE",    ">RECORDS", ">MESSAGES", ">DEFERRED",
-                                             ">NEWEST", ">FLUSHED", NULL};
-        _cleanup_(columns_done) Columns c = {.titles = titles};
-        char newest[CTL_AGE_SIZE], flushed[CTL_AGE_SIZE];
-        time_t now = time(NULL);
-        int r = 0;
+static json_t *json_reasons(const List *list, const BacklogRow *row) {
+        json_t *reasons = list->backlog.listed ? json_array() : json_null();
 
-        for (size_t i = 0; i < n && ctl->json; i++)
-                ctl_print_json(json_of(&rows[i]));
-        if (ctl->json)
-                return EX_OK;
-        for (size_t i = 0; i < n && r == 0; i++) {
-                r |= columns_add(&c, "%s", rows[i].site->site);
-                r |= columns_add(&c, "%lu", rows[i].records);
-                r |= columns_add(&c, "%lu", rows[i].messages);
-                r |= columns_add(&c, "%lu", rows[i].deferred);
-                r |= columns_add(&c, "%s", ctl_age(now, rows[i].newest, newest));
-                r |= columns_add(&c, "%s", ctl_age(now, rows[i].flushed, flushed));
+        for (const BacklogCause *c = row->causes; c && reasons; c = c->hh.next)
+                (void) json_array_append_new(reasons,
+                                             json_pack("{sI so}", "count", (json_int_t) c->count,
+                                                       "reason", ctl_json_text(c->text)));
+        return reasons;
+}
+
+static bool knows_active(const List *list) {
+        return list->backlog.listed || list->backlog.idle;
+}
+
+static json_t *json_of(const List *list, const BacklogRow *row) {
+        bool real = row != &list->not_eligible && row != &list->not_recorded;
+
+        return json_pack("{ss ss? so sI sI sI so sI so so so}", "type",
+                         real                         ? "site"
+                         : row == &list->not_eligible ? "not_eligible"
+                                                      : "not_recorded",
+                         "site", row->named && real ? row->site : NULL, "log",
+                         ctl_json_text(row->log), "records", (json_int_t) row->records, "messages",
+                         (json_int_t) row->messages, "deferred", (json_int_t) row->deferred,
+                         "active",
+                         knows_active(list) ? json_integer((json_int_t) row->active) : json_null(),
+                         "hold", (json_int_t) row->hold, "oldest", json_time(row->oldest),
+                         "flushed", json_time(row->flushed), "reasons", json_reasons(list, row));
+}
+
+static int add_age(Columns *c, time_t now, time_t then) {
+        char age[CTL_AGE_SIZE];
+
+        return columns_add(c, "%s",
+                           then == BACKLOG_NEVER ? "never"
+                           : then == 0           ? "-"
+                                                 : ctl_age(now, then, age));
+}
+
+static int add_row(const List *list, const BacklogRow *row, Columns *c) {
+        time_t now = time(NULL);
+        int r = columns_add(c, "%s", row->site);
+
+        if (list->ctl->long_list) {
+                r |= columns_add(c, "%lu", row->records);
+                r |= columns_add(c, "%lu", row->messages);
         }
-        if (r < 0)
-                return ctl_no_memory();
-        columns_print(&c, stdout, ctl_style(CTL_BOLD), ctl_style(CTL_PLAIN));
-        return EX_OK;
-}
-
-int ctl_list(Ctl *ctl, char *args[]) {
-        _cleanup_(ctl_sites_done) CtlSites sites = {0};
-        _cleanup_free_ Row *rows = NULL;
-        compare_t compare = find_order(ctl->by);
-        size_t n;
-        int status;
-
-        if (!compare)
-                return EX_USAGE;
-        status = ctl_find_sites(ctl, args, false, &sites);
-        if (status != EX_OK && status != EX_NOINPUT)
-                return status;
-        rows = calloc(sites.n + 1, sizeof *rows);
-        if (!rows)
-                return ctl_no_memory();
-        for (n = 0; n < sites.n; n++)
-                status = ctl_worse(status, look(ctl, &sites.items[n], &rows[n]));
-        qsort(rows, n, sizeof *rows, compare);
-        if (ctl->top > 0 && ctl->top < n)
-                n = ctl->top;
-        return ctl->quiet || n == 0 ? status : ctl_worse(status, print_rows(ctl, rows, n));
-}
-
-typedef struct Place {
-        const char *name;
-        time_t due; /* a deferred message: its next attempt; else 0 */
-} Place;
-
-static Place place_of(const Queue *q, const char *id) {
-        QueueName queue;
-        struct stat st;
-        int r = queue_find(q, id, &queue, &st);
-
-        if (r < 0)
-                return (Place){.name = r == -ENOENT ? "gone" : "unknown"};
-        return (Place){.name = queue_name(queue),
-                       .due = queue == QUEUE_DEFERRED ? st.st_mtim.tv_sec : 0};
-}
-
-static void show_json(const CtlSite *site, const char *id, const Place *place) {
-        json_t *object = json_pack("{so ss ss}", "site", ctl_json_text(site->site), "queue_id", id,
-                                   "queue", place->name);
-
-        if (place->due)
-                (void) json_object_set_new(object, "due", json_integer(place->due));
-        ctl_print_json(object);
-}
-
-static int show_row(Columns *c, const CtlSite *site, const char *id, const Place *place) {
-        char due[CTL_AGE_SIZE] = "";
-        time_t now = time(NULL);
-        int r;
-
-        if (place->due)
-                (void) ctl_age(place->due > now ? place->due : now, now, due);
-        r = columns_add(c, "%s", site->site);
-        r |= columns_add(c, "%s", id);
-        r |= columns_add(c, "%s", place->name);
-        r |= columns_add(c, "%s", !place->due || place->due > now ? due : "now");
+        r |= columns_add(c, "%lu", row->deferred);
+        r |= knows_active(list) ? columns_add(c, "%lu", row->active) : columns_add(c, "-");
+        r |= columns_add(c, "%lu", row->hold);
+        r |= add_age(c, now, row->oldest);
+        r |= add_age(c, now, row->flushed);
+        if (list->backlog.listed)
+                r |= columns_add(c, "%s", row->causes ? row->causes->text : "-");
         return r;
 }
 
-static int show(Ctl *ctl, const CtlSite *site, Columns *c) {
-        _cleanup_(survey_done) SurveyLog log = {0};
-        const StrSetEntry *e = NULL;
-        int status;
+static const char *const *titles_of(const List *list) {
+        static const char *const titles[][10] = {
+                {"SITE", ">DEFERRED", ">ACTIVE", ">HOLD", ">OLDEST", ">FLUSHED", NULL},
+                {"SITE", ">DEFERRED", ">ACTIVE", ">HOLD", ">OLDEST", ">FLUSHED", "REASON", NULL},
+                {"SITE", ">RECORDS", ">MESSAGES", ">DEFERRED", ">ACTIVE", ">HOLD", ">OLDEST",
+                 ">FLUSHED", NULL},
+                {"SITE", ">RECORDS", ">MESSAGES", ">DEFERRED", ">ACTIVE", ">HOLD", ">OLDEST",
+                 ">FLUSHED", "REASON", NULL},
+        };
 
-        status = ctl_read_site(ctl, site, &log);
-        while ((e = strset_next(&log.ids, e))) {
-                Place place = place_of(&ctl->queue, strset_entry_id(e));
-
-                if (ctl->json)
-                        show_json(site, strset_entry_id(e), &place);
-                else if (show_row(c, site, strset_entry_id(e), &place) < 0)
-                        return ctl_no_memory();
-        }
-        return status;
+        return titles[2 * list->ctl->long_list + list->backlog.listed];
 }
 
-int ctl_show(Ctl *ctl, char *args[]) {
-        static const char *const titles[] = {"SITE", "MESSAGE", "QUEUE", ">DUE IN", NULL};
-        _cleanup_(columns_done) Columns c = {.titles = titles};
-        _cleanup_(ctl_sites_done) CtlSites sites = {0};
+/* A message to three destinations is one message. */
+static void print_total(List *list, FILE *f) {
+        bool has_postfix = list->ctl->settings.postfix_config_directory[0] != '\0';
+        BacklogCounts counts = {0};
+
+        for (size_t i = 0; i < list->n; i++)
+                backlog_count(&list->backlog, list->rows[i], &counts);
+        (void) fprintf(f, "%zu destination%s: %lu deferred", list->n, list->n == 1 ? "" : "s",
+                       counts.deferred);
+        if (counts.active)
+                (void) fprintf(f, ", %lu active", counts.active);
+        if (counts.hold)
+                (void) fprintf(f, ", %lu on hold", counts.hold);
+        (void) fprintf(f, "%s\n",
+                       list->backlog.listed || !has_postfix ? "" : "; --long for reasons");
+}
+
+static int print_table(List *list, FILE *f, size_t width) {
+        _cleanup_(columns_done) Columns c = {
+                .titles = titles_of(list), .width = width, .no_titles = list->ctl->no_legend};
+
+        for (size_t i = 0; i < list->n; i++)
+                if (add_row(list, list->rows[i], &c) < 0)
+                        return ctl_no_memory();
+        columns_print(&c, f, ctl_style(CTL_BOLD), ctl_style(CTL_PLAIN));
+        if (!list->ctl->no_legend)
+                print_total(list, f);
+        return EX_OK;
+}
+
+static BacklogEffort effort_of(const Ctl *ctl) {
+        bool reasons = ctl->long_list || ctl->match || (ctl->by && streq(ctl->by, "reason"));
+
+        return reasons ? BACKLOG_LISTED : BACKLOG_CHEAP;
+}
+
+static void list_done(List *list) {
+        strset_clear(&list->not_eligible.ids);
+        strset_clear(&list->not_recorded.ids);
+        free(list->rows);
+        backlog_done(&list->backlog);
+}
+
+static int list_once(Ctl *ctl, char *args[], FILE *f, size_t width) {
+        char eligible[] = NOT_ELIGIBLE, recorded[] = NOT_RECORDED;
+        _cleanup_(list_done) List list = {.ctl = ctl, .backlog.match = ctl->match};
+        int status = find_order(ctl, &list.compare);
+
+        if (status != EX_OK)
+                return status;
+        list.not_eligible.site = eligible;
+        list.not_recorded.site = recorded;
+        status = backlog_collect(ctl, args, effort_of(ctl), &list.backlog);
+        if (list.backlog.n == 0 && !list.backlog.listed)
+                return status;
+        status = ctl_worse(status, choose(&list));
+        if (ctl->quiet || list.n == 0)
+                return status;
+        for (size_t i = 0; i < list.n && ctl->json; i++)
+                ctl_print_json(json_of(&list, list.rows[i]));
+        return ctl->json ? status : ctl_worse(status, print_table(&list, f, width));
+}
+
+/* ------------------------------------------------------------------------------------- --watch */
+
+static int watch_once(Ctl *ctl, char *args[], const Terminal *t) {
+        _cleanup_free_ char *text = NULL;
+        size_t n = 0;
+        FILE *f = open_memstream(&text, &n);
         int status;
 
-        status = ctl_find_sites(ctl, args, false, &sites);
-        for (size_t i = 0; i < sites.n; i++)
-                status = ctl_worse(status, show(ctl, &sites.items[i], &c));
-        if (c.n > 0 && !ctl->quiet)
-                columns_print(&c, stdout, ctl_style(CTL_BOLD), ctl_style(CTL_PLAIN));
+        if (!f)
+                return ctl_no_memory();
+        status = list_once(ctl, args, f, t->width);
+        if (fclose(f) != 0)
+                return ctl_no_memory();
+        terminal_redraw(t, text);
+        return fflush(stdout) == 0 ? status : EX_IOERR;
+}
+
+static int watch(Ctl *ctl, char *args[]) {
+        const struct timespec pause = {
+                .tv_sec = (time_t) (ctl->watch / USEC_PER_SEC),
+                .tv_nsec = (long) (ctl->watch % USEC_PER_SEC * 1000),
+        };
+
+        if (ctl->json || ctl->quiet)
+                return ctl_usage("--watch cannot be combined with --json or --quiet");
+        if (terminal_open(false).width == 0)
+                return ctl_usage("--watch needs a terminal");
+        terminal_clear();
+        for (;;) {
+                const Terminal t = terminal_open(false); /* its size may have changed */
+                int status = watch_once(ctl, args, &t);
+
+                /* What matches nothing now may match something soon. */
+                if (status != EX_OK && status != EX_NOINPUT)
+                        return status;
+                (void) nanosleep(&pause, NULL);
+        }
+}
+
+int ctl_list(Ctl *ctl, char *args[]) {
+        Terminal t;
+        int status;
+
+        if (ctl->watch > 0)
+                return watch(ctl, args);
+        t = terminal_open(!ctl->no_pager && !ctl->json && !ctl->quiet);
+        status = list_once(ctl, args, stdout, t.width);
+        terminal_close(&t);
         return status;
 }

@@ -4,10 +4,13 @@
 
 #include <stdio.h>
 
+#include "ctl/client.h"
 #include "ctl/commands.h"
+#include "ctl/ctl-ask.h"
 #include "ctl/ctl-health.h"
 #include "ctl/ctl-print.h"
 #include "ctl/ctl-sites.h"
+#include "ctl/deferred.h"
 #include "util/atomicfile.h"
 #include "util/escape.h"
 #include "util/textfile.h"
@@ -63,16 +66,20 @@ static const char *const statuses[_METRICS_STATUS_MAX] = {"ok", "failed", "denie
 
 typedef struct Row {
         const char *site;
-        unsigned long records, messages;
+        unsigned long records, messages, deferred;
         time_t changed, flushed; /* 0: there is no log */
+        time_t oldest;           /* arrival of its oldest deferred message; 0: unknown, or none */
 } Row;
 
 typedef struct Report {
         Ctl *ctl;
         Metrics counters;
         bool has_counters;
-        bool socket_is_up; /* as far as systemd tells */
-        unsigned long logs, sites, records, unreadable;
+        int listening, served; /* 1, 0, or negative: unknown */
+        Deferred messages;
+        bool has_messages;
+        unsigned long logs, sites, records, unreadable, deferred, unrecorded;
+        time_t oldest; /* arrival of the oldest deferred message; 0: unknown, or there is none */
         time_t oldest_change, oldest_flush; /* of logs with records; 0: there are none */
         CtlSites all, named;
         Row *rows; /* of all logs, and then of those sites that were named */
@@ -101,6 +108,21 @@ static void note_oldest(time_t *oldest, time_t t) {
                 *oldest = t;
 }
 
+static void count_deferred(const Report *report, const SurveyLog *log, Row *row) {
+        const StrSetEntry *e = NULL;
+
+        while ((e = strset_next(&log->ids, e))) {
+                DeferredMessage *m = deferred_find(&report->messages, strset_entry_id(e));
+
+                if (!m)
+                        continue;
+                m->recorded = true;
+                row->deferred++;
+                if (time_is_older(m->arrival, row->oldest))
+                        row->oldest = m->arrival;
+        }
+}
+
 static int look(Report *report, const CtlSite *site, Row *ret) {
         SurveyLog log;
         int status = ctl_read_site(report->ctl, site, &log);
@@ -110,6 +132,7 @@ static int look(Report *report, const CtlSite *site, Row *ret) {
                      .messages = strset_size(&log.ids),
                      .changed = site->st.st_mtim.tv_sec,
                      .flushed = site->st.st_atim.tv_sec};
+        count_deferred(report, &log, ret);
         survey_done(&log);
         report->unreadable += status != EX_OK;
         return status;
@@ -153,11 +176,50 @@ static int choose_rows(Report *report) {
         return status;
 }
 
+/* Before the logs: a message is recorded before it is deferred, so what is new in the queue is in
+ * the log that is read later. */
+static int read_messages(Report *report) {
+        int r = deferred_read(&report->ctl->queue, &report->messages);
+
+        report->has_messages = r == 0;
+        if (r == 0)
+                return EX_OK;
+        ctl_error("%s/%s: %s", report->ctl->settings.queue_directory, queue_name(QUEUE_DEFERRED),
+                  strerror(-r));
+        return r == -EACCES ? EX_NOPERM : EX_IOERR;
+}
+
+static void count_messages(Report *report) {
+        for (const DeferredMessage *m = report->messages.messages; m; m = m->hh.next) {
+                report->deferred++;
+                report->unrecorded += !m->recorded;
+                if (time_is_older(m->arrival, report->oldest))
+                        report->oldest = m->arrival;
+        }
+}
+
+/* Nothing is started by this: neither systemd nor the kernel is told to connect. */
+static void look_at_service(Report *report) {
+        _cleanup_free_ char *asked = NULL;
+        const char *slash;
+
+        if (ctl_socket(report->ctl) != EX_OK)
+                return;
+        report->listening = client_is_bound(report->ctl->socket_path);
+        if (!health_socket_is_up(report->ctl))
+                report->listening = 0;
+        asked = ctl_postconf(report->ctl, "flush_service_name");
+        slash = strrchr(report->ctl->socket_path, '/');
+        if (asked)
+                report->served = streq(asked, slash ? slash + 1 : report->ctl->socket_path);
+}
+
 static int gather(Report *report, char *args[]) {
-        int status = ctl_find_sites(report->ctl, (char *[]){NULL}, false, &report->all);
+        int status = ctl_find_sites(report->ctl, (char *[]){NULL}, false, &report->all), unread;
 
         if (status != EX_OK)
                 return status;
+        unread = read_messages(report);
         if (*args)
                 status = ctl_find_sites(report->ctl, args, true, &report->named);
         if (status != EX_OK && status != EX_NOINPUT)
@@ -171,12 +233,14 @@ static int gather(Report *report, char *args[]) {
                 sum(report, &report->rows[i]);
         }
         status = ctl_worse(status, choose_rows(report));
-        report->socket_is_up = health_socket_is_up(report->ctl);
-        return ctl_worse(status, read_counters(report));
+        count_messages(report);
+        look_at_service(report);
+        return ctl_worse(ctl_worse(status, unread), read_counters(report));
 }
 
 static void report_done(Report *report) {
         free(report->rows);
+        deferred_done(&report->messages);
         ctl_sites_done(&report->all);
         ctl_sites_done(&report->named);
 }
@@ -272,7 +336,7 @@ static void print_failures(const Report *report, FILE *f) {
 
 /* Without starting the service: what it has seen itself, and whether it would be started. */
 static bool is_healthy(const Report *report) {
-        return metrics_healthy(&report->counters) && report->socket_is_up;
+        return metrics_healthy(&report->counters) && report->listening != 0;
 }
 
 static void print_counters(const Report *report, FILE *f) {
@@ -302,25 +366,71 @@ static void print_counters(const Report *report, FILE *f) {
 static void print_rows(const Report *report, FILE *f) {
         static const struct {
                 const char *family, *help;
-        } series[] = {{"fflushd_site_records", "Records of a site."},
-                      {"fflushd_site_messages", "Distinct messages recorded for a site."},
-                      {"fflushd_site_flushed_timestamp_seconds", "Last flush of a site, or 0."},
-                      {"fflushd_site_changed_timestamp_seconds",
-                       "Last change of the log of a site, or 0."}};
+                bool of_queue, or_none; /* the latter: 0 is no value */
+        } series[] = {
+                {.family = "fflushd_site_records", .help = "Records of a site."},
+                {.family = "fflushd_site_messages",
+                 .help = "Distinct messages recorded for a site."},
+                {.family = "fflushd_site_flushed_timestamp_seconds",
+                 .help = "Last flush of a site, or 0."},
+                {.family = "fflushd_site_changed_timestamp_seconds",
+                 .help = "Last change of the log of a site, or 0."},
+                {.family = "fflushd_site_deferred_messages",
+                 .help = "Of the messages recorded for a site, those that are deferred.",
+                 .of_queue = true},
+                {.family = "fflushd_site_oldest_message_timestamp_seconds",
+                 .help = "Arrival of the oldest of them.",
+                 .of_queue = true,
+                 .or_none = true},
+        };
 
         for (size_t kind = 0; report->n_rows > 0 && kind < ARRAY_SIZE(series); kind++) {
+                if (series[kind].of_queue && !report->has_messages)
+                        continue;
                 head(f, series[kind].family, "gauge", series[kind].help);
                 for (size_t i = 0; i < report->n_rows; i++) {
                         const Row *row = &report->rows[i];
-                        const uint64_t v[] = {row->records, row->messages, (uint64_t) row->flushed,
-                                              (uint64_t) row->changed};
+                        const uint64_t v[] = {row->records,
+                                              row->messages,
+                                              (uint64_t) row->flushed,
+                                              (uint64_t) row->changed,
+                                              row->deferred,
+                                              (uint64_t) row->oldest};
 
-                        sample(report, f, series[kind].family, NULL, row->site, v[kind]);
+                        if (v[kind] > 0 || !series[kind].or_none)
+                                sample(report, f, series[kind].family, NULL, row->site, v[kind]);
                 }
         }
 }
 
-static void print_text(const Report *report, FILE *f) {
+static void print_messages(const Report *report, FILE *f) {
+        if (!report->has_messages)
+                return;
+        gauge(report, f, "fflushd_deferred_messages", "Deferred messages, recorded or not.",
+              report->deferred);
+        gauge(report, f, "fflushd_unrecorded_messages",
+              "Of the deferred messages, those that no log has.", report->unrecorded);
+        if (report->oldest > 0)
+                gauge(report, f, "fflushd_oldest_message_timestamp_seconds",
+                      "Arrival of the oldest deferred message.", (uint64_t) report->oldest);
+}
+
+/* All that there is if the logs cannot be read: a file that is old looks as if all were well. */
+static void print_service(const Report *report, FILE *f) {
+        head(f, "fflushd_build_info", "gauge", "Version of fflushctl, which writes this.");
+        sample(report, f, "fflushd_build_info", "version=\"" PACKAGE_VERSION "\"", NULL, 1);
+        gauge(report, f, "fflushd_up",
+              "1 if the logs could be read, and nothing tells that nobody listens on the socket.",
+              report->rows && report->listening != 0);
+        if (report->listening >= 0)
+                gauge(report, f, "fflushd_listening", "1 if somebody listens on the socket.",
+                      (uint64_t) report->listening);
+        if (report->served >= 0)
+                gauge(report, f, "fflushd_served", "1 if Postfix is configured to ask fflushd.",
+                      (uint64_t) report->served);
+}
+
+static void print_logs(const Report *report, FILE *f) {
         gauge(report, f, "fflushd_logs", "Logs of sites, with records or without.", report->logs);
         gauge(report, f, "fflushd_sites", "Sites with records.", report->sites);
         gauge(report, f, "fflushd_records", "Records of all sites.", report->records);
@@ -335,7 +445,14 @@ static void print_text(const Report *report, FILE *f) {
                       "Of the logs with records, the last flush that is longest ago.",
                       (uint64_t) report->oldest_flush);
         }
+        print_messages(report, f);
         print_rows(report, f);
+}
+
+static void print_text(const Report *report, FILE *f) {
+        print_service(report, f);
+        if (report->rows)
+                print_logs(report, f);
         if (report->has_counters)
                 print_counters(report, f);
         (void) fputs("# EOF\n", f);
@@ -381,25 +498,37 @@ static json_t *json_time(time_t t) {
         return t ? json_integer(t) : json_null();
 }
 
+/* Of messages in the queue, which may not be readable. */
+static json_t *json_count(const Report *report, unsigned long n) {
+        return report->has_messages ? json_integer((json_int_t) n) : json_null();
+}
+
+static json_t *json_known(int state) {
+        return state < 0 ? json_null() : json_boolean(state);
+}
+
+static json_t *json_row(const Report *report, const Row *row) {
+        return json_pack("{so sI sI so so so so}", "site", ctl_json_text(row->site), "records",
+                         (json_int_t) row->records, "messages", (json_int_t) row->messages,
+                         "flushed", json_time(row->flushed), "changed", json_time(row->changed),
+                         "deferred", json_count(report, row->deferred), "oldest",
+                         json_time(row->oldest));
+}
+
 static json_t *json_report(const Report *report) {
         json_t *rows = json_array();
 
-        for (size_t i = 0; i < report->n_rows; i++) {
-                const Row *row = &report->rows[i];
-
-                (void) json_array_append_new(rows, json_pack("{so sI sI so so}", "site",
-                                                             ctl_json_text(row->site), "records",
-                                                             (json_int_t) row->records, "messages",
-                                                             (json_int_t) row->messages, "flushed",
-                                                             json_time(row->flushed), "changed",
-                                                             json_time(row->changed)));
-        }
-        return json_pack("{sI sI sI sI so so so so}", "logs", (json_int_t) report->logs, "sites",
-                         (json_int_t) report->sites, "records", (json_int_t) report->records,
-                         "unreadable", (json_int_t) report->unreadable, "oldest_change",
-                         json_time(report->oldest_change), "oldest_flush",
-                         json_time(report->oldest_flush), "by_site", rows, "counters",
-                         json_counters(report));
+        for (size_t i = 0; i < report->n_rows; i++)
+                (void) json_array_append_new(rows, json_row(report, &report->rows[i]));
+        return json_pack(
+                "{ss so so sI sI sI sI so so so so so so so}", "version", PACKAGE_VERSION,
+                "listening", json_known(report->listening), "served", json_known(report->served),
+                "logs", (json_int_t) report->logs, "sites", (json_int_t) report->sites, "records",
+                (json_int_t) report->records, "unreadable", (json_int_t) report->unreadable,
+                "oldest_change", json_time(report->oldest_change), "oldest_flush",
+                json_time(report->oldest_flush), "deferred", json_count(report, report->deferred),
+                "unrecorded", json_count(report, report->unrecorded), "oldest",
+                json_time(report->oldest), "by_site", rows, "counters", json_counters(report));
 }
 
 /* ------------------------------------------------------------------------------------- output */
@@ -436,10 +565,12 @@ static int write_file(const Report *report, const char *path) {
 }
 
 int ctl_metrics(Ctl *ctl, char *args[]) {
-        _cleanup_(report_done) Report report = {.ctl = ctl};
+        _cleanup_(report_done)
+                Report report = {.ctl = ctl, .listening = -ENODATA, .served = -ENODATA};
         int status = gather(&report, args);
 
-        if (!report.rows) /* without the logs, zeros would look as if all mail had gone */
+        /* Without the logs, zeros would look as if all mail had gone. */
+        if (!report.rows && (ctl->json || !ctl->output))
                 return status;
         return ctl_worse(status,
                          ctl->output ? write_file(&report, ctl->output) : print(&report, stdout));

@@ -59,6 +59,11 @@ void ctl_error_lines(const char *text) {
         }
 }
 
+void ctl_print_remote_error(const char *host, const char *line) {
+        write_line(stderr, "", host, ": ");
+        write_line(stderr, "", line, "\n");
+}
+
 int ctl_usage(const char *format, ...) {
         va_list ap;
 
@@ -116,6 +121,21 @@ void ctl_progress_end(void) {
 int ctl_no_memory(void) {
         ctl_error("%s", strerror(ENOMEM));
         return EX_OSERR;
+}
+
+bool ctl_end_output(void) {
+        bool failed = ferror(stdout); /* why is not known any more */
+
+        errno = 0;
+        if (fflush(stdout) == 0 && !failed)
+                return true;
+        ctl_error("standard output: %s", errno != 0 ? strerror(errno) : "write error");
+        return false;
+}
+
+const char *ctl_strerror(int error) {
+        return error == -EACCES || error == -EPERM ? "permission denied (run as root or postfix)"
+                                                   : strerror(-error);
 }
 
 int ctl_write_json(json_t *object, FILE *f) {

@@ -16,6 +16,9 @@ void ctl_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /** ctl_error_lines() - ctl_error() for each line of a text */
 void ctl_error_lines(const char *text);
 
+/** ctl_print_remote_error() - a line of the standard error of another host, after its name */
+void ctl_print_remote_error(const char *host, const char *line);
+
 /** ctl_print() - a line on standard output, or a part of one; only the last character of @format
  *               can end it */
 void ctl_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -47,6 +50,9 @@ void ctl_print_json(json_t *object);
 /** ctl_print_status() - EX_OK, or EX_OSERR: something was not printed, for want of memory */
 int ctl_print_status(void);
 
+/** ctl_end_output() - write out what is left; Return: has all been written? If not, it says so. */
+bool ctl_end_output(void);
+
 /** ctl_json_text() - a string from outside, which may not be UTF-8, as JSON; NULL: null */
 json_t *ctl_json_text(const char *text);
 
@@ -55,6 +61,9 @@ int ctl_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /** ctl_no_memory() - say so; Return: EX_OSERR. */
 int ctl_no_memory(void);
+
+/** ctl_strerror() - strerror(3) of a negative errno, with what helps if it is a lack of rights */
+const char *ctl_strerror(int error);
 
 #define CTL_AGE_SIZE 32u
 

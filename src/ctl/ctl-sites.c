@@ -8,25 +8,20 @@
 
 #include "core/sitelog.h"
 #include "ctl/ctl-print.h"
-#include "ctl/pattern.h"
 #include "util/grow.h"
 #include "util/util.h"
 
 typedef struct Search {
-        Ctl *ctl;
-        Pattern *patterns;
-        bool *used; /* which of them matched something */
-        size_t n_patterns;
-        bool all;
+        CtlPatterns *patterns;
         CtlSites *found;
         size_t size;
 } Search;
 
-static int add_site(Search *s, const SurveyEntry *e, const char *site, bool named) {
-        CtlSites *found = s->found;
+static int add_site(CtlSites *found, size_t *size, const SurveyEntry *e, const char *site,
+                    bool named) {
         CtlSite *new;
 
-        if (!GROW(found->items, found->n, s->size))
+        if (!GROW(found->items, found->n, *size))
                 return -ENOMEM;
         new = &found->items[found->n];
         *new = (CtlSite){.site = strdup(site), .named = named};
@@ -41,41 +36,62 @@ static int add_site(Search *s, const SurveyEntry *e, const char *site, bool name
 static int visit(const SurveyEntry *e, void *userdata) {
         char site[QUEUEID_MAX + 3];
         Search *s = userdata;
-        bool named, wanted = s->n_patterns == 0;
+        bool named;
 
         if (!e->found)
                 return 0;
         named = survey_site(e->name, site);
-        for (size_t i = 0; i < s->n_patterns; i++)
-                if (pattern_matches(&s->patterns[i], s->ctl->subdomains, site))
-                        wanted = s->used[i] = true;
-        return wanted ? add_site(s, e, site, named) : 0;
+        return ctl_patterns_match(s->patterns, site) ? add_site(s->found, &s->size, e, site, named)
+                                                     : 0;
 }
 
-static int parse(Search *s, char *args[]) {
-        while (args[s->n_patterns])
-                s->n_patterns++;
-        s->patterns = calloc(s->n_patterns + 1, sizeof *s->patterns);
-        s->used = calloc(s->n_patterns + 1, sizeof *s->used);
-        if (!s->patterns || !s->used)
+int ctl_patterns_parse(const Ctl *ctl, char *args[], CtlPatterns *ret) {
+        size_t n = 0;
+
+        *ret = (CtlPatterns){.texts = args, .subdomains = ctl->subdomains};
+        while (args[n])
+                n++;
+        ret->items = calloc(n + 1, sizeof *ret->items);
+        ret->used = calloc(n + 1, sizeof *ret->used);
+        if (!ret->items || !ret->used)
                 return ctl_no_memory();
-        for (size_t i = 0; i < s->n_patterns; i++) {
-                int r = pattern_parse(args[i], &s->patterns[i]);
+        for (; ret->n < n; ret->n++) {
+                int r = pattern_parse(args[ret->n], &ret->items[ret->n]);
 
                 if (r == -ENOMEM)
                         return ctl_no_memory();
                 if (r < 0)
-                        return ctl_no_site(args[i]);
+                        return ctl_no_site(args[ret->n]);
         }
         return EX_OK;
 }
 
-/* A pattern that nothing matches. */
-static int unused(Search *s, const char *text, const Pattern *pattern) {
-        if (s->all && !pattern->glob)
-                return add_site(s, NULL, pattern->exact, true) < 0 ? ctl_no_memory() : EX_OK;
-        ctl_error("nothing is recorded for %s", text);
-        return EX_NOINPUT;
+void ctl_patterns_done(CtlPatterns *p) {
+        for (size_t i = 0; i < p->n; i++)
+                pattern_done(&p->items[i]);
+        free(p->items);
+        free(p->used);
+        *p = (CtlPatterns){0};
+}
+
+bool ctl_patterns_match(CtlPatterns *p, const char *site) {
+        bool any = p->n == 0;
+
+        for (size_t i = 0; i < p->n; i++)
+                if (pattern_matches(&p->items[i], p->subdomains, site))
+                        any = p->used[i] = true;
+        return any;
+}
+
+int ctl_patterns_unused(const CtlPatterns *p) {
+        int status = EX_OK;
+
+        for (size_t i = 0; i < p->n; i++)
+                if (!p->used[i]) {
+                        ctl_error("nothing is recorded for %s", p->texts[i]);
+                        status = EX_NOINPUT;
+                }
+        return status;
 }
 
 static int compare_sites(const void *a, const void *b) {
@@ -107,41 +123,54 @@ static void join_places(CtlSites *found) {
         found->n = n;
 }
 
-static int search(Search *s, char *args[]) {
-        int r, status = EX_OK;
+int ctl_survey_sites(Ctl *ctl, CtlPatterns *patterns, CtlSites *ret) {
+        Search s = {.patterns = patterns, .found = ret};
+        int r, status;
 
-        r = survey_walk(&s->ctl->queue, QUEUE_FLUSH, visit, s);
+        *ret = (CtlSites){0};
+        status = ctl_queue(ctl);
+        if (status != EX_OK)
+                return status;
+        r = survey_walk(&ctl->queue, QUEUE_FLUSH, visit, &s);
         if (r < 0) {
-                ctl_error("%s/%s: %s", s->ctl->settings.queue_directory, queue_name(QUEUE_FLUSH),
-                          strerror(-r));
+                ctl_error("%s/%s: %s", ctl->settings.queue_directory, queue_name(QUEUE_FLUSH),
+                          ctl_strerror(r));
                 return r == -EACCES ? EX_NOPERM : EX_IOERR;
         }
-        for (size_t i = 0; i < s->n_patterns; i++)
-                if (!s->used[i])
-                        status = ctl_worse(status, unused(s, args[i], &s->patterns[i]));
-        if (s->found->n > 1)
-                qsort(s->found->items, s->found->n, sizeof *s->found->items, compare_sites);
-        join_places(s->found);
-        return status;
+        if (ret->n > 1)
+                qsort(ret->items, ret->n, sizeof *ret->items, compare_sites);
+        join_places(ret);
+        return EX_OK;
 }
 
-static void search_done(Search *s) {
-        for (size_t i = 0; s->patterns && i < s->n_patterns; i++)
-                pattern_done(&s->patterns[i]);
-        free(s->patterns);
-        free(s->used);
+/* Sites of which nothing is recorded, each with its own name. */
+static int add_others(CtlPatterns *p, CtlSites *found) {
+        size_t size = 0;
+
+        for (size_t i = 0; i < p->n; i++) {
+                if (p->used[i] || p->items[i].glob)
+                        continue;
+                p->used[i] = true;
+                size = found->n;
+                if (add_site(found, &size, NULL, p->items[i].exact, true) < 0)
+                        return ctl_no_memory();
+        }
+        if (size > 0)
+                qsort(found->items, found->n, sizeof *found->items, compare_sites);
+        return EX_OK;
 }
 
 int ctl_find_sites(Ctl *ctl, char *args[], bool all, CtlSites *ret) {
-        _cleanup_(search_done) Search s = {.ctl = ctl, .all = all, .found = ret};
+        _cleanup_(ctl_patterns_done) CtlPatterns patterns = {0};
         int status;
 
         *ret = (CtlSites){0};
-        status = parse(&s, args);
-        if (status != EX_OK)
-                return status;
-        status = ctl_queue(ctl);
-        return status == EX_OK ? search(&s, args) : status;
+        status = ctl_patterns_parse(ctl, args, &patterns);
+        if (status == EX_OK)
+                status = ctl_survey_sites(ctl, &patterns, ret);
+        if (status == EX_OK && all)
+                status = add_others(&patterns, ret);
+        return status == EX_OK ? ctl_patterns_unused(&patterns) : status;
 }
 
 void ctl_sites_done(CtlSites *sites) {
@@ -165,7 +194,7 @@ int ctl_read_site(Ctl *ctl, const CtlSite *site, SurveyLog *ret) {
         r = site->path ? survey_read_log(&ctl->queue, strrchr(site->path, '/') + 1, ret) : 0;
         if (r == 0 || r == -ENOENT) /* just now removed: as empty */
                 return EX_OK;
-        ctl_error("%s: %s", site->path, strerror(-r));
+        ctl_error("%s: %s", site->path, ctl_strerror(r));
         return r == -EACCES ? EX_NOPERM : EX_IOERR;
 }
 

@@ -10,6 +10,31 @@
 
 #include "core/survey.h"
 #include "ctl/ctl.h"
+#include "ctl/pattern.h"
+
+/* What sites the arguments mean. */
+typedef struct CtlPatterns {
+        char **texts; /* as they were given; borrowed */
+        Pattern *items;
+        bool *used; /* which of them have matched something */
+        size_t n;
+        bool subdomains;
+} CtlPatterns;
+
+/**
+ * ctl_patterns_parse() - read the arguments of a command
+ * @ret:  ctl_patterns_done() it in any case
+ *
+ * Return: EX_OK, EX_DATAERR (one of them is neither a site nor a glob), or EX_OSERR.
+ */
+int ctl_patterns_parse(const Ctl *ctl, char *args[], CtlPatterns *ret);
+void ctl_patterns_done(CtlPatterns *p);
+
+/** ctl_patterns_match() - is the site, in its normal form, meant? Without patterns each is. */
+bool ctl_patterns_match(CtlPatterns *p, const char *site);
+
+/** ctl_patterns_unused() - name those that have matched nothing; Return: EX_OK, or EX_NOINPUT. */
+int ctl_patterns_unused(const CtlPatterns *p);
 
 typedef struct CtlSite {
         char *site;     /* as survey_site() has it */
@@ -33,6 +58,10 @@ typedef struct CtlSites {
  */
 int ctl_find_sites(Ctl *ctl, char *patterns[], bool all, CtlSites *ret);
 void ctl_sites_done(CtlSites *sites);
+
+/** ctl_survey_sites() - the same for patterns that are read already; it names none that matches
+ *                       nothing. Return: EX_OK, or trouble. */
+int ctl_survey_sites(Ctl *ctl, CtlPatterns *patterns, CtlSites *ret);
 
 /**
  * ctl_await_lock() - after an -EAGAIN of sitelog_open() and the like: SITELOG_RETRY_USEC pass

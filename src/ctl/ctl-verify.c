@@ -4,6 +4,9 @@
  * under the locks, by the owner of the queue, and never at the price of a record. */
 
 #include <fcntl.h>
+#include <limits.h>
+#include <pwd.h>
+#include <stdarg.h>
 #include <stdio.h>
 
 #include "core/sitelog.h"
@@ -24,39 +27,64 @@ typedef struct Verify {
         Ctl *ctl;
         uid_t owner; /* of the logs' directory, and so of all there */
         StrSet recorded;
-        unsigned long logs, records, stale, duplicate, unrecorded, problems, repaired;
+        unsigned long logs, records, stale, duplicate, unrecorded, problems;
+        unsigned long repaired, mended; /* all of it; the problems among it */
+        unsigned long repairable;       /* by --repair, which was not given */
 } Verify;
 
 /* Something wrong with a log. A note is not a fault, but can be repaired. */
 typedef struct Finding {
         const char *kind; /* for programs */
-        const char *text;
-        unsigned long count; /* of what @text says; 0: once */
+        unsigned long count;
         bool note;
+        bool repairable; /* by --repair */
+        char text[160];
+        char remedy[PATH_MAX + 64]; /* what a person can do; "": nothing */
 } Finding;
 
+static Finding __attribute__((format(printf, 3, 4)))
+finding(const char *kind, unsigned long count, const char *format, ...) {
+        Finding f = {.kind = kind, .count = count};
+        va_list ap;
+
+        va_start(ap, format);
+        (void) vsnprintf(f.text, sizeof f.text, format, ap);
+        va_end(ap);
+        return f;
+}
+
+static void report_json(const char *path, const Finding *f, bool repaired) {
+        ctl_print_json(json_pack("{ss so ss sI sb sb sb ss?}", "type", "finding", "path",
+                                 ctl_json_text(path), "finding", f->kind, "count",
+                                 (json_int_t) f->count, "problem", !f->note, "repairable",
+                                 f->repairable, "repaired", repaired, "remedy",
+                                 f->remedy[0] ? f->remedy : NULL));
+}
+
+/* @repair: what came of --repair; -EOPNOTSUPP: it was not tried */
 static void report(Verify *v, const char *path, const Finding *f, int repair) {
         bool repaired = v->ctl->repair && repair == 0;
-        char count[sizeof "18446744073709551615 "] = "";
-        const char *outcome = repaired                                   ? " (repaired)"
-                              : !v->ctl->repair || repair == -EOPNOTSUPP ? ""
-                                                                         : strerror(-repair);
+        bool failed = v->ctl->repair && repair < 0 && repair != -EOPNOTSUPP;
 
         v->problems += !f->note;
-        v->repaired += repaired && !f->note;
+        v->repaired += repaired;
+        v->mended += repaired && !f->note;
+        v->repairable += f->repairable && !v->ctl->repair;
         if (v->ctl->quiet && (f->note || repaired))
                 return;
         if (v->ctl->json) {
-                ctl_print_json(json_pack("{so ss sI sb sb}", "path", ctl_json_text(path), "finding",
-                                         f->kind, "count", (json_int_t) (f->count ? f->count : 1),
-                                         "problem", !f->note, "repaired", repaired));
+                report_json(path, f, repaired);
                 return;
         }
-        if (f->count > 0)
-                (void) snprintf(count, sizeof count, "%lu ", f->count);
-        ctl_print_in(f->note || repaired ? CTL_PLAIN : CTL_RED, "%s: %s%s%s%s", path, count,
-                     f->text, outcome[0] && !repaired ? "; cannot be repaired: " : "", outcome);
+        ctl_print_in(f->note || repaired ? CTL_PLAIN : CTL_RED, "%s: %s%s%s%s%s%s", path, f->text,
+                     repaired ? " (repaired)" : "", failed ? "; cannot be repaired: " : "",
+                     failed ? strerror(-repair) : "", f->remedy[0] && !repaired ? ": " : "",
+                     repaired ? "" : f->remedy);
         ctl_print("\n");
+}
+
+static const char *plural(unsigned long n) {
+        return n == 1 ? "" : "s";
 }
 
 /* ---------------------------------------------------------------------------------- repairs */
@@ -157,14 +185,11 @@ static int rescue_lines(const Queue *q, const char *name, SiteLog *removed) {
 static int repair_name(const Verify *v, const SurveyEntry *e) {
         _cleanup_(sitelog_close) SiteLog from = SITELOG_INIT, to = SITELOG_INIT;
         _cleanup_(text_done) Text keep = {0};
-        char site[SITE_SIZE], name[SITE_LOG_SIZE];
+        char name[SITE_LOG_SIZE];
         const Queue *q = &v->ctl->queue;
         int r;
 
-        if (q->hashed[QUEUE_FLUSH] || sitename_normalize(e->name, site) < 0 ||
-            !streq(site, e->name))
-                return -EOPNOTSUPP;
-        sitename_to_log(site, name);
+        sitename_to_log(e->name, name);
         r = lock_found(q, e, &from);
         if (r < 0)
                 return r;
@@ -197,11 +222,12 @@ static int repair_mode(const Verify *v, const SurveyEntry *e) {
 /* Not where flush(8) looks for it. fflushd finds it, but where no layout has it only in a refresh.
  */
 static void report_place(Verify *v, const SurveyEntry *e, int repair) {
-        const Finding f = {"place",
-                           "not where it belongs since hash_queue_names or hash_queue_depth "
-                           "changed; \"postfix reload\", a flush or a refresh moves it",
-                           .note = e->found};
+        Finding f = finding("place", 1,
+                            "not where it belongs since hash_queue_names or hash_queue_depth "
+                            "changed; \"postfix reload\", a flush or a refresh moves it");
 
+        f.note = e->found;
+        f.repairable = true;
         report(v, e->path, &f, repair);
 }
 
@@ -225,25 +251,71 @@ static int visit_misplaced(const SurveyEntry *e, void *userdata) {
         return 0;
 }
 
-static const Finding *check_file(const Verify *v, const SurveyEntry *e) {
-        static const Finding findings[] = {
-                {"name", "not the name of a log"},
-                {"short_name", "a name of one character: Postfix does not start with it there"},
-                {"type", "not a plain file"},
-                {"links", "has other hard links"},
-                {"owner", "not owned by the owner of the queue"},
-        };
+static const char *user_name(uid_t uid, char ret[static sizeof "4294967295"]) {
+        const struct passwd *user = getpwuid(uid);
+
+        if (user)
+                return user->pw_name;
+        (void) snprintf(ret, sizeof "4294967295", "%u", (unsigned) uid);
+        return ret;
+}
+
+/* @path: has no character that a shell would take for more than itself */
+static Finding wrong_owner(const Verify *v, const char *path, const struct stat *st) {
+        char is[sizeof "4294967295"], should[sizeof "4294967295"];
+        Finding f;
+
+        /* getpwuid() has one place for its result. */
+        f = finding("owner", 1, "owned by %s", user_name(st->st_uid, is));
+        (void) snprintf(f.text + strlen(f.text), sizeof f.text - strlen(f.text), ", should be %s",
+                        user_name(v->owner, should));
+        (void) snprintf(f.remedy, sizeof f.remedy, "chown -h %s '%s/%s'",
+                        user_name(v->owner, should), v->ctl->settings.queue_directory, path);
+        return f;
+}
+
+static Finding unwanted(const char *kind, const char *text, const char *remedy) {
+        Finding f = finding(kind, 1, "%s", text);
+
+        (void) snprintf(f.remedy, sizeof f.remedy, "%s", remedy);
+        return f;
+}
+
+static bool can_rename(const Verify *v, const SurveyEntry *e) {
+        char site[SITE_SIZE];
+
+        return !v->ctl->queue.hashed[QUEUE_FLUSH] && sitename_normalize(e->name, site) == 0 &&
+               streq(site, e->name);
+}
+
+static Finding short_name(const Verify *v, const SurveyEntry *e) {
+        const char *text = "a name of one character: Postfix does not start with it there";
+        Finding f = finding("short_name", 1, "%s", text);
+
+        f.repairable = can_rename(v, e);
+        if (!f.repairable)
+                f = unwanted("short_name", text,
+                             "move it elsewhere, then run \"fflushctl import\"");
+        return f;
+}
+
+/* Return: whether something is wrong with the file, so that it is not read. */
+static bool check_file(const Verify *v, const SurveyEntry *e, Finding *ret) {
         const struct stat *st = &e->st;
 
         if (!queueid_valid(e->name, strlen(e->name)))
-                return &findings[0];
-        if (!S_ISREG(st->st_mode))
-                return &findings[2];
-        if (e->name[1] == '\0')
-                return &findings[1];
-        if (st->st_nlink > 1)
-                return &findings[3];
-        return st->st_uid != v->owner ? &findings[4] : NULL;
+                *ret = unwanted("name", "not the name of a log", "move it elsewhere");
+        else if (!S_ISREG(st->st_mode))
+                *ret = unwanted("type", "not a plain file", "move it elsewhere");
+        else if (e->name[1] == '\0')
+                *ret = short_name(v, e);
+        else if (st->st_nlink > 1)
+                *ret = unwanted("links", "has other hard links", "replace it by a copy");
+        else if (st->st_uid != v->owner)
+                *ret = wrong_owner(v, e->path, st);
+        else
+                return false;
+        return true;
 }
 
 static int remember(Verify *v, const SurveyLog *log, unsigned long *ret_stale) {
@@ -261,11 +333,15 @@ static int remember(Verify *v, const SurveyLog *log, unsigned long *ret_stale) {
 static void check_lines(Verify *v, const SurveyEntry *e, const SurveyLog *log,
                         unsigned long stale) {
         unsigned long duplicate = log->records - strset_size(&log->ids);
-        const Finding findings[] = {
-                {"invalid", "lines are no queue IDs", log->invalid},
-                {"torn", "bytes of a last line that does not end", log->lost_tail},
-                {"duplicate", "records are there twice", duplicate, true},
-                {"stale", "messages are no longer in the queue", stale, true},
+        unsigned long torn = log->lost_tail, n = log->invalid;
+        Finding findings[] = {
+                finding("invalid", n, "%lu line%s not %squeue ID%s", n, n == 1 ? " is" : "s are",
+                        n == 1 ? "a " : "", plural(n)),
+                finding("torn", torn, "incomplete last line (%lu byte%s)", torn, plural(torn)),
+                finding("duplicate", duplicate, "%lu record%s", duplicate,
+                        duplicate == 1 ? " is a duplicate" : "s are duplicates"),
+                finding("stale", stale, "%lu message%s no longer in the queue", stale,
+                        stale == 1 ? " is" : "s are"),
         };
         bool any = false;
         int r = -EOPNOTSUPP;
@@ -278,9 +354,18 @@ static void check_lines(Verify *v, const SurveyEntry *e, const SurveyLog *log,
                 any |= findings[i].count > 0;
         if (any && v->ctl->repair)
                 r = repair_lines(v, e);
-        for (size_t i = 0; i < ARRAY_SIZE(findings); i++)
+        for (size_t i = 0; i < ARRAY_SIZE(findings); i++) {
+                findings[i].note = i >= 2;
+                findings[i].repairable = true;
                 if (findings[i].count > 0)
                         report(v, e->path, &findings[i], r);
+        }
+}
+
+static void report_unreadable(Verify *v, const SurveyEntry *e, int error) {
+        const Finding f = finding("unreadable", 1, "%s", strerror(-error));
+
+        report(v, e->path, &f, -EOPNOTSUPP);
 }
 
 static int check_content(Verify *v, const SurveyEntry *e) {
@@ -294,35 +379,43 @@ static int check_content(Verify *v, const SurveyEntry *e) {
         if (r == 0)
                 check_lines(v, e, &log, stale);
         else if (r != -ENOMEM && r != -ENOENT)
-                report(v, e->path, &(Finding){"unreadable", strerror(-r)}, -EOPNOTSUPP);
+                report_unreadable(v, e, r);
         return r == -ENOMEM ? r : 0;
 }
 
-static int visit_log(const SurveyEntry *e, void *userdata) {
-        char site[QUEUEID_MAX + 3];
-        const Finding *f;
-        Verify *v = userdata;
+static void check_mode(Verify *v, const SurveyEntry *e) {
+        unsigned mode = e->st.st_mode & 07777;
+        Finding f = finding("mode", 1, "mode is %04o, should be %04o", mode, MODE_LOG);
 
-        f = check_file(v, e);
-        if (f) {
-                report(v, e->path, f,
-                       v->ctl->repair && streq(f->kind, "short_name") ? repair_name(v, e)
-                                                                      : -EOPNOTSUPP);
+        f.repairable = true;
+        if (mode != MODE_LOG)
+                report(v, e->path, &f, v->ctl->repair ? repair_mode(v, e) : -EOPNOTSUPP);
+}
+
+static void check_name(Verify *v, const SurveyEntry *e) {
+        char site[QUEUEID_MAX + 3];
+        Finding f = finding("foreign", 1,
+                            "written by flush(8), its site cannot be told; \"import\" records its "
+                            "mail anew");
+
+        f.note = true;
+        if (!survey_site(e->name, site))
+                report(v, e->path, &f, -EOPNOTSUPP);
+}
+
+static int visit_log(const SurveyEntry *e, void *userdata) {
+        Verify *v = userdata;
+        Finding f;
+
+        if (check_file(v, e, &f)) {
+                report(v, e->path, &f,
+                       v->ctl->repair && f.repairable ? repair_name(v, e) : -EOPNOTSUPP);
                 return 0;
         }
         if (!e->in_place && !v->ctl->repair)
                 report_place(v, e, -EOPNOTSUPP);
-        if ((e->st.st_mode & 07777) != MODE_LOG)
-                report(v, e->path,
-                       &(Finding){"mode", "others may read or write it, or its owner may not"},
-                       v->ctl->repair ? repair_mode(v, e) : -EOPNOTSUPP);
-        if (!survey_site(e->name, site))
-                report(v, e->path,
-                       &(Finding){"foreign",
-                                  "written by flush(8), its site cannot be told; "
-                                  "\"import\" records its mail anew",
-                                  .note = true},
-                       -EOPNOTSUPP);
+        check_mode(v, e);
+        check_name(v, e);
         return check_content(v, e);
 }
 
@@ -334,34 +427,44 @@ static int visit_deferred(const SurveyEntry *e, void *userdata) {
         return 0;
 }
 
+static void summarize_json(const Verify *v) {
+        ctl_print_json(json_pack("{ss sI sI sI sI sI sI sI}", "type", "summary", "logs",
+                                 (json_int_t) v->logs, "records", (json_int_t) v->records, "stale",
+                                 (json_int_t) v->stale, "duplicate", (json_int_t) v->duplicate,
+                                 "unrecorded", (json_int_t) v->unrecorded, "problems",
+                                 (json_int_t) v->problems, "repaired", (json_int_t) v->repaired));
+}
+
 static void summarize(const Verify *v) {
         char command[CTL_UNIT_SIZE];
 
         if (v->ctl->quiet)
                 return;
-        ctl_command_name(v->ctl, command);
-        if (v->ctl->json)
-                ctl_print_json(
-                        json_pack("{sI sI sI sI sI sI sI}", "logs", (json_int_t) v->logs, "records",
-                                  (json_int_t) v->records, "stale", (json_int_t) v->stale,
-                                  "duplicate", (json_int_t) v->duplicate, "unrecorded",
-                                  (json_int_t) v->unrecorded, "problems", (json_int_t) v->problems,
-                                  "repaired", (json_int_t) v->repaired));
-        else {
-                ctl_print("%lu logs, %lu records: %lu of messages that are gone, %lu twice; %lu "
-                          "deferred messages are recorded nowhere; %lu problems, %lu repaired\n",
-                          v->logs, v->records, v->stale, v->duplicate, v->unrecorded, v->problems,
-                          v->repaired);
-                if (v->unrecorded > 0)
-                        ctl_print("\"%s import\" records those of eligible sites\n", command);
+        if (v->ctl->json) {
+                summarize_json(v);
+                return;
         }
+        ctl_command_name(v->ctl, command);
+        ctl_print("%lu log%s, %lu record%s: %lu stale, %lu duplicate; %lu deferred message%s "
+                  "without a record; %lu problem%s",
+                  v->logs, plural(v->logs), v->records, plural(v->records), v->stale, v->duplicate,
+                  v->unrecorded, plural(v->unrecorded), v->problems, plural(v->problems));
+        if (v->ctl->repair)
+                ctl_print("; %lu repaired", v->repaired);
+        ctl_print("\n");
+        if (v->repairable > 0)
+                ctl_print("\"%s verify --repair\" mends %lu of these findings\n", command,
+                          v->repairable);
+        if (v->unrecorded > 0)
+                ctl_print("\"%s import\" records deferred messages of eligible sites\n", command);
 }
 
 /* The directory of the logs is a finding like any other; all that is in it goes by the queue. */
 static void check_directory(Verify *v, const struct stat *st) {
+        const Finding f = wrong_owner(v, queue_name(QUEUE_FLUSH), st);
+
         if (st->st_uid != v->owner)
-                report(v, queue_name(QUEUE_FLUSH),
-                       &(Finding){"owner", "not owned by the owner of the queue"}, -EOPNOTSUPP);
+                report(v, queue_name(QUEUE_FLUSH), &f, -EOPNOTSUPP);
 }
 
 static int walk(Verify *v) {
@@ -374,7 +477,7 @@ static int walk(Verify *v) {
         strset_clear(&v->recorded);
         if (r == 0)
                 return EX_OK;
-        ctl_error("cannot look at the queue: %s", strerror(-r));
+        ctl_error("cannot look at the queue: %s", ctl_strerror(r));
         return r == -EACCES ? EX_NOPERM : EX_IOERR;
 }
 
@@ -400,5 +503,5 @@ int ctl_verify(Ctl *ctl, char *args[]) {
         if (status != EX_OK)
                 return status;
         summarize(&v);
-        return v.problems > v.repaired ? EX_DATAERR : EX_OK;
+        return v.problems > v.mended ? EX_DATAERR : EX_OK;
 }

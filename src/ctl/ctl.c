@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <stdio.h>
 
+#include "core/qmgr.h"
 #include "core/queueid.h"
 #include "ctl/ctl-print.h"
 #include "util/child.h"
@@ -84,7 +85,7 @@ int ctl_queue(Ctl *ctl) {
                        ctl->settings.hash_queue_depth, &ctl->queue);
         if (r == 0)
                 return EX_OK;
-        ctl_error("%s: %s", ctl->settings.queue_directory, strerror(-r));
+        ctl_error("%s: %s", ctl->settings.queue_directory, ctl_strerror(r));
         return r == -EACCES ? EX_NOPERM : EX_UNAVAILABLE;
 }
 
@@ -123,6 +124,21 @@ char *ctl_postconf(Ctl *ctl, const char *name) {
         free(result.output);
         free(result.errors);
         return value;
+}
+
+bool ctl_postfix_is_stopped(const Ctl *ctl) {
+        _cleanup_close_ int own_fd = -EBADF;
+        _cleanup_free_ char *endpoint = NULL;
+        int r, fd = ctl->queue.fd;
+
+        if (!ctl->has_settings || ctl->settings.incomplete)
+                return false;
+        if (fd < 0)
+                fd = own_fd = open(ctl->settings.queue_directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0 || asprintf(&endpoint, "public/%s", ctl->settings.queue_service_name) < 0)
+                return false;
+        r = qmgr_probe(fd, endpoint);
+        return r == -ENOENT || r == -ENXIO || r == -ECONNREFUSED;
 }
 
 void ctl_command_name(const Ctl *ctl, char ret[static CTL_UNIT_SIZE]) {

@@ -12,11 +12,13 @@
 
 typedef struct Ctl {
         /* Options as given; NULL, 0 and false for those that were not. */
-        const char *config, *instance, *socket, *host, *by, *reason, *output, *since;
+        const char *config, *instance, *socket, *host, *by, *reason, *output, *since, *match;
         uint64_t timeout, every; /* microseconds */
-        unsigned long top, limit;
+        unsigned long top, limit, stop_if_deferred;
         bool quiet, json, dry_run, subdomains, wait, repair, no_start;
         uint64_t oldest_warning, oldest_critical, refresh_warning, refresh_critical;
+        uint64_t older_than, watch;
+        bool reverse, no_legend, no_pager, long_list, all, ids;
         unsigned long deferred_warning, deferred_critical;
 
         /* Found out when first needed: ctl_settings(), ctl_queue(), ctl_socket(). */
@@ -60,6 +62,10 @@ int ctl_become_owner(Ctl *ctl);
  * Return: its value, to be freed, or NULL: postconf(1) failed.
  */
 char *ctl_postconf(Ctl *ctl, const char *name);
+
+/** ctl_postfix_is_stopped() - does nobody read what wakes the queue manager? Looks only if
+ * settings or queue are there already; false if that cannot be told. */
+bool ctl_postfix_is_stopped(const Ctl *ctl);
 
 #define CTL_UNIT_SIZE 256u
 

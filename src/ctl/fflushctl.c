@@ -3,6 +3,7 @@
 /* fflushctl(8): options, the table of commands. */
 
 #include <assert.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
 #include <stddef.h>
@@ -11,6 +12,9 @@
 #include "core/request.h"
 #include "ctl/commands.h"
 #include "ctl/ctl-print.h"
+#include "ctl/hosts.h"
+#include "ctl/relay.h"
+#include "ctl/remote.h"
 #include "util/cmdline.h"
 #include "util/grow.h"
 #include "util/number.h"
@@ -20,10 +24,13 @@
 #define MANY (-1)
 
 static const Verb verbs[] = {
-        {"list", "[PATTERN...]", 0, MANY, CTL_SUBDOMAINS | CTL_BY | CTL_TOP, ctl_list},
-        {"show", "PATTERN...", 1, MANY, CTL_SUBDOMAINS, ctl_show},
+        {"list", "[PATTERN...]", 0, MANY,
+         CTL_SUBDOMAINS | CTL_BY | CTL_TOP | CTL_TABLE | CTL_LIST | CTL_ALL, ctl_list},
+        {"show", "PATTERN...|ID...", 1, MANY,
+         CTL_SUBDOMAINS | CTL_BY | CTL_TOP | CTL_TABLE | CTL_IDS, ctl_show},
         {"flush", "PATTERN...", 1, MANY,
          CTL_SUBDOMAINS | CTL_DRY_RUN | CTL_WAIT | CTL_LIMIT | CTL_EVERY | CTL_REASON, ctl_flush},
+        {"watch", "PATTERN|ID...", 1, MANY, CTL_SUBDOMAINS, ctl_watch},
         {"deliver", "ID...|-", 1, MANY, CTL_DRY_RUN | CTL_WAIT | CTL_REASON, ctl_deliver},
         {"add", "SITE ID", 2, 2, 0, ctl_add},
         {"refresh", "", 0, 0, CTL_REASON, ctl_refresh},
@@ -68,8 +75,18 @@ static const struct {
         {"by", 'b', OPT_TEXT, offsetof(Ctl, by), CTL_BY},
         {"top", 0, OPT_NUMBER, offsetof(Ctl, top), CTL_TOP},
         {"since", 0, OPT_TEXT, offsetof(Ctl, since), CTL_SINCE},
+        {"all", 'a', OPT_FLAG, offsetof(Ctl, all), CTL_ALL},
+        {"long", 0, OPT_FLAG, offsetof(Ctl, long_list), CTL_LIST},
+        {"match", 0, OPT_TEXT, offsetof(Ctl, match), CTL_LIST},
+        {"older-than", 0, OPT_TIME, offsetof(Ctl, older_than), CTL_LIST},
+        {"watch", 0, OPT_TIME, offsetof(Ctl, watch), CTL_LIST},
+        {"ids", 0, OPT_FLAG, offsetof(Ctl, ids), CTL_IDS},
+        {"reverse", 0, OPT_FLAG, offsetof(Ctl, reverse), CTL_TABLE},
+        {"no-legend", 0, OPT_FLAG, offsetof(Ctl, no_legend), CTL_TABLE},
+        {"no-pager", 0, OPT_FLAG, offsetof(Ctl, no_pager), CTL_TABLE},
         {"limit", 'l', OPT_NUMBER, offsetof(Ctl, limit), CTL_LIMIT},
         {"every", 'e', OPT_TIME, offsetof(Ctl, every), CTL_EVERY},
+        {"stop-if-deferred", 0, OPT_NUMBER, offsetof(Ctl, stop_if_deferred), CTL_EVERY},
         {"reason", 'r', OPT_TEXT, offsetof(Ctl, reason), CTL_REASON},
         {"wait", 'w', OPT_FLAG, offsetof(Ctl, wait), CTL_WAIT},
         {"repair", 0, OPT_FLAG, offsetof(Ctl, repair), CTL_REPAIR},
@@ -88,10 +105,10 @@ static const struct {
 static void print_help(void) {
         puts("Usage: fflushctl [OPTION...] COMMAND [ARGUMENT...]             See fflushctl(8).\n"
              "Commands:\n"
-             "  list [PATTERN...]  what waits         show PATTERN...  where that mail is\n"
+             "  list [PATTERN...]  what waits         show PATTERN...|ID...  which mail\n"
              "  flush PATTERN...   deliver it now     deliver ID...|-  deliver these now\n"
-             "  add SITE ID        record a message   import [-]       record deferred mail\n"
-             "  refresh            flush what is old  purge            flush all of it\n"
+             "  watch PAT|ID...    join what moves    import [-]       record deferred mail\n"
+             "  refresh            flush what is old  purge  all of it  add SITE ID  record it\n"
              "  verify             are logs sound?    status           who serves, who asks\n"
              "  check              for monitoring     metrics [PAT...] for Prometheus\n"
              "  enable-postfix  have it ask us  disable-postfix  and export  export  only that\n"
@@ -99,11 +116,14 @@ static void print_help(void) {
              "  -n, --dry-run      change nothing     -w, --wait           follow the mail\n"
              "  -l, --limit N      so many at once    -e, --every TIME     then the next N\n"
              "  -S, --subdomains   of a SITE as well  -t, --timeout TIME   stop waiting then\n"
-             "  -b, --by COLUMN    sort the list      --top N              the first N of it\n"
+             "  -b, --by COLUMN    sort the table     --top N              the first N of it\n"
+             "  --reverse, --no-legend, --no-pager    as of systemctl(1)\n"
+             "  list: -a, --all, --long, --match TEXT, --older-than TIME, --watch TIME\n"
+             "  show: --ids        one queue ID a line\n"
              "  -q, --quiet        only errors        -j, --json           for programs\n"
              "  -s, --socket PATH  (public/fflushd)   -i, --instance NAME  of Postfix\n"
-             "  -r, --reason TEXT  for the journal    -H, --host USER@HOST over ssh\n"
-             "  --repair           when verifying     -o, --output FILE    of metrics\n"
+             "  -r, --reason TEXT  for the journal    -H, --host HOST,@GROUP by ssh\n"
+             "  --repair  (verify)   --stop-if-deferred PERCENT   -o, --output FILE (metrics)\n"
              "  check: --oldest-warning TIME, --oldest-critical TIME, --refresh-warning TIME,\n"
              "    --refresh-critical TIME, --deferred-warning N, --deferred-critical N\n"
              "  -c, --config FILE  (" SETTINGS_FILE ")\n"
@@ -152,10 +172,11 @@ static int parse_option(Ctl *ctl, size_t i, unsigned long *given) {
 #define FIRST_INDEX                                                                                \
         256 /* what getopt_long() returns: letters, or this and the place in the table */
 
-/* The command line in a form of our own, for another host: all options but --host, spelled out. */
+/* The command line in a form of our own, for other hosts: all options but --host, spelled out. */
 typedef struct Words {
         char **items;
         size_t n, size;
+        Hosts hosts;
 } Words;
 
 /* Takes @word, which may be NULL: no memory. */
@@ -172,7 +193,7 @@ static int keep_option(Words *words, size_t i) {
         char *word = NULL;
 
         if (streq(options[i].name, "host"))
-                return EX_OK;
+                return hosts_add(&words->hosts, optarg);
         if (asprintf(&word, "--%s%s%s", options[i].name, optarg ? "=" : "", optarg ? optarg : "") <
             0)
                 word = NULL;
@@ -183,6 +204,7 @@ static void words_done(Words *words) {
         while (words->n > 0)
                 free(words->items[--words->n]);
         free(words->items);
+        hosts_done(&words->hosts);
 }
 
 static void make_table(struct option *table, char *letters) {
@@ -224,21 +246,13 @@ static int parse_options(Ctl *ctl, int argc, char *argv[], unsigned long *given,
                         return problem ? ctl_usage("%s", problem) : ctl_no_memory();
                 }
                 status = parse_option(ctl, find_option(c), given);
-                if (status < 0 && keep_option(words, find_option(c)) != EX_OK)
-                        status = EX_OSERR;
+                if (status < 0) {
+                        int kept = keep_option(words, find_option(c));
+
+                        status = kept == EX_OK ? -1 : kept;
+                }
         }
         return status;
-}
-
-static int run_on_host(const Ctl *ctl, Words *words, char *args[]) {
-        if (ctl->host[0] == '\0' || ctl->host[0] == '-')
-                return ctl_usage("--host: not a host");
-        if (add_word(words, strdup("--")) != EX_OK)
-                return EX_OSERR;
-        for (; *args; args++)
-                if (add_word(words, strdup(*args)) != EX_OK)
-                        return EX_OSERR;
-        return ctl_host(ctl->host, words->items, words->n);
 }
 
 static const Verb *find_verb(const char *name) {
@@ -246,6 +260,73 @@ static const Verb *find_verb(const char *name) {
                 if (streq(name, verbs[i].name))
                         return &verbs[i];
         return NULL;
+}
+
+static bool has_word(char *args[], int n_args, const char *word) {
+        for (int i = 0; i < n_args; i++)
+                if (streq(args[i], word))
+                        return true;
+        return false;
+}
+
+/* All of standard input, which each of several hosts reads from its beginning.
+ * Return: a descriptor, or a negative errno. */
+static int copy_input(void) {
+        FILE *f = tmpfile();
+        char chunk[4096];
+        int fd = -EIO;
+        size_t n;
+
+        if (!f)
+                return -errno;
+        while ((n = fread(chunk, 1, sizeof chunk, stdin)) > 0 && fwrite(chunk, 1, n, f) == n)
+                continue;
+        if (n == 0 && !ferror(stdin) && fflush(f) == 0)
+                fd = RET_NERRNO(fcntl(fileno(f), F_DUPFD_CLOEXEC, 3));
+        (void) fclose(f);
+        return fd;
+}
+
+static int run_on_hosts(const Ctl *ctl, const Words *words, char *args[], int n_args) {
+        CtlHosts how = {.hosts = words->hosts.items,
+                        .n_hosts = words->hosts.n,
+                        .words = words->items,
+                        .n_words = words->n,
+                        .input = "/dev/null",
+                        .timeout = ctl->timeout,
+                        .json = ctl->json,
+                        .is_check = has_word(args, n_args, "check")};
+        char input[sizeof "/proc/self/fd/" + 3 * sizeof(int)];
+        _cleanup_close_ int fd = -EBADF;
+
+        if (has_word(args, n_args, "metrics") && !ctl->json && !ctl->output)
+                return ctl_usage("metrics of several hosts: only with --json or --output");
+        if (has_word(args, n_args, "-")) {
+                fd = copy_input();
+                if (fd < 0) {
+                        ctl_error("standard input cannot be copied: %s", strerror(-fd));
+                        return EX_IOERR;
+                }
+                (void) snprintf(input, sizeof input, "/proc/self/fd/%d", fd);
+                how.input = input;
+        }
+        return ctl_hosts(&how);
+}
+
+static int run_remotely(const Ctl *ctl, Words *words, char *args[], int n_args) {
+        const Verb *verb = n_args > 0 ? find_verb(args[0]) : NULL;
+
+        if (words->hosts.n == 0)
+                return ctl_usage("--host: no host in that group");
+        if (add_word(words, strdup("--")) != EX_OK)
+                return EX_OSERR;
+        for (int i = 0; i < n_args; i++)
+                if (add_word(words, strdup(args[i])) != EX_OK)
+                        return EX_OSERR;
+        if (words->hosts.n > 1 || words->hosts.group)
+                return run_on_hosts(ctl, words, args, n_args);
+        return ctl_host(words->hosts.items[0], verb && (verb->options & (CTL_WAIT | CTL_REASON)),
+                        words->items, words->n);
 }
 
 /* An option that was given, but is for other commands; or NULL. */
@@ -288,13 +369,6 @@ static void ctl_done(Ctl *ctl) {
         free(ctl->socket_path);
 }
 
-static bool has_word(char *args[], int n_args, const char *word) {
-        for (int i = 0; i < n_args; i++)
-                if (streq(args[i], word))
-                        return true;
-        return false;
-}
-
 /* What runs plugins knows four statuses, and wants a line, whatever is wrong with the options:
  * --json may stand after the one that is wrong. The command may be anywhere. */
 static int as_plugin(const Ctl *ctl, int status, char *args[], int n_args) {
@@ -308,21 +382,31 @@ static int as_plugin(const Ctl *ctl, int status, char *args[], int n_args) {
         return CTL_CHECK_UNKNOWN;
 }
 
+/* Else the next file that is opened would be one of them, and messages would be written into it. */
+static void have_standard_files(void) {
+        for (int fd = 0; fd <= STDERR_FILENO; fd++)
+                if (fcntl(fd, F_GETFD) < 0)
+                        (void) open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY); /* of no use */
+}
+
 int main(int argc, char *argv[]) {
         _cleanup_(ctl_done) Ctl ctl = {.queue.fd = -EBADF};
         _cleanup_(words_done) Words words = {0};
         unsigned long given = 0;
         int status;
 
+        relay_begin();
+        have_standard_files();
         status = parse_options(&ctl, argc, argv, &given, &words);
         if (status >= 0)
                 status = as_plugin(&ctl, status, argv + 1, argc - 1);
         else
-                status = ctl.host ? run_on_host(&ctl, &words, argv + optind)
+                status = ctl.host ? run_remotely(&ctl, &words, argv + optind, argc - optind)
                                   : run(&ctl, given, argv + optind, argc - optind);
         status = ctl_worse(status, ctl_print_status());
         status = as_plugin(&ctl, status, argv + optind, argc > optind);
-        if (fflush(stdout) != 0 || ferror(stdout))
+        if (!ctl_end_output())
                 return EX_IOERR;
+        remote_end_as_interrupted();
         return status;
 }

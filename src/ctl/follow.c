@@ -17,6 +17,7 @@
 struct FollowMessage {
         UT_hash_handle hh;
         FollowState state;
+        unsigned group;
         /* Its last move away from a queue, by which the other half of the move is known. */
         QueueName left;
         uint32_t cookie;
@@ -106,12 +107,28 @@ static void set_state(Follow *f, FollowMessage *m, FollowState state) {
         f->count[state]++;
 }
 
-int follow_add(Follow *f, const char *id) {
+static int add(Follow *f, const char *id, unsigned group, FollowState state) {
         size_t n = strlen(id);
-        FollowMessage *m;
+        FollowMessage *m = calloc(1, sizeof *m + n + 1);
+        bool oom = false;
+
+        if (!m)
+                return -ENOMEM;
+        memcpy(m->id, id, n + 1);
+        m->group = group;
+        m->state = state;
+        HASH_ADD_KEYPTR(hh, f->messages, m->id, n, m);
+        if (oom) {
+                free(m);
+                return -ENOMEM;
+        }
+        f->count[state]++;
+        return 0;
+}
+
+int follow_add(Follow *f, const char *id, unsigned group) {
         QueueName queue;
         struct stat st;
-        bool oom = false;
         int r;
 
         if (find(f, id))
@@ -121,18 +138,39 @@ int follow_add(Follow *f, const char *id) {
                 return 0;
         if (r < 0)
                 return r;
-        m = calloc(1, sizeof *m + n + 1);
+        return add(f, id, group, queue == QUEUE_DEFERRED ? FOLLOW_NOT_MOVED : FOLLOW_MOVING);
+}
+
+int follow_join(Follow *f, const char *id, unsigned group) {
+        QueueName queue;
+        struct stat st;
+        int r;
+
+        if (find(f, id))
+                return 1;
+        r = queue_find(f->queue, id, &queue, &st);
+        if (r == -ENOENT || (r == 0 && queue != QUEUE_ACTIVE && queue != QUEUE_INCOMING))
+                return 0;
+        if (r == 0)
+                r = add(f, id, group, FOLLOW_MOVING);
+        return r < 0 ? r : 1;
+}
+
+bool follow_find(const Follow *f, const char *id, FollowItem *ret) {
+        const FollowMessage *m = find(f, id);
+
+        *ret = m ? (FollowItem){m->id, m->state, m->group} : (FollowItem){.id = id};
+        return m != NULL;
+}
+
+bool follow_next(const Follow *f, const void **cursor, FollowItem *ret) {
+        const FollowMessage *last = *cursor, *m = last ? last->hh.next : f->messages;
+
         if (!m)
-                return -ENOMEM;
-        memcpy(m->id, id, n + 1);
-        m->state = queue == QUEUE_DEFERRED ? FOLLOW_NOT_MOVED : FOLLOW_MOVING;
-        HASH_ADD_KEYPTR(hh, f->messages, m->id, n, m);
-        if (oom) {
-                free(m);
-                return -ENOMEM;
-        }
-        f->count[m->state]++;
-        return 0;
+                return false;
+        *ret = (FollowItem){m->id, m->state, m->group};
+        *cursor = m;
+        return true;
 }
 
 static bool has_ended(const FollowMessage *m) {

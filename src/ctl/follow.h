@@ -48,9 +48,34 @@ void follow_done(Follow *f);
 
 /**
  * follow_add() - follow a message, if it is deferred or incoming now
+ * @group:  by which the caller knows it again, in follow_next(); the first one counts
+ *
  * Return: 0 (also if it is neither), or a negative errno.
  */
-int follow_add(Follow *f, const char *id);
+int follow_add(Follow *f, const char *id, unsigned group);
+
+/**
+ * follow_join() - follow a message that is on its way already: incoming or active now
+ * Return: 1, 0 (it is neither), or a negative errno.
+ */
+int follow_join(Follow *f, const char *id, unsigned group);
+
+typedef struct FollowItem {
+        const char *id; /* lives as long as @f */
+        FollowState state;
+        unsigned group;
+} FollowItem;
+
+/** follow_find() - Return: is this message followed? If so with @ret. */
+bool follow_find(const Follow *f, const char *id, FollowItem *ret);
+
+/**
+ * follow_next() - go through all messages, in the order in which they were added
+ * @cursor:  NULL at first; receives where it is
+ *
+ * Return: true, or false: there is none left.
+ */
+bool follow_next(const Follow *f, const void **cursor, FollowItem *ret);
 
 /** follow_events() - take in what has happened; never waits. Return: 0, or a negative errno. */
 int follow_events(Follow *f);

@@ -112,13 +112,14 @@ static void server_set_state(Server *server, ServerState state) {
 
         if (server->state == SERVER_SERVING && state == SERVER_RETIRING) {
                 connections_hurry(server->connections, now_usec() + young);
-                /* Without a wait: it drains first. */
-                if (young == 0)
-                        state = SERVER_DRAINING;
+                state = SERVER_DRAINING; /* without a wait */
         }
+        /* It could not leave yet. The timer may have come early: it counts from the start of a
+         * turn. */
+        if (state == SERVER_DRAINING && young > 0)
+                state = SERVER_RETIRING;
         if (state == SERVER_RETIRING)
-                timer_arm(server->drain,
-                          server->state == SERVER_SERVING ? young : DRAIN_AGAIN_USEC);
+                timer_arm(server->drain, young > 0 ? young : DRAIN_AGAIN_USEC);
         else if (state == SERVER_DRAINING)
                 timer_arm(server->drain, DRAIN_USEC);
         else if (state == SERVER_MOVED)
@@ -671,8 +672,8 @@ Server *server_free(Server *server) {
                 connections_close_all(server->connections);
         service_free(server->service);
         reload_free(server->reload);
+        sd_event_source_disable_unref(server->turn); /* before its descriptor is closed */
         connections_free(server->connections);
-        sd_event_source_disable_unref(server->turn);
         sd_event_source_disable_unref(server->idle);
         sd_event_source_disable_unref(server->accept_again);
         sd_event_source_disable_unref(server->status);

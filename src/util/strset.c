@@ -44,11 +44,15 @@ void strset_remove(StrSet *set, const char *id) {
         }
 }
 
-bool strset_contains(const StrSet *set, const char *id) {
+const char *strset_find(const StrSet *set, const char *id) {
         const StrSetEntry *e;
 
         HASH_FIND_STR(set->entries, id, e);
-        return e;
+        return e ? e->id : NULL;
+}
+
+bool strset_contains(const StrSet *set, const char *id) {
+        return strset_find(set, id) != NULL;
 }
 
 size_t strset_size(const StrSet *set) {

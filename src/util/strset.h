@@ -23,6 +23,9 @@ int strset_add(StrSet *set, const char *id);
 /** strset_remove() - take an ID out again, if it is there */
 void strset_remove(StrSet *set, const char *id);
 
+/** strset_find() - Return: the set's own copy of an ID, or NULL: it is not in there. */
+const char *strset_find(const StrSet *set, const char *id);
+
 bool strset_contains(const StrSet *set, const char *id);
 size_t strset_size(const StrSet *set);
 void strset_clear(StrSet *set);

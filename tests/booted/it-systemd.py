@@ -19,7 +19,8 @@ from booted import (SOCKET, SUITE, TOOLS, active, ask, clean, drop_in, g, journa
                     property_of, readme, records, switch_over)
 from harness import main, test
 
-for subject in ("hosts", "health", "layout", "limits", "names", "operator", "reload", "switch"):
+for subject in ("hosts", "health", "layout", "limits", "names", "operator", "outcome", "reload", "stuck",
+                "switch"):
     importlib.import_module("booted_" + subject)
 
 OTHER_SUITES = " ".join("tests/integration/it-%s.py" % name for name in (
@@ -311,6 +312,13 @@ def metrics_are_written_for_node_exporter(t):
     eq(g.out("stat -c '%%a %%U' %s" % out), "644 root")
     text = g.out("cat " + out)
     assert "\nfflushd_records 1\n" in text and text.endswith("# EOF"), text
+    for name in ("up", "listening", "served", "healthy"):  # in a sandbox, and a network of its own
+        assert "\nfflushd_%s 1\n" % name in text, (name, text)
+    g.run("systemctl stop fflushd.service fflush.socket; systemctl start fflush-metrics")
+    text_ = g.out("cat " + out)
+    g.run("systemctl start fflush.socket")
+    for name in ("up", "listening", "healthy"):
+        assert "\nfflushd_%s 0\n" % name in text_, (name, text_)
     starts = int(re.search(r"^fflushd_starts_total (\d+)$", text, re.M).group(1))
     g.run("systemctl kill -s KILL fflushd; systemctl restart fflush.socket")
     eq(ask("add", "site0.test", "A2"), "ok")

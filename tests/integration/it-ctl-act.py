@@ -153,7 +153,7 @@ def portions_follow_each_other_until_nothing_is_left(case):
     start = time.monotonic()
     out = daemon.ctl("flush", "--limit", "2", "--every", "1s", "a.test", "b.test").stdout
     eq(out, "a.test: 2 found, 2 moved; 3 left\nb.test: 2 found, 2 moved\n"
-            "a.test: 2 found, 2 moved; 1 left\na.test: 1 found, 1 moved\n")
+            "a.test: 2 found, 2 moved; 1 left\na.test: 1 found, 1 moved\n7 of 7 tried\n")
     eq(time.monotonic() - start >= 2, True)
     eq(spool.files("deferred"), [])
 
@@ -169,15 +169,17 @@ def an_interrupt_leaves_the_rest_recorded(case):
                          **as_user())
     eq(p.stdout.readline(), "a.test: 1 found, 1 moved; 2 left\n")
     p.send_signal(signal.SIGINT)
-    eq(p.wait(TIMEOUT), -signal.SIGINT)
-    p.stdout.close()
+    eq(p.communicate(timeout=TIMEOUT)[0], "1 of 3 tried; 2 left, run it again to go on\n")
+    eq(p.returncode, os.EX_TEMPFAIL)
     eq(spool.read("flush/a_test"), b"A2\nA3\n")
 
 
 @test
 def what_cannot_be_combined_is_refused(case):
     spool, daemon = case.make()
-    for args in (("--every", "1s"), ("-l", "1", "-e", "1s", "-w"), ("-l", "1", "-e", "1s", "-n"),
+    for args in (("--every", "1s"), ("-l", "1", "-e", "1s", "-n"),
+                 ("-l", "1", "-e", "1s", "--stop-if-deferred", "50"), ("-w", "--stop-if-deferred", "50"),
+                 ("-l", "1", "-e", "1s", "-w", "--stop-if-deferred", "101"),
                  ("-w", "-n"), ("--limit", "0"), ("--reason", "x" * 201)):
         eq(daemon.ctl("flush", *args, "a.test", check=False).returncode, os.EX_USAGE, args)
     eq(daemon.ctl("deliver", "-wn", "A1", check=False).returncode, os.EX_USAGE)

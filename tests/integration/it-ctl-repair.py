@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """fflushctl: import, verify, export, and logs in places where nobody looks."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from basics import Skip, TIMEOUT, USER, as_user, eq
 from client import OK, add
 from ctl import backlog, import_from, message, objects, snapshot
 from harness import main, test
+from postfix import Mailhost
 
 
 @test
@@ -95,14 +97,148 @@ def import_records_each_pair_once(case):
             message("A4", "x@example.com", queue="active") +
             message("A5", "x@example.com", queue="incoming") +
             message("A6", "x@example.com", queue="hold") + message("A7"))
-    wanted = {"messages": 4, "added": 3, "known": 3, "not_eligible": 1, "no_site": 3, "failed": 0,
-              "malformed": 0, "dry_run": False}
+    wanted = {"type": "import", "messages": 4, "added": 3, "known": 3, "not_eligible": 1, "no_site": 3,
+              "failed": 0, "malformed": 0, "removed": 0, "dry_run": False}
     r = import_from(daemon, text, "--json")
     eq((r.returncode, objects(r), r.stderr), (os.EX_OK, [wanted], ""))
     eq(spool.read("flush/example_com"), b"A2\nA1\n")
     eq(spool.files("flush"), ["flush/L192_0_2_1R", "flush/example_com", "flush/xnDDbcherDkva_test"])
     eq(objects(import_from(daemon, text, "--json")), [wanted | {"added": 0, "known": 6}])
     eq(spool.read("flush/example_com"), b"A2\nA1\n")
+
+
+@test
+def a_dry_import_promises_what_the_service_takes(case):
+    spool, daemon = case.make(fast_flush_domains="!no.test, test")
+    text = message("A1", "x@a.test", "x@no.test", "x@b.example") + message("A2", "x@a.test")
+    preview = objects(import_from(daemon, text, "--json", "-n"))
+    eq(preview[0]["dry_run"], True)
+    eq((preview[0]["added"], preview[0]["not_eligible"]), (2, 2))
+    eq(spool.files("flush"), [])
+    eq(objects(import_from(daemon, text, "--json")), [preview[0] | {"dry_run": False}])
+
+
+@test
+def import_is_not_for_those_who_cannot_see_what_is_recorded(case):
+    if USER is None:
+        raise Skip("needs root")
+    spool, daemon = case.make()
+    r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, "import", "-"],
+                       input=message("A1", "x@y.test"), capture_output=True, text=True, user=65534,
+                       group=65534, extra_groups=[])
+    eq((r.returncode, r.stdout, r.stderr),
+       (os.EX_NOPERM, "", "fflushctl: %s: permission denied (run as root or postfix)\n"
+        % spool.join("flush")))
+
+
+class Hyphens:
+    """A real Postfix with mail for a-b.test, a.b.test and both, of which flush(8) kept all records
+    in the log of a.b.test."""
+
+    def __init__(self, case):
+        nowhere = "smtp:[127.0.0.1]:1"
+        self.host = Mailhost(case, transport_maps="inline:{a-b.test=%s, a.b.test=%s}" % (nowhere, nowhere))
+        self.spool = self.host.spool
+        self.hyphen = self.host.defer("x@a-b.test", n=2)
+        self.dot = self.host.defer("x@a.b.test", n=2)
+        self.both = self.host.defer("x@a-b.test", "y@a.b.test")
+        self.all = set(self.hyphen + self.dot + self.both)
+
+    def reset(self, dots=True):
+        for path in self.spool.files("flush"):
+            os.unlink(self.spool.join(path))
+        ids = self.hyphen + (self.dot + self.both if dots else []) + ["Z1"]
+        self.spool.log("a_b_test", "".join(i + "\n" for i in ids).encode())
+
+    def log(self, name):
+        path = "flush/" + name
+        return self.spool.read(path).decode().split() if path in self.spool.files("flush") else None
+
+
+@test
+def import_takes_away_what_flush_had_under_another_name(case):
+    h = Hyphens(case)
+    h.reset()
+    r = h.host.ctl("import", "-n")
+    eq("removed" in r.stdout, False, r.stdout)
+    eq(len(h.log("a_b_test")), 6)
+    r = h.host.ctl("import")
+    eq(r.stdout, "5 deferred messages: 3 records added, 3 already there, 3 of flush(8) removed\n")
+    eq(sorted(h.log("a_b_test")), sorted(h.dot + h.both))
+    eq(sorted(h.log("aDb_test")), sorted(h.hyphen + h.both))
+    eq(h.host.ctl("list").stdout.splitlines()[-1], "2 destinations: 5 deferred")
+    h.reset(dots=False)
+    h.spool.log("xn__bcher_kva_test", b"Z1\n")  # of nothing that is listed: stays
+    eq(objects(h.host.ctl("import", "--json"))[0]["removed"], 3)
+    eq(sorted(h.log("a_b_test")), sorted(h.dot + h.both))
+    eq(objects(h.host.ctl("import", "--json"))[0]["removed"], 0)
+    # Mail for nobody but a-b.test: then the log goes.
+    for name in h.dot + h.both:
+        for path in h.spool.files("deferred"):
+            if path.endswith("/" + name):
+                os.unlink(h.spool.join(path))
+    h.reset(dots=False)
+    eq(objects(h.host.ctl("import", "--json"))[0]["removed"], 3)
+    eq((h.log("a_b_test"), sorted(h.log("aDb_test"))), (None, sorted(h.hyphen)))
+    # While flush(8) may still be asked, its logs are its own.
+    h.reset(dots=False)
+    h.host.write_main_cf(h.host.conf, flush_service_name="flush")
+    eq(objects(h.host.ctl("import", "--json"))[0]["removed"], 0)
+
+
+@test
+def import_loses_nothing_wherever_it_is_killed(case):
+    if not shutil.which("strace"):
+        raise Skip("needs strace")
+    h = Hyphens(case)
+    program = [os.path.join(h.host.daemon.bin, "fflushctl"), "-c", h.host.daemon.config, "import", "-q"]
+    env = dict(os.environ, ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0")
+    points = 0
+    for call in ("flock", "pwrite64", "fdatasync", "ftruncate", "unlinkat", "fcntl"):
+        n = status = None
+        while status != 0 and (n or 0) < 60:
+            n = (n or 0) + 1
+            h.reset(dots=n % 2)
+            status = subprocess.run(["strace", "-f", "-qq", "-o", "/dev/null", "-e",
+                                     "inject=%s:signal=KILL:when=%d" % (call, n)] + program,
+                                    env=env, stderr=subprocess.DEVNULL).returncode
+            points += status != 0
+            kept = set(h.log("a_b_test") or []) | set(h.log("aDb_test") or [])
+            eq((call, n, set(h.hyphen) - kept), (call, n, set()))
+            eq((call, n, set(h.dot if n % 2 else []) - kept), (call, n, set()))
+            eq(subprocess.run(program).returncode, 0)
+            eq(sorted(h.log("a_b_test")), sorted(h.dot + h.both))
+            eq(sorted(h.log("aDb_test")), sorted(h.hyphen + h.both))
+    eq(points > 15, True, points)
+
+
+@test
+def import_loses_nothing_when_disturbed(case):
+    """It is killed now and then, while flush(8) goes on to record under the old name."""
+    h = Hyphens(case)
+    program = [os.path.join(h.host.daemon.bin, "fflushctl"), "-c", h.host.daemon.config, "import", "-q"]
+    h.reset()
+    p, kills = None, 0
+    for i in range(150):
+        name = (h.hyphen + h.dot)[i % 4]
+        with open(h.spool.join("flush/a_b_test"), "a") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            if os.fstat(f.fileno()).st_nlink == 0:
+                continue  # flush(8) would be rescued from that: see it-interleave.py
+            f.write(name + "\n")
+        h.spool.own(h.spool.join("flush"))
+        if p is None or p.poll() is not None:
+            p = subprocess.Popen(program)
+        elif case.rng.random() < 0.3:
+            p.kill()
+            kills += p.wait() != 0
+        kept = set(h.log("a_b_test") or []) | set(h.log("aDb_test") or [])
+        eq(set(h.hyphen + h.dot) - kept, set())
+    p.wait(TIMEOUT)
+    eq(kills > 5, True, "it was hardly ever killed")
+    eq(subprocess.run(program).returncode, 0)
+    eq(sorted(h.log("a_b_test")), sorted(h.dot + h.both))
+    eq(sorted(h.log("aDb_test")), sorted(h.hyphen + h.both))
 
 
 @test
@@ -127,7 +263,7 @@ def import_of_very_many(case):
     text = "".join(message("%010X" % i, "x@site%d.test" % (i % 50)) for i in range(n))
     eq(import_from(daemon, text).stdout,
        "%d deferred messages: %d records added, 0 already there\n" % (n, n))
-    eq(sum(row["messages"] for row in objects(daemon.ctl("list", "--json"))), n)
+    eq(sum(row["messages"] for row in objects(daemon.ctl("list", "--all", "--json"))), n)
     for i in range(50):
         eq(sorted(spool.read("flush/site%d_test" % i).decode().split()),
            ["%010X" % j for j in range(i, n, 50)])
@@ -154,9 +290,8 @@ def verify_finds_what_is_wrong(case):
     spool.put("active/A3")
     spool.log("fine_test", b"A1\nA3\n")
     eq(daemon.ctl("verify").stdout,
-       "1 logs, 2 records: 0 of messages that are gone, 0 twice; 1 deferred messages are recorded "
-       "nowhere; 0 problems, 0 repaired\n"
-       "\"fflushctl import\" records those of eligible sites\n")
+       "1 log, 2 records: 0 stale, 0 duplicate; 1 deferred message without a record; 0 problems\n"
+       "\"fflushctl import\" records deferred messages of eligible sites\n")
     spool.log("stale_test", b"Z1\nA1\nA1\n")
     spool.log("torn_test", b"A1\n\nno id\n\xff\nA2")
     spool.log("x", b"A1\nA2\n")
@@ -191,7 +326,23 @@ def verify_finds_what_is_wrong(case):
     eq((total["problems"], total["repaired"]), (len([w for w in wanted if w[3]]), 0))
     eq((total["stale"], total["duplicate"], total["unrecorded"]), (1, 1, 0))
     text = daemon.ctl("verify", check=False).stdout
-    eq("flush/torn_test: 2 lines are no queue IDs\n" in text, True, text)
+    for line in ("flush/torn_test: 2 lines are not queue IDs",
+                 "flush/torn_test: incomplete last line (2 bytes)",
+                 "flush/stale_test: 1 message is no longer in the queue",
+                 "flush/stale_test: 1 record is a duplicate",
+                 "flush/open_test: mode is 0644, should be 0600",
+                 "flush/no-name: not the name of a log: move it elsewhere",
+                 "flush/twice_test: has other hard links: replace it by a copy",
+                 "\"fflushctl verify --repair\" mends 7 of these findings"):
+        eq(line + "\n" in text, True, (line, text))
+    if USER is not None:
+        path = spool.join("flush/root_test")
+        remedy = "chown -h %s '%s'" % (USER.pw_name, path)
+        eq("flush/root_test: owned by root, should be %s: %s\n" % (USER.pw_name, remedy) in text,
+           True, text)
+        eq([f["remedy"] for f in found if f["finding"] == "owner"], [remedy])
+        subprocess.run(remedy, shell=True, check=True)
+        eq("flush/root_test" in daemon.ctl("verify", check=False).stdout, False)
 
 
 @test
@@ -220,6 +371,8 @@ def repair_loses_no_record(case):
        in r.stdout, True, r.stdout)
     owners = {os.stat(spool.join(p)).st_uid for p in spool.files("flush")}
     eq(owners, {os.stat(spool.join("incoming")).st_uid})
+    eq(r.stdout.splitlines()[-1].split("; ")[-2:], ["6 problems", "7 repaired"])
+    eq(len([line for line in r.stdout.splitlines() if line.endswith("(repaired)")]), 7, r.stdout)
     os.unlink(spool.join("flush/9"))
     eq(daemon.ctl("verify", "-q").stdout, "")
     eq(daemon.ctl("flush", "torn.test").stdout, "torn.test: 3 found, 3 moved\n")

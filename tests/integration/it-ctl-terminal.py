@@ -7,15 +7,16 @@ import os
 import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 
 from basics import Skip, TIMEOUT, TOP, as_user, eq, wait_for
-from ctl import backlog, stand_in, write
+from ctl import backlog, snapshot, stand_in, write
 from harness import main, test
-from postfix import answers, free_port
+from sshd import Hosts
 
 
 def on_terminal(daemon, *args, env=None):
@@ -23,7 +24,7 @@ def on_terminal(daemon, *args, env=None):
     master, slave = pty.openpty()
     p = subprocess.Popen([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, *args],
                          stdout=slave, stderr=slave, stdin=slave,
-                         env=dict(os.environ, TERM="xterm") | (env or {}), **as_user())
+                         env=dict(os.environ, TERM="xterm", SYSTEMD_PAGER="") | (env or {}), **as_user())
     os.close(slave)
     out = b""
     try:
@@ -67,7 +68,7 @@ def help_fits_on_a_screen(case):
     _, daemon = case.make()
     lines = daemon.ctl("--help").stdout.splitlines()
     eq([line for line in lines if len(line) > 80], [])
-    eq(len(lines) <= 24, True, "%d lines" % len(lines))
+    eq(len(lines) <= 30, True, "%d lines" % len(lines))
 
 
 @test
@@ -78,7 +79,20 @@ def output_that_cannot_be_written_is_an_error(case):
         with open("/dev/full", "w") as full:
             r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, *args],
                                stdout=full, stderr=subprocess.PIPE, **as_user())
-        eq(r.returncode, 74, args)
+        eq((r.returncode, r.stderr),
+           (74, b"fflushctl: standard output: No space left on device\n"), args)
+    ctl = '%s/fflushctl -c %s ' % (daemon.bin, daemon.config)
+    r = subprocess.run(["bash", "-c", "set -o pipefail; trap '' PIPE; %s show '*' | true" % ctl],
+                       capture_output=True, text=True, **as_user())
+    eq((r.returncode, r.stderr) in ((74, "fflushctl: standard output: Broken pipe\n"), (0, "")),
+       True, r)
+    before = snapshot(spool)
+    for closed in (">&-", "<&- >&- 2>&-", "2>&-"):
+        subprocess.run(["bash", "-c", "%s show '*' nosuch.test %s" % (ctl, closed)],
+                       capture_output=True, **as_user())
+        subprocess.run(["bash", "-c", "%s verify %s" % (ctl, closed)],
+                       capture_output=True, **as_user())
+        eq(snapshot(spool), before, "what is printed went into a file")
 
 
 @test
@@ -115,48 +129,89 @@ def another_host_is_asked_over_ssh(case):
 
 @test
 def another_host_with_a_real_sshd(case):
-    sshd = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin")
-    if sshd is None or os.getuid() != 0 or shutil.which("ssh-keygen") is None:
-        raise Skip("needs root and sshd")
+    hosts = Hosts(case)
     spool, daemon = case.make()
     backlog(spool)
-    base = os.path.join(case.base, "ssh")
-    os.mkdir(base, 0o700)
-    for key in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f",
-                        os.path.join(base, key)], check=True)
-    port = free_port()
-    write(base, "sshd_config", "ListenAddress 127.0.0.1:%d\nHostKey %s/host\nPidFile none\n"
-          "AuthorizedKeysFile %s/user.pub\nStrictModes no\nUsePAM no\n"
-          "PermitRootLogin prohibit-password\nSetEnv PATH=%s:/usr/bin:/bin\n"
-          % (port, base, base, daemon.bin))
-    write(base, "ssh_config", "Host there\nHostName 127.0.0.1\nPort %d\nIdentityFile %s/user\n"
-          "StrictHostKeyChecking no\nUserKnownHostsFile %s/known\nLogLevel ERROR\n"
-          % (port, base, base))
-    ssh = stand_in(case, "ssh", '#!/bin/sh\nexec %s -F %s/ssh_config "$@"\n'
-                   % (shutil.which("ssh"), base))
-    os.makedirs("/run/sshd", exist_ok=True)
-    server = subprocess.Popen([sshd, "-D", "-e", "-f", os.path.join(base, "sshd_config")],
-                              stderr=subprocess.DEVNULL)
+    hosts.add("there", daemon.bin)
+
+    def there(*words, stdin=""):
+        return subprocess.run(
+            [os.path.join(daemon.bin, "fflushctl"), "-H", "root@there", "-c", daemon.config,
+             *words], input=stdin, capture_output=True, text=True, timeout=TIMEOUT, env=hosts.env)
+
+    r = there("flush", "-n", "*.com")
+    eq((r.returncode, r.stderr), (os.EX_OK, ""))
+    eq(r.stdout, daemon.ctl("flush", "-n", "*.com").stdout)
+    r = there("deliver", "-", stdin="A1 NOSUCH\n")
+    eq((r.returncode, r.stdout), (os.EX_NOINPUT, "A1: moved\nNOSUCH: no such message in the queue\n"))
+    eq(there("show", "no'such").stderr,
+       "fflushctl: not a domain name: \"no'such\"\n")
+
+
+def deferred(spool):
+    return len(list(spool.files("deferred")))
+
+
+@test
+def what_goes_on_remotely_ends_with_the_connection(case):
+    hosts = Hosts(case)
+    spool, daemon = case.make()
+    names = ["A%d" % i for i in range(60)]
+    for name in names:
+        spool.put("deferred/A/" + name)
+    spool.log("example_com", "".join(n + "\n" for n in names).encode())
+    hosts.add("there", daemon.bin)
+    for words in (("-q", "flush", "--limit", "1", "--every", "200ms", "example.com"),
+                  ("-q", "flush", "--wait", "example.com")):
+        p = subprocess.Popen([os.path.join(daemon.bin, "fflushctl"), "-H", "there", "-c",
+                              daemon.config, *words], stdin=subprocess.DEVNULL, env=hosts.env,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        start = deferred(spool)
+        wait_for(lambda: deferred(spool) < start, "nothing is moved")
+        eq(p.poll(), None)
+        p.send_signal(signal.SIGINT)
+        p.communicate(timeout=TIMEOUT)
+        eq(p.returncode, -signal.SIGINT)
+        wait_for(lambda: not running(os.path.join(daemon.bin, "fflushctl")), "it goes on")
+        eq(deferred(spool) > 0, "--every" in words, "it has ended by itself")
+
+
+def running(path):
+    """Processes of this program."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            found += [pid] if os.readlink("/proc/%s/exe" % pid) == path else []
+        except OSError:
+            pass
+    return found
+
+
+@test
+def a_terminal_is_one_at_the_far_end_too(case):
+    hosts = Hosts(case)
+    spool, daemon = case.make()
+    backlog(spool)
+    hosts.add("there", daemon.bin)
+    master, slave = pty.openpty()
+    p = subprocess.Popen([os.path.join(daemon.bin, "fflushctl"), "-H", "there", "-c",
+                          daemon.config, "flush", "--wait", "mail.example.com"],
+                         stdin=slave, stdout=slave, stderr=slave, env=hosts.env | {"TERM": "xterm"})
+    os.close(slave)
+    out = b""
+    while b"\r\033[K0 of 1: 0 left the queue" not in out:  # no queue manager is there to take it
+        out += os.read(master, 65536)
+    os.write(master, b"\x03")
     try:
-        wait_for(lambda: answers(port), "no sshd")
-
-        def there(*words, stdin=""):
-            return subprocess.run(
-                [os.path.join(daemon.bin, "fflushctl"), "-H", "root@there", "-c", daemon.config,
-                 *words], input=stdin, capture_output=True, text=True, timeout=TIMEOUT,
-                env=dict(os.environ, PATH=ssh + ":" + os.environ["PATH"]))
-
-        r = there("flush", "-n", "*.com")
-        eq((r.returncode, r.stderr), (os.EX_OK, ""))
-        eq(r.stdout, daemon.ctl("flush", "-n", "*.com").stdout)
-        r = there("deliver", "-", stdin="A1 NOSUCH\n")
-        eq((r.returncode, r.stdout), (os.EX_NOINPUT, "A1: moved\nNOSUCH: no such message in the queue\n"))
-        eq(there("show", "no'such").stderr,
-           "fflushctl: not a domain name: \"no'such\"\n")
-    finally:
-        server.terminate()
-        server.wait(TIMEOUT)
+        while chunk := os.read(master, 65536):
+            out += chunk
+    except OSError:
+        pass
+    os.close(master)
+    eq(p.wait(TIMEOUT), os.EX_TEMPFAIL)
+    eq(b"mail.example.com: 1 found, 1 moved\r\n" in out, True, out)
+    eq(b"1 moved: 0 left the queue, 0 deferred again, 1 still on their way\r\n" in out, True, out)
+    eq(b"onnection to" in out, False, out)
 
 
 def complete(daemon, *words):
@@ -183,9 +238,13 @@ def bash_completes_what_help_knows(case):
     eq(complete(daemon, "-c", "x", "--json", "f"), ["flush"])
     eq(complete(daemon, "flush", ""), ["a-b.test", "example.com", "mail.example.com"])
     eq(complete(daemon, "list", "exa"), ["example.com"])
-    eq(complete(daemon, "list", "--by", "ne"), ["newest"])
+    eq(complete(daemon, "list", "--by", "ol"), ["oldest"])
     eq(complete(daemon, "verify", "--re"), ["--repair"])
     eq(complete(daemon, "refresh", "x"), [])
+    os.environ["FFLUSHCTL_HOSTS"] = write(case.base, "hosts.conf", "# x: y\nedge : mx1,mx2 # z\n"
+                                          "lists: mx1\troot@lists\n")
+    eq(complete(daemon, "-H", ""), ["@edge", "@lists", "mx1", "mx2", "root@lists"])
+    eq(complete(daemon, "--host", "@e"), ["@edge"])
     # all commands and long options are completed for some command
     text = daemon.ctl("--help").stdout
     verbs = complete(daemon, "")

@@ -343,7 +343,8 @@ def message(queue_id, queue="deferred"):
     return json.dumps({"queue_name": queue, "queue_id": queue_id, "sender": EVIL,
                        "recipients": [{"address": "x@" + LINE, "delay_reason": LINE},
                                       {"address": EVIL, "delay_reason": EVIL},
-                                      {"address": "x@example.com", "delay_reason": EVIL}]}) + "\n"
+                                      {"address": "x@example.com", "delay_reason": EVIL},
+                                      {"address": "x@b.test", "delay_reason": EVIL}]}) + "\n"
 
 
 @test
@@ -407,7 +408,8 @@ def what_postfix_and_systemd_say(case):
             host.spool.log("b_test", b"B1\n")
             text_ = again_deferred(host, config, inside, *form)
             if status == 0:
-                expect(text_, SHOWN if form == () else IN_JSON, "--wait")
+                shown = SHOWN if form == () else IN_JSON  # numbers in reasons are masked
+                expect(text_, shown.replace("]0;", "]N;"), "--wait")
 
 
 def again_deferred(host, config, inside, *form):

@@ -148,6 +148,43 @@ def systemd_is_told(t):
 
 
 @test
+def a_young_daemon_drains_when_it_is_old_enough_and_not_before(t):
+    """A timer counts from the start of a turn, so it comes too early by the time the turn had taken. A
+    daemon that drained then could not leave, and would keep clients waiting in vain."""
+    path = os.path.join(t.base, "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(path)
+        os.chmod(path, 0o666)
+        notify.settimeout(TIMEOUT)
+        _, d = t.make(activation="hold", max_use=64, env={"NOTIFY_SOCKET": path})
+        while b"READY=1" not in notify.recv(4096):
+            pass
+        start = time.monotonic()
+        d.process.send_signal(signal.SIGSTOP)
+        clients = [Asking(d, add("site%d.test" % i, "A%d" % i)) for i in range(64)]
+        while not all(c.answered() for c in clients):  # in one turn, which takes long this way
+            d.process.send_signal(signal.SIGCONT)
+            time.sleep(0.0002)
+            d.process.send_signal(signal.SIGSTOP)
+            time.sleep(0.01)
+        d.process.send_signal(signal.SIGCONT)
+        eq({c.reply() for c in clients}, {OK})
+        eq(d.process.poll(), None)
+        time.sleep(start + 4.8 - time.monotonic())
+        while d.process.poll() is None and time.monotonic() < start + 6:
+            with d.connect() as s:
+                s.settimeout(0.05)
+                s.sendall(add("example.com", "B1"))
+                try:
+                    receive_all(s)
+                except TimeoutError:
+                    break
+        eq(d.process.wait(TIMEOUT), 0)
+        took = time.monotonic() - start
+        assert 4.5 < took < 6.5, "it left after %.1f s" % took
+
+
+@test
 def a_notify_socket_that_takes_nothing_holds_up_nobody(t):
     path = os.path.join(t.base, "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:

@@ -100,6 +100,7 @@ FFLUSHCTL = [
     ("CHECK_USEC", SECONDS, "except for .Cm check .Pq {} s"),
     ("CTL_SELF_TEST_USEC", SECONDS, "the self-test of .Cm status .Pq {} s"),
     ("REQUEST_REASON_MAX", PLAIN, "of at most {} bytes"),
+    ("LOG_USEC", SECONDS, "waits for it up to {} seconds."),
 ]
 FFLUSHD_CONF = [
     ("ANSWER_USEC", SECONDS, "Changes to lookup tables take effect within {} seconds."),
@@ -269,6 +270,7 @@ def times_of_the_units_are_those_of_the_pages(t):
 def events_are_the_same_in_source_catalog_and_page(t):
     source = set(re.findall(r'define JOURNAL_ID_\w+ +"([0-9a-f]{32})"', read("src/daemon/journal.h")))
     assert source
+    source |= set(re.findall(r'define AUDIT_MESSAGE_ID "([0-9a-f]{32})"', read("src/ctl/audit.h")))
     eq(set(re.findall(r"^-- ([0-9a-f]{32})$", read("units/fflushd.catalog"), re.M)), source)
     eq(set(re.findall(r"^\.It Li ([0-9a-f]{32}) ", read("man/fflushd.8"), re.M)), source)
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 
 from basics import BUILD, TIMEOUT, USER, as_user, wait_for
 from client import ANNOUNCEMENT, bind, connect_to, talk
@@ -102,6 +103,8 @@ class Daemon:
             if self.process.poll() is None:
                 # systemd-socket-activate that was never connected to has no clean way to end
                 started = not self.is_waiting()
+                if started:
+                    self.await_handlers()
                 code = self.stop()
                 if started and code != 0:
                     raise AssertionError("exit status %d\n%s" % (code, self.stderr()[-4000:]))
@@ -110,6 +113,13 @@ class Daemon:
                 self.listener.close()
         if "Sanitizer" in self.stderr() or "runtime error" in self.stderr():
             raise AssertionError(self.stderr()[-8000:])
+
+    def await_handlers(self):
+        """One that has just been activated would be killed by SIGTERM, and look as if it had crashed."""
+        for _ in range(500):
+            if self.process.poll() is not None or has_signal(self.process, "SigBlk", signal.SIGTERM):
+                return
+            time.sleep(0.01)
 
     def is_waiting(self):
         try:

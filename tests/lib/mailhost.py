@@ -4,7 +4,8 @@
 
 mailhost.py load SOCKET N CLIENTS [SITES]   adds; prints how many got which reply, as JSON
 mailhost.py ask SOCKET REQUEST...           one request: add SITE ID | send_site SITE | ...
-mailhost.py sink PORT FILE                  an SMTP server that writes "recipient queue-id" lines
+mailhost.py sink PORT FILE                  an SMTP server that writes a line for each recipient;
+                                            it refuses those in REPLIES
 mailhost.py etrn DOMAIN...                  ETRN to the local smtpd; prints its replies
 """
 
@@ -81,6 +82,15 @@ def ask(path, name, *args):
     print(exchange(path, request(name, *zip(keys.get(name, ()), args))))
 
 
+# What the sink says to recipients whose names begin so; it keeps mail for all others.
+REPLIES = {
+    "gone": "550 5.1.1 <%s>: Recipient address rejected",
+    "grey": "450 4.7.1 <%s>: Greylisted for 287 seconds",
+    "full": "452 4.2.2 <%s>: Mailbox full (quota exceeded)",
+    "busy": "421 4.7.28 <%s>: too much mail from you, id 4f7a1c99d2",  # and hangs up
+}
+
+
 class Sink(socketserver.StreamRequestHandler):
     def handle(self):
         self.say("220 sink ESMTP")
@@ -96,7 +106,14 @@ class Sink(socketserver.StreamRequestHandler):
                 continue
             verb = text.upper()
             if verb.startswith("RCPT TO:"):
-                recipients.append(text[len("RCPT TO:"):].split()[0].strip("<>"))
+                address = text[len("RCPT TO:"):].split()[0].strip("<>")
+                refusal = REPLIES.get(address[:4])
+                if refusal:
+                    self.say(refusal % address)
+                    if refusal.startswith("421"):
+                        return
+                    continue
+                recipients.append(address)
             if verb.startswith("DATA"):
                 data = True
                 self.say("354 go on")

@@ -27,6 +27,8 @@ START_TEST(what_differs_from_message_to_message_is_left_out) {
                  "connect to mx1.cust.example[...]:25: Connection refused"},
                 {"connect to cust.example[2001:db8::1]:25: No route to host",
                  "connect to cust.example[...]:25: No route to host"},
+                {"connect to 192.0.2.1[192.0.2.1]:25: Connection refused",
+                 "connect to 192.0.2.1[...]:25: Connection refused"},
                 {"host mx[192.0.2.7] said: 450 4.7.1 Greylisted for 287 seconds, see "
                  "http://grey.example/help (in reply to DATA command)",
                  "450 4.7.1 Greylisted for N seconds, see http://grey.example/help"},

@@ -2,6 +2,7 @@
 
 #include "ctl/columns.h"
 
+#include "ctl/relay.h"
 #include "tests/lib/spool.h"
 #include "util/util.h"
 
@@ -61,6 +62,24 @@ START_TEST(a_row_that_is_not_complete_is_left_out) {
 }
 END_TEST
 
+START_TEST(a_row_is_cut_where_the_terminal_ends) {
+        Columns c = {.titles = titles, .width = 20};
+
+        add(&c, "a", 5, "there");
+        add(&c, "b\u00fccher.example", 7, "somewhere");
+        expect(&c, "<", ">",
+               "<NAME            N...>\n"
+               "a               5...\n"
+               "b\u00fccher.example  7...\n");
+        c.width = 27;
+        c.no_titles = true;
+        expect(&c, "<", ">",
+               "a               5  there\n"
+               "b\u00fccher.example  7  somew...\n");
+        columns_done(&c);
+}
+END_TEST
+
 START_TEST(there_may_be_many_rows) {
         Columns c = {.titles = titles};
         char *text = NULL, *p;
@@ -81,12 +100,29 @@ START_TEST(there_may_be_many_rows) {
 }
 END_TEST
 
+START_TEST(another_fflushctl_is_given_fields) {
+        Columns c = {.titles = titles};
+
+        add(&c, "a", 5, "there");
+        add(&c, "example.com", 12345, "");
+        ck_assert_int_eq(setenv(RELAY_VARIABLE, "1", 1), 0);
+        expect(&c, "<", ">",
+               "\002\037NAME\037>N\037WHERE\n"
+               "\003\037a\0375\037there\n"
+               "\003\037example.com\03712345\037\n");
+        ck_assert_int_eq(unsetenv(RELAY_VARIABLE), 0);
+        columns_done(&c);
+}
+END_TEST
+
 int main(void) {
         TCase *tc = tcase_create("columns");
 
         tcase_add_test(tc, a_cell_is_printable);
         tcase_add_test(tc, columns_are_as_wide_as_what_is_in_them);
         tcase_add_test(tc, a_row_that_is_not_complete_is_left_out);
+        tcase_add_test(tc, a_row_is_cut_where_the_terminal_ends);
         tcase_add_test(tc, there_may_be_many_rows);
+        tcase_add_test(tc, another_fflushctl_is_given_fields);
         return run_case("columns", tc);
 }

@@ -37,8 +37,8 @@ static void move(const char *from, const char *to) {
 START_TEST(a_message_is_followed_until_it_has_left) {
         spool_put("deferred/A/A1", 0700, 0);
         begin();
-        ck_assert_int_eq(follow_add(&follow, "A1"), 0);
-        ck_assert_int_eq(follow_add(&follow, "A1"), 0);
+        ck_assert_int_eq(follow_add(&follow, "A1", 0), 0);
+        ck_assert_int_eq(follow_add(&follow, "A1", 0), 0);
         expect(FOLLOW_NOT_MOVED, 1);
         move("deferred/A/A1", "incoming/A1");
         expect(FOLLOW_MOVING, 1);
@@ -55,7 +55,7 @@ END_TEST
 START_TEST(a_message_is_followed_until_it_is_deferred_again) {
         spool_put("deferred/A/A1", 0700, 0);
         begin();
-        ck_assert_int_eq(follow_add(&follow, "A1"), 0);
+        ck_assert_int_eq(follow_add(&follow, "A1", 0), 0);
         move("deferred/A/A1", "active/A1");
         move("active/A1", "deferred/A/A1");
         expect(FOLLOW_DEFERRED, 1);
@@ -67,7 +67,7 @@ END_TEST
 START_TEST(a_message_may_be_put_on_hold) {
         spool_put("incoming/A1", 0700, 0);
         begin();
-        ck_assert_int_eq(follow_add(&follow, "A1"), 0);
+        ck_assert_int_eq(follow_add(&follow, "A1", 0), 0);
         expect(FOLLOW_MOVING, 1);
         move("incoming/A1", "hold/A1");
         expect(FOLLOW_HELD, 1);
@@ -78,9 +78,9 @@ START_TEST(others_are_not_followed) {
         spool_put("active/A1", 0700, 0);
         spool_put("hold/A2", 0700, 0);
         begin();
-        ck_assert_int_eq(follow_add(&follow, "A1"), 0);
-        ck_assert_int_eq(follow_add(&follow, "A2"), 0);
-        ck_assert_int_eq(follow_add(&follow, "A3"), 0);
+        ck_assert_int_eq(follow_add(&follow, "A1", 0), 0);
+        ck_assert_int_eq(follow_add(&follow, "A2", 0), 0);
+        ck_assert_int_eq(follow_add(&follow, "A3", 0), 0);
         move("active/A1", "deferred/A1");
         ck_assert_int_eq(follow_events(&follow), 0);
         for (int i = 0; i < _FOLLOW_STATE_MAX; i++)
@@ -91,10 +91,34 @@ END_TEST
 START_TEST(what_was_not_moved_is_no_part_of_it) {
         spool_put("deferred/A/A1", 0700, 0);
         begin();
-        ck_assert_int_eq(follow_add(&follow, "A1"), 0);
+        ck_assert_int_eq(follow_add(&follow, "A1", 0), 0);
         ck_assert_int_eq(follow_events(&follow), 0);
         follow_settle(&follow, false);
         expect(FOLLOW_NOT_MOVED, 1);
+}
+END_TEST
+
+START_TEST(what_is_on_its_way_can_be_joined) {
+        const void *cursor = NULL;
+        FollowItem item;
+
+        spool_put("incoming/A1", 0700, 0);
+        spool_put("active/A2", 0700, 0);
+        spool_put("deferred/A/A3", 0700, 0);
+        begin();
+        ck_assert_int_eq(follow_join(&follow, "A1", 7), 1);
+        ck_assert_int_eq(follow_join(&follow, "A1", 8), 1);
+        ck_assert_int_eq(follow_join(&follow, "A2", 8), 1);
+        ck_assert_int_eq(follow_join(&follow, "A3", 8), 0);
+        ck_assert_int_eq(follow_join(&follow, "A4", 8), 0);
+        ck_assert_uint_eq(follow.count[FOLLOW_MOVING], 2);
+        ck_assert(follow_next(&follow, &cursor, &item));
+        ck_assert_str_eq(item.id, "A1");
+        ck_assert_uint_eq(item.group, 7);
+        ck_assert_int_eq(item.state, FOLLOW_MOVING);
+        ck_assert(follow_next(&follow, &cursor, &item));
+        ck_assert_str_eq(item.id, "A2");
+        ck_assert(!follow_next(&follow, &cursor, &item));
 }
 END_TEST
 
@@ -102,7 +126,7 @@ START_TEST(a_new_hash_directory_is_watched) {
         spool_put("deferred/A/A1", 0700, 0);
         spool_put("deferred/A/B1", 0700, 0); /* not where it belongs, and so not found */
         begin();
-        ck_assert_int_eq(follow_add(&follow, "A1"), 0);
+        ck_assert_int_eq(follow_add(&follow, "A1", 0), 0);
         move("deferred/A/A1", "active/A1");
         expect(FOLLOW_MOVING, 1);
         ck_assert_int_eq(unlinkat(spool_fd, "deferred/A/B1", 0), 0);
@@ -126,9 +150,9 @@ START_TEST(a_move_between_layouts_is_no_attempt) {
         spool_put("incoming/A/A4", 0700, 0);
         ck_assert_int_eq(mkdirat(spool_fd, "deferred/A/1", 0700), 0);
         begin();
-        ck_assert_int_eq(follow_add(&follow, "A1"), 0);
-        ck_assert_int_eq(follow_add(&follow, "A2"), 0);
-        ck_assert_int_eq(follow_add(&follow, "A4"), 0);
+        ck_assert_int_eq(follow_add(&follow, "A1", 0), 0);
+        ck_assert_int_eq(follow_add(&follow, "A2", 0), 0);
+        ck_assert_int_eq(follow_add(&follow, "A4", 0), 0);
         expect(FOLLOW_MOVING, 1);
         move("deferred/A/A1", "deferred/A/1/A1");
         move("deferred/A2", "deferred/A/A2");
@@ -146,8 +170,8 @@ START_TEST(a_look_finds_what_no_event_tells) {
         spool_put("incoming/A1", 0700, 0);
         spool_put("incoming/A2", 0700, 0);
         begin();
-        ck_assert_int_eq(follow_add(&follow, "A1"), 0);
-        ck_assert_int_eq(follow_add(&follow, "A2"), 0);
+        ck_assert_int_eq(follow_add(&follow, "A1", 0), 0);
+        ck_assert_int_eq(follow_add(&follow, "A2", 0), 0);
         move("incoming/A1", "flush/A1"); /* nobody watches there */
         expect(FOLLOW_MOVING, 2);
         follow_look(&follow);
@@ -173,7 +197,7 @@ START_TEST(lost_events_are_made_up_for) {
         begin();
         for (int i = 1; i <= 4; i++) {
                 (void) snprintf(deferred, sizeof deferred, "A%d", i);
-                ck_assert_int_eq(follow_add(&follow, deferred), 0);
+                ck_assert_int_eq(follow_add(&follow, deferred, 0), 0);
         }
         for (unsigned long i = 0; i <= n; i++) {
                 (void) snprintf(deferred, sizeof deferred, "deferred/A/A%s", i % 2 ? "6" : "5");
@@ -206,6 +230,7 @@ int main(void) {
         tcase_add_test(tc, a_message_may_be_put_on_hold);
         tcase_add_test(tc, others_are_not_followed);
         tcase_add_test(tc, what_was_not_moved_is_no_part_of_it);
+        tcase_add_test(tc, what_is_on_its_way_can_be_joined);
         tcase_add_test(tc, a_new_hash_directory_is_watched);
         tcase_add_test(tc, a_move_between_layouts_is_no_attempt);
         tcase_add_test(tc, a_look_finds_what_no_event_tells);

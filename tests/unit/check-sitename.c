@@ -130,6 +130,10 @@ START_TEST(a_dot_a_hyphen_and_an_underscore_make_three_logs) {
         ck_assert_str_ne(logs[0], logs[1]);
         ck_assert_str_ne(logs[1], logs[2]);
         ck_assert_str_ne(logs[0], logs[2]);
+        for (size_t i = 0; i < 3; i++) { /* of which flush(8) has one */
+                sitename_to_original(sites[i], logs[i]);
+                ck_assert_str_eq(logs[i], "a_b");
+        }
 }
 END_TEST
 

@@ -46,6 +46,8 @@ START_TEST(the_set_keeps_a_copy) {
         id[0] = 'X';
         ck_assert(strset_contains(&set, "ABC123"));
         ck_assert(!strset_contains(&set, "XBC123"));
+        ck_assert_str_eq(strset_find(&set, "ABC123"), "ABC123");
+        ck_assert_ptr_null(strset_find(&set, id));
 }
 END_TEST
 

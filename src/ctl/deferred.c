@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "ctl/deferred.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "core/queueid.h"
+#include "core/survey.h"
+#include "util/util.h"
+
+typedef struct Walk {
+        const Queue *queue;
+        Deferred *deferred;
+} Walk;
+
+static time_t find_arrival(const Queue *q, const SurveyEntry *e) {
+        time_t arrival = queueid_arrival(e->name);
+        struct statx st;
+
+        if (arrival != 0)
+                return arrival;
+        if (statx(q->fd, e->path, AT_SYMLINK_NOFOLLOW, STATX_BTIME, &st) < 0 ||
+            !(st.stx_mask & STATX_BTIME))
+                return 0;
+        return (time_t) st.stx_btime.tv_sec;
+}
+
+static int visit(const SurveyEntry *e, void *userdata) {
+        const Walk *walk = userdata;
+        Deferred *d = walk->deferred;
+        size_t n = strlen(e->name);
+        DeferredMessage *new;
+        bool oom = false;
+
+        /* It may have moved from one directory to another, and be seen twice. */
+        if (!S_ISREG(e->st.st_mode) || !queueid_valid(e->name, n) || deferred_find(d, e->name))
+                return 0;
+        new = calloc(1, sizeof *new + n + 1);
+        if (!new)
+                return -ENOMEM;
+        memcpy(new->id, e->name, n);
+        new->arrival = find_arrival(walk->queue, e);
+        HASH_ADD_KEYPTR(hh, d->messages, new->id, n, new);
+        if (oom)
+                free(new);
+        return oom ? -ENOMEM : 0;
+}
+
+int deferred_read(const Queue *q, Deferred *ret) {
+        Walk walk = {.queue = q, .deferred = ret};
+
+        *ret = (Deferred){0};
+        return survey_walk(q, QUEUE_DEFERRED, visit, &walk);
+}
+
+DeferredMessage *deferred_find(const Deferred *d, const char *id) {
+        DeferredMessage *found;
+
+        HASH_FIND_STR(d->messages, id, found);
+        return found;
+}
+
+void deferred_done(Deferred *d) {
+        DeferredMessage *message = d->messages, *next;
+
+        HASH_CLEAR(hh, d->messages);
+        for (; message; message = next) {
+                next = message->hh.next;
+                free(message);
+        }
+}

@@ -1,0 +1,275 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""fflushctl list and show beside a real Postfix: what is in delivery, why mail is deferred, what is
+recorded nowhere; and how the tables look on a terminal."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
+
+from basics import Skip, TIMEOUT, as_user, eq, wait_for
+from ctl import backlog, objects, stand_in
+from harness import main, test
+from postfix import Mailhost, needs_postmap, write_config
+
+
+@contextlib.contextmanager
+def silent_server(port):
+    """It accepts and says nothing."""
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind(("127.0.0.1", port))
+        s.listen(20)
+        yield
+
+
+def rows(host, *args, key="site"):
+    return {row[key]: row for row in objects(host.ctl("list", "--json", *args, check=False))}
+
+
+@test
+def mail_in_delivery_is_active_with_and_without_a_record(case):
+    host = Mailhost(case)
+    ids = host.defer("x@up.test", n=3)
+    host.defer("x@down.test")
+    with silent_server(host.port):
+        host.ctl("flush", "up.test")
+        wait_for(lambda: len(host.spool.files("active")) == 3, "not active")
+        found = rows(host)
+        eq((found["up.test"]["active"], found["up.test"]["deferred"], found["up.test"]["records"]),
+           (3, 0, 0))
+        eq(found["down.test"]["active"], 0)
+        shown = objects(host.ctl("show", "--json", "up.test"))
+        eq(sorted(row["queue_id"] for row in shown), ids)
+        eq({row["queue"] for row in shown}, {"active"})
+        os.unlink(host.spool.join("flush/up_test"))  # as the refresh does in time
+        row = rows(host)["up.test"]
+        eq((row["active"], row["log"], row["flushed"]), (3, None, None))
+        eq(sorted(host.ctl("show", "--ids", "up.test").stdout.split()), ids)
+        eq(host.ctl("list").stdout.splitlines()[-1], "2 destinations: 1 deferred, 3 active")
+        r = host.ctl("list", "nosuch.test", check=False)
+        eq((r.returncode, r.stderr),
+           (os.EX_NOINPUT, "fflushctl: nothing is recorded for nosuch.test\n"))
+
+
+@test
+def reasons_are_counted_by_cause(case):
+    host = Mailhost(case)
+    ids = host.defer("x@down.test", n=3)
+    host.defer("x@off.test")
+    found = rows(host)
+    eq([(r["count"], "Connection refused" in r["reason"]) for r in found["down.test"]["reasons"]],
+       [(3, True)])
+    eq([(r["count"], r["reason"]) for r in found["off.test"]["reasons"]], [(1, "switched-off")])
+    eq(list(rows(host, "--match", "SWITCHED")), ["off.test"])
+    eq(list(rows(host, "--by", "reason")), ["down.test", "off.test"])
+    lines = host.ctl("list").stdout.splitlines()
+    eq(lines[0].split()[-1], "REASON")
+    eq(lines[2].split()[-1], "switched-off")
+    item = objects(host.ctl("show", "--json", ids[0]))
+    eq(len(item), 1)
+    eq((item[0]["site"], item[0]["sender"], item[0]["recipients"][0]["address"]),
+       ("down.test", "a@host.test", "x@down.test"))
+    eq("Connection refused" in item[0]["recipients"][0]["reason"], True)
+    eq(0 <= time.time() - item[0]["arrival"] < 60, True)
+    header, line = host.ctl("show", ids[0]).stdout.splitlines()
+    eq(header.split(), "SITE MESSAGE QUEUE AGE SIZE DUE IN SENDER RECIPIENT REASON".split())
+    eq([line.split()[i] for i in (0, 1, 2, 6, 7)],
+       ["down.test", ids[0], "deferred", "a@host.test", "x@down.test"])
+
+
+@test
+def held_mail_is_counted_on_its_own(case):
+    host = Mailhost(case)
+    ids = host.defer("x@down.test", n=2)
+    os.rename(host.spool.join([p for p in host.spool.files("deferred") if p.endswith(ids[0])][0]),
+              host.spool.join("hold", ids[0]))
+    row = rows(host)["down.test"]
+    eq((row["deferred"], row["hold"], row["active"]), (1, 1, 0))
+    eq(host.ctl("list").stdout.splitlines()[-1], "1 destination: 1 deferred, 1 on hold")
+
+
+def mailhost_for(case, domains):
+    host = Mailhost(case, fast_flush_domains=domains)
+    with open(host.daemon.config) as f:
+        text = f.read()
+    with open(host.daemon.config, "w") as f:
+        f.write(text.replace("'static:all'", "'%s'" % domains))
+    return host
+
+
+@test
+def deferred_mail_without_a_record_is_listed(case):
+    host = mailhost_for(case, "down.test")
+    host.defer("x@down.test")
+    host.defer("x@off.test", n=2)
+    os.unlink(host.spool.join("flush/down_test"))
+    found = rows(host, key="type")
+    eq(sorted(found), ["not_eligible", "not_recorded"])
+    eq((found["not_eligible"]["deferred"], found["not_eligible"]["site"]), (2, None))
+    eq(found["not_recorded"]["deferred"], 1)
+    lines = host.ctl("list").stdout.splitlines()
+    eq([line.split()[:3] for line in lines[1:3]],
+       [["(not", "eligible)", "2"], ["(not", "recorded)", "1"]])
+    host.ctl("import")
+    found = rows(host, key="type")
+    eq(sorted(found), ["not_eligible", "site"])
+
+
+@test
+def a_table_tells_what_is_eligible(case):
+    table = os.path.join(case.base, "sites")
+    with open(table, "w") as f:
+        f.write("down.test ok\n")
+    host = mailhost_for(case, "texthash:" + table)
+    host.defer("x@off.test", n=2)
+    host.defer("x@down.test")
+    found = rows(host, key="type")
+    eq((found["not_eligible"]["deferred"], found["site"]["deferred"]), (2, 1))
+    with open(host.daemon.config, "a") as f:
+        f.write("fast_flush_domains = 'texthash:%s.missing'\n" % table)
+    r = host.ctl("list", "--json", check=False)
+    eq((r.returncode, "sites.missing" in r.stderr), (os.EX_CONFIG, True), r.stderr)
+    eq(sorted(row["type"] for row in objects(r)), ["not_recorded", "site"])
+
+
+@test
+def flushing_many_destinations_asks_a_table_together(case):
+    """And says what came of each in their order, also if one is refused."""
+    needs_postmap()
+    table = os.path.join(case.base, "many")
+    n = 600
+    with open(table, "w") as f:
+        f.write("".join("s%04d.test ok\n" % i for i in range(n)))
+    conf = os.path.join(case.base, "conf-many")
+    os.mkdir(conf, 0o755)
+    write_config(os.path.join(conf, "main.cf"), "")
+    spool, daemon = case.make(fast_flush_domains="texthash:" + table, postfix_config_directory=conf,
+                              hash_queue_names="deferred, defer")
+    for i in range(n):
+        spool.put("deferred/A/A%d" % i)
+        spool.log("s%04d_test" % i, b"A%d\n" % i)
+    spool.log("refused_test", b"A1\n")
+    start = time.monotonic()
+    r = daemon.ctl("flush", "*", check=False)
+    seconds = time.monotonic() - start
+    eq((r.returncode, r.stderr),
+       (os.EX_NOPERM, "fflushctl: refused.test: not in fast_flush_domains\n"))
+    eq(r.stdout.splitlines(), ["s%04d.test: 1 found, 1 moved" % i for i in range(n)])
+    eq(seconds < 10, True, seconds)  # one postmap(1) for each takes 10 ms and more
+
+
+# ----------------------------------------------------------------------------- on a terminal
+
+
+class Terminal:
+    def __init__(self, daemon, *args, columns=80, lines=24, env=None):
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        self.p = subprocess.Popen(
+            [os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, *args],
+            stdout=slave, stderr=slave, stdin=slave,
+            env=dict(os.environ, TERM="xterm", NO_COLOR="1", SYSTEMD_PAGER="") | (env or {}),
+            **as_user())
+        os.close(slave)
+        self.out = b""
+
+    def read(self):
+        try:
+            chunk = os.read(self.master, 65536)
+        except OSError:  # the other end is closed
+            chunk = b""
+        self.out += chunk
+        return bool(chunk)
+
+    def finish(self):
+        while self.read():
+            pass
+        os.close(self.master)
+        return self.p.wait(TIMEOUT), self.out.decode().replace("\r\n", "\n")
+
+
+@test
+def rows_end_at_the_edge_of_the_terminal(case):
+    spool, daemon = case.make()
+    backlog(spool)
+    spool.log("f" * 60 + "_test", b"A1\n")
+    spool.log("xn__bcher_kva_example", b"A1\n")
+    wide = daemon.ctl("list").stdout
+    eq(Terminal(daemon, "list", columns=200).finish(), (os.EX_OK, wide))
+    status, narrow = Terminal(daemon, "list", columns=70).finish()
+    lines = narrow.splitlines()
+    eq([line[-3:] for line in lines[:-1]], ["..."] * (len(lines) - 1))
+    eq({len(line) for line in lines[:-1]}, {70})
+    eq([line[:-3] for line in lines[:-1]], [line[:67] for line in wide.splitlines()[:-1]])
+
+
+@test
+def a_pager_is_for_terminals(case):
+    spool, daemon = case.make()
+    backlog(spool)
+    plain = daemon.ctl("list").stdout
+    pager = stand_in(case, "pager", "#!/bin/sh\necho \"paged, $LESS, secure $LESSSECURE\"; cat\n") + "/pager"
+    env = {"SYSTEMD_PAGER": pager}
+    eq(Terminal(daemon, "list", columns=200, env=env).finish(),
+       (os.EX_OK, "paged, FRSXMK, secure 1\n" + plain))
+    eq(Terminal(daemon, "list", "--no-pager", columns=200, env=env).finish(), (os.EX_OK, plain))
+    eq(Terminal(daemon, "show", "a-b.test", columns=200, env=env).finish()[1].splitlines()[0],
+       "paged, FRSXMK, secure 1")
+    # By way of sudo(8), nobody starts what he likes.
+    less = stand_in(case, "less", "#!/bin/sh\necho less; cat\n")
+    env = {"SYSTEMD_PAGER": pager, "SUDO_UID": "1000", "PATH": less + ":" + os.environ["PATH"]}
+    eq(Terminal(daemon, "list", columns=200, env=env).finish(), (os.EX_OK, "less\n" + plain))
+    # Who has seen enough ends the pager.
+    env = {"SYSTEMD_PAGER": stand_in(case, "true", "#!/bin/sh\nexit 0\n") + "/true"}
+    eq(Terminal(daemon, "list", env=env).finish(), (os.EX_OK, ""))
+
+
+@test
+def watching_goes_on_until_it_is_interrupted(case):
+    spool, daemon = case.make()
+    backlog(spool)
+    eq(daemon.ctl("list", "--watch", "1s", check=False).returncode, os.EX_USAGE)
+    t = Terminal(daemon, "list", "--watch", "1s", columns=200)
+    while t.out.count(b"\033[H") < 2 or t.out.count(b"\033[J") < 1:
+        eq(t.read(), True, t.out)
+    spool.log("new_test", b"A1\n")
+    while b"new.test" not in t.out:
+        eq(t.read(), True, t.out)
+    t.p.send_signal(signal.SIGINT)
+    eq(t.finish()[0], -signal.SIGINT)
+    screen = re.sub(r"\033\[[KJ]", "", t.out.decode().split("\033[H")[-1])
+    eq("destinations: 4 deferred" in screen, True, screen)
+    t = Terminal(daemon, "list", "--watch", "1s", columns=200, lines=4)
+    while t.out.count(b"\033[J") < 2:
+        eq(t.read(), True, t.out)
+    t.p.send_signal(signal.SIGINT)
+    t.finish()
+    screen = t.out.decode().split("\033[H")[2].split("\033[J")[0]
+    eq(screen.count("\n"), 3, screen)
+
+
+@test
+def less_shows_it_too(case):
+    if not shutil.which("less"):
+        raise Skip("needs less")
+    spool, daemon = case.make()
+    backlog(spool)
+    status, out = Terminal(daemon, "list", columns=200, env={"SYSTEMD_PAGER": "less"}).finish()
+    eq((status, "example.com" in out), (os.EX_OK, True), out)
+
+
+if __name__ == "__main__":
+    main()
