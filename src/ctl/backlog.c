@@ -340,6 +340,7 @@ static int by_site(const BacklogRow *a, const BacklogRow *b) {
 static int make_rows(Backlog *b) {
         HASH_SORT(b->by_site, by_site);
         for (BacklogRow *row = b->by_site; row; row = row->hh.next) {
+                /* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers */
                 if (!GROW(b->rows, b->n, b->size))
                         return ctl_no_memory();
                 b->rows[b->n++] = row;

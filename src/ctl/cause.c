@@ -114,17 +114,16 @@ static bool is_token(const char *p, const Word *w) {
 
 static const char *put_word(Output *o, const char *p, const char *end, bool is_port) {
         Word w = read_word(p, end);
+        bool is_host = !w.has_at && p + w.n < end && p[w.n] == '['; /* perhaps an address */
+        bool is_number = w.letters == 0 && w.digits > 0 && !is_port && !w.has_at;
 
         if (w.n == 0) {
                 put(o, p, 1);
                 return p + 1;
         }
-        if (p + w.n < end && p[w.n] == '[' &&
-            !w.has_at) /* a host, which may be called by an address */
-                put(o, p, w.n);
-        else if (w.letters == 0 && w.digits > 0 && !is_port && !w.has_at)
+        if (is_number && !is_host)
                 put(o, "N", 1);
-        else if (w.has_at || (!is_port && is_token(p, &w)))
+        else if (!is_host && (w.has_at || (!is_port && is_token(p, &w))))
                 put(o, "...", 3);
         else
                 put(o, p, w.n);

@@ -117,7 +117,7 @@ static void print_fields(const Columns *c, FILE *f, size_t n) {
 }
 
 void columns_print(const Columns *c, FILE *f, const char *on, const char *off) {
-        size_t width[COLUMNS_MAX], n = count(c);
+        size_t width[COLUMNS_MAX] = {0}, n = count(c);
 
         assert(n > 0 && n <= COLUMNS_MAX);
         if (relay_is_on()) {

@@ -280,14 +280,14 @@ static int flush_and_wait(Ctl *ctl, const CtlSites *sites, const CtlRecipients *
         _cleanup_(ctl_wait_done) CtlWait w = CTL_WAIT_INIT;
         _cleanup_(ctl_report_done) CtlReport report = {0};
         _cleanup_free_ bool *flushed = calloc(sites->n + 1, sizeof *flushed);
-        bool all_moved;
+        bool all_moved = false;
         int status;
 
         if (!flushed)
                 return ctl_no_memory();
         status = ctl_follow_sites(ctl, sites, &w);
         if (status != EX_OK)
-                return status;
+                return status; /* cppcheck-suppress memleak ; freed by the cleanup attribute */
         status = flush_sites(ctl, sites, flushed, &all_moved);
         status = ctl_worse(status, ctl_wait_end(ctl, &w, all_moved));
         status = ctl_worse(status, ctl_report_make(ctl, &w, recipients, sites->n, &report));
@@ -378,10 +378,10 @@ int ctl_flush(Ctl *ctl, char *args[]) {
                 return status;
         if (sites.n == 0)
                 status = ctl_find_sites(ctl, args, true, &sites);
-        if (status != EX_OK && status != EX_NOINPUT)
+        if (status != EX_OK && (status != EX_NOINPUT || sites.n == 0))
                 return status;
         status = ctl_worse(status, ctl_recipients(ctl, args, &recipients));
-        if (status != EX_OK && status != EX_NOINPUT)
+        if (status != EX_OK && (status != EX_NOINPUT || sites.n == 0))
                 return status;
         return ctl_worse(status, ctl->every > 0 ? ctl_flush_paced(ctl, &sites, &recipients)
                                  : ctl->wait    ? flush_and_wait(ctl, &sites, &recipients)

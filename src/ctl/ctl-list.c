@@ -11,6 +11,7 @@
 #include "ctl/ctl-print.h"
 #include "ctl/eligible.h"
 #include "ctl/pager.h"
+#include "ctl/relay.h"
 #include "util/util.h"
 
 #define NOT_ELIGIBLE                                                                               \
@@ -172,6 +173,7 @@ static int choose(List *list) {
         for (size_t i = 0; i < list->n; i++)
                 if (is_wanted(list, list->rows[i]))
                         list->rows[n++] = list->rows[i];
+        /* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers */
         qsort_r(list->rows, n, sizeof *list->rows, compare_rows, list);
         list->n = list->ctl->top > 0 && list->ctl->top < n ? list->ctl->top : n;
         return status;
@@ -276,7 +278,7 @@ static int print_table(List *list, FILE *f, size_t width) {
                 if (add_row(list, list->rows[i], &c) < 0)
                         return ctl_no_memory();
         columns_print(&c, f, ctl_style(CTL_BOLD), ctl_style(CTL_PLAIN));
-        if (!list->ctl->no_legend)
+        if (!list->ctl->no_legend && !relay_is_on()) /* who asks many hosts adds them up */
                 print_total(list, f);
         return EX_OK;
 }

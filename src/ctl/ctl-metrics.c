@@ -518,7 +518,7 @@ static json_t *json_row(const Report *report, const Row *row) {
 static json_t *json_report(const Report *report) {
         json_t *rows = json_array();
 
-        for (size_t i = 0; i < report->n_rows; i++)
+        for (size_t i = 0; report->rows && i < report->n_rows; i++)
                 (void) json_array_append_new(rows, json_row(report, &report->rows[i]));
         return json_pack(
                 "{ss so so sI sI sI sI so so so so so so so}", "version", PACKAGE_VERSION,

@@ -166,8 +166,8 @@ static void print_run(const Paced *p, const AuditOutcome *outcome) {
                                                                : NULL;
 
                 ctl_print_json(json_pack("{ss sI sI sI so}", "type", "run", "recorded",
-                                         (json_int_t) (tried + left), "tried", (json_int_t) tried,
-                                         "left", (json_int_t) left, "stopped",
+                                         (json_int_t) tried + (json_int_t) left, "tried",
+                                         (json_int_t) tried, "left", (json_int_t) left, "stopped",
                                          ctl_json_text(stopped)));
                 return;
         }
@@ -214,7 +214,7 @@ int ctl_flush_paced(Ctl *ctl, const CtlSites *sites, const CtlRecipients *recipi
         p.flushed = calloc(sites->n + 1, sizeof *p.flushed);
         p.over = calloc(sites->n + 1, sizeof *p.over);
         if (!p.flushed || !p.over)
-                return ctl_no_memory();
+                return ctl_no_memory(); /* cppcheck-suppress memleak ; freed by paced_done() */
         status = ctl_follow_sites(ctl, sites, &p.wait);
         if (status != EX_OK)
                 return status;

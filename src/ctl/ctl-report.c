@@ -7,6 +7,7 @@
 #include "ctl/cause.h"
 #include "ctl/ctl-print.h"
 #include "ctl/messages.h"
+#include "ctl/relay.h"
 #include "util/grow.h"
 #include "util/hash.h"
 #include "util/strset.h"
@@ -334,6 +335,9 @@ static void print_text(const CtlReport *report, const char *what) {
         if (what)
                 ctl_print("%lu %s: %s\n", report->total.moved, what,
                           audit_describe(&report->total, text));
+        relay_count(report->total.delivered, "delivered");
+        relay_count(report->total.returned + report->total.expired, "returned to sender");
+        relay_count(report->total.deferred, "deferred again");
         if (report->several)
                 ctl_print("recipients: %s\n", audit_describe(&report->recipients, text));
         print_reasons("returned to sender", report->returned);

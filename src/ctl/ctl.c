@@ -133,8 +133,10 @@ bool ctl_postfix_is_stopped(const Ctl *ctl) {
 
         if (!ctl->has_settings || ctl->settings.incomplete)
                 return false;
-        if (fd < 0)
-                fd = own_fd = open(ctl->settings.queue_directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0) {
+                own_fd = open(ctl->settings.queue_directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+                fd = own_fd;
+        }
         if (fd < 0 || asprintf(&endpoint, "public/%s", ctl->settings.queue_service_name) < 0)
                 return false;
         r = qmgr_probe(fd, endpoint);

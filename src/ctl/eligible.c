@@ -79,6 +79,7 @@ static int match_all(Asking *a, const StrSet *sites, StrSet *ret) {
 
 static int ask(Ctl *ctl, const StrSet *sites, StrSet *ret) {
         const char *directory = ctl->settings.postfix_config_directory;
+        /* NOLINTNEXTLINE(bugprone-suspicious-missing-comma): one path, in two pieces */
         const char *postmap[7] = {POSTFIX_COMMAND_DIR "/postmap", "-f", "-q", "-", NULL};
         _cleanup_free_ char *problem = NULL;
         Asking a = {0};

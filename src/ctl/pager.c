@@ -43,7 +43,8 @@ out:
 }
 
 static bool has_program(const char *command) {
-        _cleanup_free_ char *path = strdup(getenv("PATH") ? getenv("PATH") : "");
+        const char *places = getenv("PATH");
+        _cleanup_free_ char *path = strdup(places ? places : "");
         char file[4096], *rest = path, *directory;
 
         if (!streq(command, DEFAULT_PAGER))
