@@ -14,7 +14,7 @@ _fflushctl_hosts() {
 
 _fflushctl() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
-	local verbs='list show flush watch deliver add refresh purge import verify status check metrics export enable-postfix disable-postfix'
+	local verbs='list show history flush watch deliver add refresh purge import verify status check metrics export enable-postfix disable-postfix'
 	local options='--config --instance --socket --host --timeout --quiet --json --version --help'
 
 	COMPREPLY=()
@@ -31,7 +31,7 @@ _fflushctl() {
 		COMPREPLY=($(compgen -W "$(_fflushctl_hosts)" -- "$cur"))
 		return
 		;;
-	-[itler] | --instance | --timeout | --top | --match | --older-than | --watch | --limit | --every | --stop-if-deferred | --reason | --*-warning | --*-critical)
+	-[itler] | --instance | --timeout | --top | --match | --older-than | --watch | --since | --limit | --every | --stop-if-deferred | --reason | --*-warning | --*-critical)
 		return
 		;;
 	esac
@@ -39,7 +39,7 @@ _fflushctl() {
 	# The command is the first word that is neither an option nor the value of one.
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
-		-[cisHtblero] | --config | --instance | --socket | --host | --timeout | --by | --top | --match | --older-than | --watch | --limit | --every | --stop-if-deferred | --reason | --output | --*-warning | --*-critical) i=$((i + 1)) ;;
+		-[cisHtblero] | --config | --instance | --socket | --host | --timeout | --by | --top | --match | --older-than | --watch | --since | --limit | --every | --stop-if-deferred | --reason | --output | --*-warning | --*-critical) i=$((i + 1)) ;;
 		-*) ;;
 		*)
 			verb=${COMP_WORDS[i]}
@@ -56,6 +56,7 @@ _fflushctl() {
 	deliver) options+=' --dry-run --wait --reason' ;;
 	refresh | purge) options+=' --reason' ;;
 	import | export | enable-postfix | disable-postfix) options+=' --dry-run' ;;
+	history) options+=' --since --subdomains --top' ;;
 	verify) options+=' --repair' ;;
 	status) options+=' --no-start' ;;
 	check) options+=' --oldest-warning --oldest-critical --refresh-warning --refresh-critical --deferred-warning --deferred-critical' ;;

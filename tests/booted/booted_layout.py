@@ -193,7 +193,7 @@ def hash_flush(names, placed):
                 % (setting("hash_queue_names", names), SPOOL, placed, adds))
     eq(set(out.split("\n")), {"status 0"})
     g.run("systemctl stop fflushd")
-    rows = [json.loads(line) for line in g.out("fflushctl list --json").split("\n")]
+    rows = [json.loads(line) for line in g.out("fflushctl list --all --json").split("\n")]
     wanted = {s: 2 for s in SITES[:-2]} | {s: 1 for s in SITES[-2:]} | {"new.test": 1}
     eq({r["site"]: r["messages"] for r in rows}, wanted)
     counts = {json.loads(line)["site"]: json.loads(line)["gone"]
