@@ -5,7 +5,6 @@
 #include <sysexits.h>
 
 #include "core/finding.h"
-#include "ctl/ctl.h"
 #include "util/escape.h"
 #include "util/util.h"
 
@@ -116,6 +115,12 @@ void ctl_progress_end(void) {
         if (has_progress)
                 (void) fputs("\r\033[K", stderr);
         has_progress = false;
+}
+
+int ctl_worse(int a, int b) {
+        if (a == EX_OK || b == EX_OK)
+                return a == EX_OK ? b : a;
+        return b > EX_NOINPUT ? b : a;
 }
 
 int ctl_no_memory(void) {

@@ -59,6 +59,10 @@ json_t *ctl_json_text(const char *text);
 /** ctl_usage() - options or arguments that make no sense; Return: EX_USAGE. */
 int ctl_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/** ctl_worse() - which of two exit statuses to end with: EX_OK only if both are; a status above
+ * EX_NOINPUT rather than one that is not */
+int ctl_worse(int a, int b);
+
 /** ctl_no_memory() - say so; Return: EX_OSERR. */
 int ctl_no_memory(void);
 

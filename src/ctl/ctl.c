@@ -16,12 +16,6 @@
 #define SHOWN_MAX     60 /* bytes shown of what is not a site or a queue ID */
 #define POSTCONF_USEC (20 * USEC_PER_SEC)
 
-int ctl_worse(int a, int b) {
-        if (a == EX_OK || b == EX_OK)
-                return a == EX_OK ? b : a;
-        return b > EX_NOINPUT ? b : a;
-}
-
 /* What main.cf does not tell is not guessed: it would be the queue of another instance. */
 static int check_instance(const Ctl *ctl) {
         const char *directory = ctl->settings.postfix_config_directory;

@@ -28,10 +28,6 @@ typedef struct Ctl {
         char *socket_path;
 } Ctl;
 
-/** ctl_worse() - which of two exit statuses to end with: EX_OK only if both are; a status above
- * EX_NOINPUT rather than one that is not */
-int ctl_worse(int a, int b);
-
 /**
  * ctl_settings() - have @ctl->settings
  *
