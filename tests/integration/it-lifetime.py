@@ -170,18 +170,18 @@ def a_young_daemon_drains_when_it_is_old_enough_and_not_before(t):
         d.process.send_signal(signal.SIGCONT)
         eq({c.reply() for c in clients}, {OK})
         eq(d.process.poll(), None)
-        time.sleep(start + 4.8 - time.monotonic())
+        time.sleep(max(0, start + 4.8 - time.monotonic()))
         while d.process.poll() is None and time.monotonic() < start + 6:
             with d.connect() as s:
                 s.settimeout(0.05)
                 s.sendall(add("example.com", "B1"))
                 try:
                     receive_all(s)
-                except TimeoutError:
+                except socket.timeout:
                     break
         eq(d.process.wait(TIMEOUT), 0)
         took = time.monotonic() - start
-        assert 4.5 < took < 6.5, "it left after %.1f s" % took
+        assert 4.5 < took < 7, "it left after %.1f s" % took
 
 
 @test
