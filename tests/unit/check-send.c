@@ -22,7 +22,7 @@ static Trigger trigger;
 static Sites sites;
 static SendContext context;
 static Site *site;
-static SendResult first, result;
+static SendResult first_result, result;
 static unsigned n_done;
 static unsigned long limit;
 
@@ -37,7 +37,7 @@ static void on_done(Site *s, const SendResult *r, Call *calls, void *userdata) {
         ck_assert_ptr_eq(s, site);
         ck_assert(!send_is_running(s));
         if (n_done++ == 0)
-                first = *r;
+                first_result = *r;
         result = *r;
         LL_FOREACH_SAFE (calls, call, tmp) {
                 ck_assert_uint_lt(n_answered, ARRAY_SIZE(answered));
@@ -1386,8 +1386,10 @@ START_TEST(a_call_that_comes_during_a_refresh_has_its_own_send) {
         ck_assert_str_eq(spool_triggers(), "");
         finish_all(); /* both, perhaps within one slice */
         ck_assert_uint_eq(n_done, 2);
-        ck_assert_int_eq(first.kind, SEND_REFRESH);
-        ck_assert(first.is_awaited); /* the messages that were moved must not wait for the rest */
+        ck_assert_int_eq(first_result.kind, SEND_REFRESH);
+        ck_assert(
+                first_result
+                        .is_awaited); /* the messages that were moved must not wait for the rest */
         ck_assert_uint_eq(n_answered, 1);
         ck_assert_int_eq(answers[0].kind, SEND_SITE);
         ck_assert_str_eq(spool_triggers(), "F");
