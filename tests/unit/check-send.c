@@ -1387,9 +1387,8 @@ START_TEST(a_call_that_comes_during_a_refresh_has_its_own_send) {
         finish_all(); /* both, perhaps within one slice */
         ck_assert_uint_eq(n_done, 2);
         ck_assert_int_eq(first_result.kind, SEND_REFRESH);
-        ck_assert(
-                first_result
-                        .is_awaited); /* the messages that were moved must not wait for the rest */
+        /* The messages that were moved must not wait for the rest. */
+        ck_assert(first_result.is_awaited);
         ck_assert_uint_eq(n_answered, 1);
         ck_assert_int_eq(answers[0].kind, SEND_SITE);
         ck_assert_str_eq(spool_triggers(), "F");
