@@ -31,7 +31,7 @@ ALLOWED = {
     "send_site, one message moved": 37,  # the log is locked twice, the message not meanwhile
     "refused": 9,
     "refresh, one more fresh log": 1,
-    "refresh, one more stale log": 19.1,
+    "refresh, one more stale log": 19,
 }
 
 # How often these are called depends on who is faster, the client or the service.
@@ -39,6 +39,7 @@ WAITING = {"epoll_wait", "epoll_pwait", "epoll_pwait2", "epoll_ctl", "sched_yiel
            "restart_syscall", "timerfd_settime", "clock_gettime", "gettimeofday", "brk", "mmap", "munmap",
            "madvise", "futex", "rt_sigreturn", "gettid"}
 BATCH = 20  # requests that are counted together
+STRAY = 0.5  # calls a request: a buffer that grows, a directory that is read on
 BATCHES = 5  # the cheapest counts: now and then a buffer is enlarged, or a status told
 
 
@@ -79,7 +80,7 @@ def cost(t, daemon, requests, reply=OK):
 
 def judge(name, calls, n=BATCH):
     got = len(calls) / n
-    if got > ALLOWED[name]:
+    if got > ALLOWED[name] + STRAY:
         kinds = sorted(set(calls), key=lambda c: -calls.count(c))
         raise AssertionError("%s: %.2f calls instead of %s: %s" % (
             name, got, ALLOWED[name], ", ".join("%s %.2f" % (c, calls.count(c) / n) for c in kinds)))
@@ -162,7 +163,7 @@ def refreshes(t):
         few, many = refresh(t, d, FEW, fill), refresh(t, d, MANY, fill)
         got = (len(many) - len(few)) / (MANY - FEW)
         print("# %s: %.2f of %s" % (name, got, ALLOWED[name]))
-        eq(got <= ALLOWED[name], True, "%s: %.2f calls" % (name, got))
+        eq(got <= ALLOWED[name] + STRAY, True, "%s: %.2f calls" % (name, got))
         for i in range(MANY):
             if name.endswith("fresh log"):
                 os.unlink(spool.join("flush/fresh%d_test" % i))
