@@ -246,7 +246,7 @@ def watching_goes_on_until_it_is_interrupted(case):
     while t.out.count(b"\033[H") < 2 or t.out.count(b"\033[J") < 1:
         eq(t.read(), True, t.out)
     spool.log("new_test", b"A1\n")
-    while b"new.test" not in t.out:
+    while b"new.test" not in t.out or b"deferred" not in t.out.split(b"new.test")[-1]:  # the whole screen
         eq(t.read(), True, t.out)
     t.p.send_signal(signal.SIGINT)
     eq(t.finish()[0], -signal.SIGINT)
