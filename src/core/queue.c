@@ -288,6 +288,27 @@ static int look_for_file(const Queue *q, QueueName name, const char *path, void 
         return stat_message(q, path, &found->st);
 }
 
+int queue_birth(const Queue *q, const char *path, struct timespec *ret) {
+        struct statx st;
+
+        if (statx(q->fd, path, AT_SYMLINK_NOFOLLOW, STATX_BTIME, &st) < 0)
+                return -errno;
+        if (!(st.stx_mask & STATX_BTIME))
+                return -ENODATA;
+        *ret = (struct timespec){.tv_sec = (time_t) st.stx_btime.tv_sec,
+                                 .tv_nsec = (long) st.stx_btime.tv_nsec};
+        return 0;
+}
+
+time_t queue_arrival(const Queue *q, const char *path, const char *id) {
+        time_t told = queueid_arrival(id);
+        struct timespec birth;
+
+        if (told != 0)
+                return told;
+        return queue_birth(q, path, &birth) == 0 ? birth.tv_sec : 0;
+}
+
 int queue_find(const Queue *q, const char *id, QueueName *ret, struct stat *ret_st) {
         Found found = {0};
         int r = look_everywhere(q, id, look_for_file, &found);

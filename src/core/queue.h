@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <stdbool.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "core/queueid.h"
 
@@ -104,6 +105,24 @@ int queue_open_dir(int fd, const char *path, DIR **ret);
  * Source: spec 3.4.
  */
 int queue_make_dirs(const Queue *q, const char *path);
+
+/** queue_birth() - when a file below the queue directory was made; renaming it keeps that time
+ * Return: 0, -ENODATA (the file system does not tell), or another negative errno. */
+int queue_birth(const Queue *q, const char *path, struct timespec *ret);
+
+/**
+ * queue_arrival() - when a message arrived: a long queue ID tells; for a short one, when its file
+ * was made, which is later if the queue was copied to where it is
+ *
+ * Return: seconds since 1970; 0: unknown.
+ * Source: postconf(5), enable_long_queue_ids; else fflushd's own.
+ */
+time_t queue_arrival(const Queue *q, const char *path, const char *id);
+
+/** queue_arrived_before() - of two arrivals: is @t known, and @than unknown or later? */
+static inline bool queue_arrived_before(time_t t, time_t than) {
+        return t > 0 && (than == 0 || t < than);
+}
 
 /**
  * queue_find() - in which queue is a message?

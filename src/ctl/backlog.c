@@ -102,11 +102,10 @@ int backlog_message(Backlog *b, const char *id) {
 
 static time_t flushed_at(const Backlog *b, const CtlSite *site) {
         const struct timespec *atime = &site->st.st_atim;
-        struct statx st;
+        struct timespec birth;
 
-        if (statx(b->ctl->queue.fd, site->path, AT_SYMLINK_NOFOLLOW, STATX_BTIME, &st) == 0 &&
-            (st.stx_mask & STATX_BTIME) && st.stx_btime.tv_sec == atime->tv_sec &&
-            st.stx_btime.tv_nsec == (uint32_t) atime->tv_nsec)
+        if (queue_birth(&b->ctl->queue, site->path, &birth) == 0 && birth.tv_sec == atime->tv_sec &&
+            birth.tv_nsec == atime->tv_nsec)
                 return BACKLOG_NEVER;
         return atime->tv_sec;
 }
@@ -272,23 +271,16 @@ static int list_if_wanted(Backlog *b, BacklogEffort effort) {
 
 /* ---------------------------------------------------------------------------- where it is now */
 
-/* The ID tells, or the birth of the file: that of the arrival, or when the queue was copied here.
- * Postfix keeps the time in the file, which is as good if it is earlier. */
+/* Unless the ID tells, the time that Postfix has listed is better if it is earlier. */
 static void find_arrival(const Queue *q, BacklogMail *mail) {
-        time_t told = queueid_arrival(mail->id);
+        bool is_told = queueid_arrival(mail->id) != 0;
         char path[QUEUE_PATH_SIZE];
-        struct statx st;
+        time_t arrival;
 
-        if (told > 0) {
-                mail->arrival = told;
-                return;
-        }
         queue_path(q, mail->queue, mail->id, path);
-        if (statx(q->fd, path, AT_SYMLINK_NOFOLLOW, STATX_BTIME, &st) < 0 ||
-            !(st.stx_mask & STATX_BTIME))
-                return;
-        if (mail->arrival <= 0 || st.stx_btime.tv_sec < mail->arrival)
-                mail->arrival = (time_t) st.stx_btime.tv_sec;
+        arrival = queue_arrival(q, path, mail->id);
+        if (arrival != 0 && (is_told || mail->arrival <= 0 || arrival < mail->arrival))
+                mail->arrival = arrival;
 }
 
 /* After all lists have been read: what they say of a message may be of before it was moved. */
@@ -326,8 +318,7 @@ static void sum_up(const Backlog *b, BacklogRow *row) {
                 const BacklogMail *mail = backlog_mail(b, strset_entry_id(e));
 
                 count_one(mail, &row->deferred, &row->active, &row->hold);
-                if (mail->error == 0 && mail->arrival > 0 &&
-                    (row->oldest == 0 || mail->arrival < row->oldest))
+                if (mail->error == 0 && queue_arrived_before(mail->arrival, row->oldest))
                         row->oldest = mail->arrival;
         }
         HASH_SORT(row->causes, by_count);

@@ -358,17 +358,14 @@ static void judge_without_test(Health *h) {
 
 /* ------------------------------------------------------------------------------------ records */
 
-/* The time of its file: that of the arrival, or when the queue was copied here. */
 static void note_age(Health *h, const char *id) {
         char path[QUEUE_PATH_SIZE];
-        struct statx st;
+        time_t arrival;
 
         queue_path(&h->ctl->queue, QUEUE_DEFERRED, id, path);
-        if (statx(h->ctl->queue.fd, path, AT_SYMLINK_NOFOLLOW, STATX_BTIME, &st) < 0 ||
-            !(st.stx_mask & STATX_BTIME))
-                return;
-        if (h->oldest == 0 || st.stx_btime.tv_sec < h->oldest)
-                h->oldest = (time_t) st.stx_btime.tv_sec;
+        arrival = queue_arrival(&h->ctl->queue, path, id);
+        if (queue_arrived_before(arrival, h->oldest))
+                h->oldest = arrival;
 }
 
 /* A message may be recorded for several sites. */

@@ -37,7 +37,7 @@ typedef struct Health {
         int listen_error;   /* negative errno of connecting; only if @tested */
         char *postfix_asks; /* flush_service_name, or NULL: Postfix does not say */
         unsigned long sites, records, messages, deferred; /* distinct messages */
-        time_t oldest;     /* since when the oldest deferred one is in this queue; 0: unknown */
+        time_t oldest;     /* queue_arrival() of the oldest deferred one; 0: unknown */
         int survey_status; /* an exit status: EX_OK, or why these were not counted */
         Metrics counters;
         bool has_counters;

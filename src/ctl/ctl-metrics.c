@@ -118,7 +118,7 @@ static void count_deferred(const Report *report, const SurveyLog *log, Row *row)
                         continue;
                 m->recorded = true;
                 row->deferred++;
-                if (time_is_older(m->arrival, row->oldest))
+                if (queue_arrived_before(m->arrival, row->oldest))
                         row->oldest = m->arrival;
         }
 }
@@ -193,7 +193,7 @@ static void count_messages(Report *report) {
         for (const DeferredMessage *m = report->messages.messages; m; m = m->hh.next) {
                 report->deferred++;
                 report->unrecorded += !m->recorded;
-                if (time_is_older(m->arrival, report->oldest))
+                if (queue_arrived_before(m->arrival, report->oldest))
                         report->oldest = m->arrival;
         }
 }

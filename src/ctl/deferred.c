@@ -2,7 +2,6 @@
 
 #include "ctl/deferred.h"
 
-#include <fcntl.h>
 #include <sys/stat.h>
 
 #include "core/queueid.h"
@@ -13,18 +12,6 @@ typedef struct Walk {
         const Queue *queue;
         Deferred *deferred;
 } Walk;
-
-static time_t find_arrival(const Queue *q, const SurveyEntry *e) {
-        time_t arrival = queueid_arrival(e->name);
-        struct statx st;
-
-        if (arrival != 0)
-                return arrival;
-        if (statx(q->fd, e->path, AT_SYMLINK_NOFOLLOW, STATX_BTIME, &st) < 0 ||
-            !(st.stx_mask & STATX_BTIME))
-                return 0;
-        return (time_t) st.stx_btime.tv_sec;
-}
 
 static int visit(const SurveyEntry *e, void *userdata) {
         const Walk *walk = userdata;
@@ -40,7 +27,7 @@ static int visit(const SurveyEntry *e, void *userdata) {
         if (!new)
                 return -ENOMEM;
         memcpy(new->id, e->name, n);
-        new->arrival = find_arrival(walk->queue, e);
+        new->arrival = queue_arrival(walk->queue, e->path, e->name);
         HASH_ADD_KEYPTR(hh, d->messages, new->id, n, new);
         if (oom)
                 free(new);

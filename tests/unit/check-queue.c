@@ -526,6 +526,27 @@ START_TEST(queues_have_postfix_s_names) {
 }
 END_TEST
 
+START_TEST(an_arrival_is_told_by_a_long_id_or_by_the_file) {
+        time_t before = time(NULL), arrival;
+        struct timespec birth;
+
+        spool_put("deferred/A/ABC123", 0700, -3600);
+        ck_assert_int_eq(queue_arrival(&spool_queue, "deferred/A/ABC123", "3Pt2mN2VXxznjll"),
+                         1300631508);
+        arrival = queue_arrival(&spool_queue, "deferred/A/ABC123", "ABC123");
+        if (queue_birth(&spool_queue, "deferred/A/ABC123", &birth) == 0)
+                ck_assert_int_ge(arrival, before - 1); /* not its time of modification */
+        else
+                ck_assert_int_eq(arrival, 0);
+        ck_assert_int_eq(queue_birth(&spool_queue, "deferred/A/NOSUCH", &birth), -ENOENT);
+        ck_assert_int_eq(queue_arrival(&spool_queue, "deferred/A/NOSUCH", "NOSUCH"), 0);
+        ck_assert(queue_arrived_before(1, 0));
+        ck_assert(queue_arrived_before(1, 2));
+        ck_assert(!queue_arrived_before(2, 1));
+        ck_assert(!queue_arrived_before(0, 1));
+}
+END_TEST
+
 int main(void) {
         TCase *tc = tcase_create("queue");
 
@@ -577,6 +598,7 @@ int main(void) {
         tcase_add_loop_test(tc, a_message_is_not_gone_because_incoming_is, 0, 2);
         tcase_add_loop_test(tc, a_queue_that_cannot_be_searched_is_an_error, 0, 2);
         tcase_add_test(tc, directories_are_made_for_the_owner_only_and_not_twice);
+        tcase_add_test(tc, an_arrival_is_told_by_a_long_id_or_by_the_file);
         tcase_add_test(tc, queues_have_postfix_s_names);
         return run_case("queue", tc);
 }
