@@ -276,7 +276,7 @@ static int flush_only(Ctl *ctl, const CtlSites *sites) {
         return status;
 }
 
-static int flush_and_wait(Ctl *ctl, const CtlSites *sites, const CtlRecipients *recipients) {
+static int flush_and_wait(Ctl *ctl, const CtlSites *sites, CtlPatterns *recipients) {
         _cleanup_(ctl_wait_done) CtlWait w = CTL_WAIT_INIT;
         _cleanup_(ctl_report_done) CtlReport report = {0};
         _cleanup_free_ bool *flushed = calloc(sites->n + 1, sizeof *flushed);
@@ -364,7 +364,7 @@ static void unescape(char *text) {
 }
 
 int ctl_flush(Ctl *ctl, char *args[]) {
-        _cleanup_(ctl_recipients_done) CtlRecipients recipients = {0};
+        _cleanup_(ctl_patterns_done) CtlPatterns recipients = {0};
         _cleanup_(ctl_sites_done) CtlSites sites = {0};
         int status;
 
@@ -380,7 +380,7 @@ int ctl_flush(Ctl *ctl, char *args[]) {
                 status = ctl_find_sites(ctl, args, true, &sites);
         if (status != EX_OK && (status != EX_NOINPUT || sites.n == 0))
                 return status;
-        status = ctl_worse(status, ctl_recipients(ctl, args, &recipients));
+        status = ctl_worse(status, ctl_patterns_parse(ctl, args, &recipients));
         if (status != EX_OK && (status != EX_NOINPUT || sites.n == 0))
                 return status;
         return ctl_worse(status, ctl->every > 0 ? ctl_flush_paced(ctl, &sites, &recipients)
@@ -506,7 +506,7 @@ static void waiting_done(Waiting *w) {
 static int deliver_and_wait(Ctl *ctl, char *args[]) {
         _cleanup_(waiting_done) Waiting w = {.wait = CTL_WAIT_INIT};
         _cleanup_(ctl_report_done) CtlReport report = {0};
-        const CtlRecipients all = {0};
+        CtlPatterns all = {0};
         RequestCounts counts;
         int status = ctl_wait_begin(ctl, &w.wait);
 

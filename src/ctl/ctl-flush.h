@@ -28,4 +28,4 @@ void ctl_audit_sites(const Ctl *ctl, const CtlSites *sites, const bool *flushed,
                      const CtlReport *report);
 
 /** ctl_flush_paced() - flush --limit --every: a portion at a time, each message once */
-int ctl_flush_paced(Ctl *ctl, const CtlSites *sites, const CtlRecipients *recipients);
+int ctl_flush_paced(Ctl *ctl, const CtlSites *sites, CtlPatterns *recipients);

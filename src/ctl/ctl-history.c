@@ -12,7 +12,7 @@
 #include "ctl/commands.h"
 #include "ctl/ctl-history.h"
 #include "ctl/ctl-print.h"
-#include "ctl/pattern.h"
+#include "ctl/ctl-sites.h"
 #include "util/timespan.h"
 #include "util/util.h"
 
@@ -27,7 +27,7 @@ typedef struct Row {
         unsigned long pid, uid;
         char request[16], site[FIELD_SIZE], reason[FIELD_SIZE], who[WHO_SIZE];
         unsigned long found, moved;
-        bool has_outcome, wanted;
+        bool has_outcome;
         AuditOutcome outcome;
 } Row;
 
@@ -186,13 +186,6 @@ static int take_entry(History *h, sd_journal *j) {
 /* ------------------------------------------------------------------------------------------ time
  */
 
-static uint64_t realtime_usec(void) {
-        struct timespec ts;
-
-        (void) clock_gettime(CLOCK_REALTIME, &ts);
-        return (uint64_t) ts.tv_sec * USEC_PER_SEC;
-}
-
 static bool parse_date(const char *text, uint64_t *ret) {
         static const char *const formats[] = {"%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d"};
 
@@ -307,29 +300,14 @@ static int print_rows(const Ctl *ctl, const History *h) {
 /* ---------------------------------------------------------------------------------------- command
  */
 
-/* @args: patterns, up to a NULL; without any, all rows. Return: EX_OK or an exit status. */
-static int select_rows(const Ctl *ctl, History *h, char *args[]) {
+/* Those of the sites that are meant; all, if none is named. */
+static void select_rows(History *h, CtlPatterns *patterns) {
         size_t n = 0;
 
-        if (!*args)
-                return EX_OK;
         for (size_t i = 0; i < h->n; i++)
-                h->rows[i].wanted = false;
-        for (; *args; args++) {
-                Pattern p;
-                int r = pattern_parse(*args, &p);
-
-                if (r < 0)
-                        return r == -EINVAL ? ctl_no_site(*args) : ctl_no_memory();
-                for (size_t i = 0; i < h->n; i++)
-                        h->rows[i].wanted |= pattern_matches(&p, ctl->subdomains, h->rows[i].site);
-                pattern_done(&p);
-        }
-        for (size_t i = 0; i < h->n; i++)
-                if (h->rows[i].wanted)
+                if (ctl_patterns_match(patterns, h->rows[i].site))
                         h->rows[n++] = h->rows[i];
         h->n = n;
-        return EX_OK;
 }
 
 /* @site: NULL: of all. */
@@ -396,14 +374,18 @@ bool ctl_last_flush(Ctl *ctl, const char *site, uint64_t age, CtlLastFlush *ret)
 int ctl_history(Ctl *ctl, char *args[]) {
         _cleanup_(history_done) History h = {0};
         _cleanup_(close_journal) sd_journal *j = NULL;
+        _cleanup_(ctl_patterns_done) CtlPatterns patterns = {0};
         char unit[CTL_UNIT_SIZE];
         uint64_t since;
-        int r;
+        int r, status;
 
         if (parse_since(ctl->since, &since) < 0)
                 return ctl_usage("--since: \"today\", \"yesterday\", a time span such as 2h, or "
                                  "YYYY-MM-DD [HH:MM[:SS]]; not %s",
                                  ctl->since);
+        status = ctl_patterns_parse(ctl, args, &patterns);
+        if (status != EX_OK)
+                return status;
         ctl_unit_name(ctl, "fflushd", "service", unit);
         h.unit = unit;
         r = open_journal(ctl, since, NULL, &j);
@@ -418,8 +400,6 @@ int ctl_history(Ctl *ctl, char *args[]) {
                 return ctl_no_memory();
         if (h.n_left_out > 0)
                 ctl_error("%lu older flushes are left out: see --since", h.n_left_out);
-        r = select_rows(ctl, &h, args);
-        if (r != EX_OK)
-                return r;
+        select_rows(&h, &patterns);
         return h.n > 0 && !ctl->quiet ? print_rows(ctl, &h) : EX_OK;
 }

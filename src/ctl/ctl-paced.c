@@ -181,7 +181,7 @@ static void print_run(const Paced *p, const AuditOutcome *outcome) {
         ctl_print("\n");
 }
 
-static int end_waiting(Paced *p, const CtlRecipients *recipients, CtlReport *report) {
+static int end_waiting(Paced *p, CtlPatterns *recipients, CtlReport *report) {
         int status = ctl_wait_end(p->ctl, &p->wait, p->all_moved);
 
         status = ctl_worse(status,
@@ -205,7 +205,7 @@ static int run(Paced *p) {
         return status;
 }
 
-int ctl_flush_paced(Ctl *ctl, const CtlSites *sites, const CtlRecipients *recipients) {
+int ctl_flush_paced(Ctl *ctl, const CtlSites *sites, CtlPatterns *recipients) {
         _cleanup_(paced_done)
                 Paced p = {.ctl = ctl, .sites = sites, .wait = CTL_WAIT_INIT, .all_moved = true};
         _cleanup_(ctl_report_done) CtlReport report = {0};

@@ -26,45 +26,6 @@ struct CtlReason {
         char text[];
 };
 
-/* -------------------------------------------------------------------------------- recipients */
-
-int ctl_recipients(const Ctl *ctl, char *args[], CtlRecipients *ret) {
-        size_t size = 0;
-
-        *ret = (CtlRecipients){.subdomains = ctl->subdomains};
-        for (; *args; args++) {
-                int r;
-
-                if (!GROW(ret->patterns, ret->n, size))
-                        return ctl_no_memory();
-                r = pattern_parse(*args, &ret->patterns[ret->n]);
-                if (r < 0)
-                        return r == -EINVAL ? ctl_no_site(*args) : ctl_no_memory();
-                ret->n++;
-        }
-        return EX_OK;
-}
-
-void ctl_recipients_done(CtlRecipients *r) {
-        while (r->n > 0)
-                pattern_done(&r->patterns[--r->n]);
-        free(r->patterns);
-}
-
-bool ctl_recipients_match(const CtlRecipients *r, const char *address) {
-        const char *domain = messages_site(address);
-        char site[SITE_SIZE];
-
-        if (r->n == 0)
-                return true;
-        if (!domain || pattern_site(domain, site) < 0)
-                return false;
-        for (size_t i = 0; i < r->n; i++)
-                if (pattern_matches(&r->patterns[i], r->subdomains, site))
-                        return true;
-        return false;
-}
-
 /* ----------------------------------------------------------------------------------- reasons */
 
 static bool add_reason(CtlReason **reasons, const char *text, const char *id) {
@@ -93,7 +54,7 @@ static bool add_reason(CtlReason **reasons, const char *text, const char *id) {
 /* A message has one reason, so that the counts add up: that of its first recipient who was asked
  * for. */
 typedef struct Search {
-        const CtlRecipients *recipients;
+        CtlPatterns *recipients;
         char text[CAUSE_MAX + 1];
         bool found, elsewhere;
 } Search;
@@ -101,7 +62,7 @@ typedef struct Search {
 static void look_at(Search *s, const char *address, const char *reason) {
         if (s->found || !reason || !*reason)
                 return;
-        s->found = ctl_recipients_match(s->recipients, address);
+        s->found = ctl_patterns_match_address(s->recipients, address);
         s->elsewhere |= !s->found;
         if (s->found)
                 (void) cause_of(reason, s->text);
@@ -225,8 +186,8 @@ static bool is_deferred(const CtlWait *w, const char *id) {
 }
 
 /* By what postqueue(1) says. @ret_told: of which messages. Return: an exit status. */
-static int read_queue(const Ctl *ctl, const CtlWait *w, const CtlRecipients *recipients,
-                      CtlReport *report, StrSet *ret_told) {
+static int read_queue(const Ctl *ctl, const CtlWait *w, CtlPatterns *recipients, CtlReport *report,
+                      StrSet *ret_told) {
         _cleanup_free_ char *errors = NULL;
         int status = EX_OK;
         Messages in;
@@ -257,7 +218,7 @@ static int read_queue(const Ctl *ctl, const CtlWait *w, const CtlRecipients *rec
         return status;
 }
 
-static int find_reasons(const Ctl *ctl, const CtlWait *w, const CtlRecipients *recipients,
+static int find_reasons(const Ctl *ctl, const CtlWait *w, CtlPatterns *recipients,
                         CtlReport *report) {
         _cleanup_(strset_clear) StrSet told = {0};
         const void *cursor = NULL;
@@ -285,7 +246,7 @@ static int find_reasons(const Ctl *ctl, const CtlWait *w, const CtlRecipients *r
         return status;
 }
 
-int ctl_report_make(Ctl *ctl, const CtlWait *w, const CtlRecipients *recipients, size_t n_groups,
+int ctl_report_make(Ctl *ctl, const CtlWait *w, CtlPatterns *recipients, size_t n_groups,
                     CtlReport *ret) {
         const void *cursor = NULL;
         FollowItem m;

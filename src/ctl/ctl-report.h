@@ -4,28 +4,8 @@
 /* fflushctl(8): what became of the messages that were followed (ctl-wait), and why. */
 
 #include "ctl/audit.h"
+#include "ctl/ctl-sites.h"
 #include "ctl/ctl-wait.h"
-#include "ctl/pattern.h"
-
-/* Whose recipients' reasons are shown. */
-typedef struct CtlRecipients {
-        Pattern *patterns;
-        size_t n; /* 0: of all */
-        bool subdomains;
-} CtlRecipients;
-
-/**
- * ctl_recipients() - those of the sites that were asked for
- * @args:  sites and patterns
- * @ret:   ctl_recipients_done() it in any case
- *
- * Return: an exit status.
- */
-int ctl_recipients(const Ctl *ctl, char *args[], CtlRecipients *ret);
-void ctl_recipients_done(CtlRecipients *r);
-
-/** ctl_recipients_match() - is the address at one of these sites? */
-bool ctl_recipients_match(const CtlRecipients *r, const char *address);
 
 typedef struct CtlReason CtlReason;
 
@@ -39,12 +19,13 @@ typedef struct CtlReport {
 
 /**
  * ctl_report_make() - after ctl_wait_end()
+ * @recipients:  whose reasons are shown
  * @n_groups:  above all groups that were given to ctl_wait_add()
  * @ret:       ctl_report_done() it in any case
  *
  * Return: an exit status.
  */
-int ctl_report_make(Ctl *ctl, const CtlWait *w, const CtlRecipients *recipients, size_t n_groups,
+int ctl_report_make(Ctl *ctl, const CtlWait *w, CtlPatterns *recipients, size_t n_groups,
                     CtlReport *ret);
 void ctl_report_done(CtlReport *report);
 

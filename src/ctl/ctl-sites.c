@@ -8,6 +8,7 @@
 
 #include "core/sitelog.h"
 #include "ctl/ctl-print.h"
+#include "ctl/messages.h"
 #include "util/grow.h"
 #include "util/util.h"
 
@@ -81,6 +82,15 @@ bool ctl_patterns_match(CtlPatterns *p, const char *site) {
                 if (pattern_matches(&p->items[i], p->subdomains, site))
                         any = p->used[i] = true;
         return any;
+}
+
+bool ctl_patterns_match_address(CtlPatterns *p, const char *address) {
+        const char *domain = messages_site(address);
+        char site[SITE_SIZE];
+
+        if (p->n == 0)
+                return true;
+        return domain && pattern_site(domain, site) == 0 && ctl_patterns_match(p, site);
 }
 
 int ctl_patterns_unused(const CtlPatterns *p) {

@@ -33,6 +33,9 @@ void ctl_patterns_done(CtlPatterns *p);
 /** ctl_patterns_match() - is the site, in its normal form, meant? Without patterns each is. */
 bool ctl_patterns_match(CtlPatterns *p, const char *site);
 
+/** ctl_patterns_match_address() - the same for what is after the last '@' of an address */
+bool ctl_patterns_match_address(CtlPatterns *p, const char *address);
+
 /** ctl_patterns_unused() - name those that have matched nothing; Return: EX_OK, or EX_NOINPUT. */
 int ctl_patterns_unused(const CtlPatterns *p);
 

@@ -38,7 +38,7 @@ static int join_id(Ctl *ctl, CtlWait *w, const char *id) {
         return EX_NOINPUT;
 }
 
-static bool is_under_way(const json_t *message, const CtlRecipients *wanted) {
+static bool is_under_way(const json_t *message, CtlPatterns *wanted) {
         const char *queue = json_string_value(json_object_get(message, "queue_name"));
         const json_t *one;
         size_t i;
@@ -48,13 +48,13 @@ static bool is_under_way(const json_t *message, const CtlRecipients *wanted) {
         json_array_foreach(json_object_get(message, "recipients"), i, one) {
                 const char *address = json_string_value(json_object_get(one, "address"));
 
-                if (address && ctl_recipients_match(wanted, address))
+                if (address && ctl_patterns_match_address(wanted, address))
                         return true;
         }
         return false;
 }
 
-static int join_messages(Ctl *ctl, CtlWait *w, const CtlRecipients *wanted) {
+static int join_messages(Ctl *ctl, CtlWait *w, CtlPatterns *wanted) {
         _cleanup_free_ char *errors = NULL;
         int r, status = EX_OK;
         json_t *message;
@@ -101,13 +101,13 @@ static char **join_ids(Ctl *ctl, CtlWait *w, char *args[], int *status) {
         return sites;
 }
 
-static int join(Ctl *ctl, CtlWait *w, char *args[], CtlRecipients *wanted) {
+static int join(Ctl *ctl, CtlWait *w, char *args[], CtlPatterns *wanted) {
         int status = EX_OK, found = EX_OK;
         _cleanup_free_ char **sites = join_ids(ctl, w, args, &found);
 
         if (!sites)
                 return ctl_no_memory();
-        status = ctl_recipients(ctl, sites, wanted);
+        status = ctl_patterns_parse(ctl, sites, wanted);
         if (status == EX_OK && wanted->n > 0 && !ctl->settings.postfix_config_directory[0]) {
                 ctl_error("postfix_config_directory is empty: there is no Postfix to ask");
                 status = EX_CONFIG;
@@ -120,7 +120,7 @@ static int join(Ctl *ctl, CtlWait *w, char *args[], CtlRecipients *wanted) {
 int ctl_watch(Ctl *ctl, char *args[]) {
         _cleanup_(ctl_wait_done) CtlWait w = CTL_WAIT_INIT;
         _cleanup_(ctl_report_done) CtlReport report = {0};
-        _cleanup_(ctl_recipients_done) CtlRecipients wanted = {0};
+        _cleanup_(ctl_patterns_done) CtlPatterns wanted = {0};
         int status, joined;
 
         status = ctl_wait_begin(ctl, &w);

@@ -209,13 +209,6 @@ static void read_file(const Maillog *log, LogFile *file, maillog_entry_t each, v
 
 /* ---------------------------------------------------------------------------------- journal */
 
-static uint64_t realtime_usec(void) {
-        struct timespec ts;
-
-        (void) clock_gettime(CLOCK_REALTIME, &ts); /* cannot fail for this clock */
-        return (uint64_t) ts.tv_sec * USEC_PER_SEC + (uint64_t) ts.tv_nsec / 1000;
-}
-
 static void open_journal(Maillog *log, const char *directory) {
         int r = directory
                         ? sd_journal_open_directory(&log->journal, directory, 0)

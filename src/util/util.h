@@ -79,3 +79,11 @@ static inline uint64_t now_usec(void) {
         (void) clock_gettime(CLOCK_MONOTONIC, &ts); /* cannot fail for this clock */
         return (uint64_t) ts.tv_sec * USEC_PER_SEC + (uint64_t) ts.tv_nsec / 1000;
 }
+
+/* CLOCK_REALTIME in microseconds: since 1970, as journald(8) has it. */
+static inline uint64_t realtime_usec(void) {
+        struct timespec ts;
+
+        (void) clock_gettime(CLOCK_REALTIME, &ts); /* cannot fail for this clock */
+        return (uint64_t) ts.tv_sec * USEC_PER_SEC + (uint64_t) ts.tv_nsec / 1000;
+}
