@@ -302,11 +302,11 @@ int queue_birth(const Queue *q, const char *path, struct timespec *ret) {
 
 time_t queue_arrival(const Queue *q, const char *path, const char *id) {
         time_t told = queueid_arrival(id);
-        struct timespec birth;
+        struct timespec birth = {0};
 
-        if (told != 0)
-                return told;
-        return queue_birth(q, path, &birth) == 0 ? birth.tv_sec : 0;
+        if (told == 0)
+                (void) queue_birth(q, path, &birth); /* 0 if that cannot be told */
+        return told != 0 ? told : birth.tv_sec;
 }
 
 int queue_find(const Queue *q, const char *id, QueueName *ret, struct stat *ret_st) {
