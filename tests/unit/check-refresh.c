@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 
+#include "tests/lib/sends.h"
 #include "tests/lib/spool.h"
 #include "util/util.h"
 
@@ -19,11 +20,6 @@
 #define REFRESH_USEC (12 * HOUR * USEC_PER_SEC)
 #define EMPTY_USEC   (7 * DAY * USEC_PER_SEC)
 
-static sd_event *event;
-static Jobs jobs;
-static Trigger trigger;
-static Sites sites;
-static SendContext context;
 static Refresh *refresh;
 static RefreshResult result;
 static SendResult last_sent;
@@ -44,34 +40,10 @@ static void on_done(const RefreshResult *r, void *userdata) {
 }
 
 static void setup(void) {
-        spool_setup();
-        spool_listen();
-        ck_assert_int_ge(sd_event_new(&event), 0);
-        ck_assert_int_eq(jobs_init(&jobs, event), 0);
-        ck_assert_int_eq(trigger_init(&trigger, event, spool_fd, "qmgr", USEC_PER_SEC), 0);
-        sites_init(&sites, &spool_queue, false, 60 * USEC_PER_SEC);
-        context = (SendContext){.queue = &spool_queue,
-                                .lock_usec = 60 * USEC_PER_SEC,
-                                .sites = &sites,
-                                .jobs = &jobs,
-                                .trigger = &trigger,
-                                .done = on_sent};
+        sends_setup(on_sent);
         refresh = NULL;
         result = (RefreshResult){.error = 1};
         n_sent = 0;
-}
-
-static void teardown(void) {
-        jobs_cancel(&jobs);
-        sites_done(&sites);
-        trigger_done(&trigger);
-        jobs_done(&jobs);
-        event = sd_event_unref(event);
-        spool_teardown();
-}
-
-static void turn(void) {
-        ck_assert_int_ge(sd_event_run(event, USEC_PER_SEC), 0);
 }
 
 static void start(uint64_t max_age) {
@@ -558,7 +530,7 @@ END_TEST
 static TCase *ages(void) {
         TCase *tc = tcase_create("ages");
 
-        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_checked_fixture(tc, setup, sends_teardown);
         tcase_add_test(tc, a_log_that_nobody_flushed_for_long_is_flushed);
         tcase_add_test(tc, a_log_that_was_flushed_lately_waits);
         tcase_add_test(tc, a_log_as_old_as_that_is_not_older);
@@ -575,7 +547,7 @@ static TCase *ages(void) {
 static TCase *names(void) {
         TCase *tc = tcase_create("names");
 
-        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_checked_fixture(tc, setup, sends_teardown);
         tcase_add_test(tc, what_has_no_log_s_name_is_passed_over);
         tcase_add_test(tc, in_a_hashed_directory_logs_are_where_they_belong);
         tcase_add_test(tc, logs_that_are_out_of_place_are_brought_into_it_and_flushed);
@@ -591,7 +563,7 @@ static TCase *names(void) {
 static TCase *compaction(void) {
         TCase *tc = tcase_create("compaction");
 
-        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_checked_fixture(tc, setup, sends_teardown);
         tcase_add_test(tc, a_large_log_full_of_duplicates_is_compacted);
         tcase_add_test(tc, a_small_log_is_not_worth_a_compaction);
         tcase_add_test(tc, a_large_log_with_few_duplicates_is_not_counted_as_compacted);
@@ -602,7 +574,7 @@ static TCase *compaction(void) {
 static TCase *ends(void) {
         TCase *tc = tcase_create("ends");
 
-        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_checked_fixture(tc, setup, sends_teardown);
         tcase_add_test(tc, a_log_whose_send_runs_is_left_to_it);
         tcase_add_test(tc, another_send_s_end_is_not_taken_for_its_own);
         tcase_add_test(tc, a_log_that_stays_locked_counts_as_failed);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <utlist.h>
 
+#include "tests/lib/sends.h"
 #include "tests/lib/spool.h"
 #include "util/util.h"
 
@@ -16,11 +17,6 @@
 #define HOUR  3600
 #define DAY   (24 * HOUR)
 
-static sd_event *event;
-static Jobs jobs;
-static Trigger trigger;
-static Sites sites;
-static SendContext context;
 static Site *site;
 static SendResult first_result, result;
 static unsigned n_done;
@@ -47,37 +43,11 @@ static void on_done(Site *s, const SendResult *r, Call *calls, void *userdata) {
 }
 
 static void setup(void) {
-        spool_setup();
-        spool_listen();
-        ck_assert_int_ge(sd_event_new(&event), 0);
-        ck_assert_int_eq(jobs_init(&jobs, event), 0);
-        ck_assert_int_eq(trigger_init(&trigger, event, spool_fd, "qmgr", USEC_PER_SEC), 0);
-        sites_init(&sites, &spool_queue, false, 60 * USEC_PER_SEC);
-        context = (SendContext){.queue = &spool_queue,
-                                .lock_usec = 60 * USEC_PER_SEC,
-                                .sites = &sites,
-                                .jobs = &jobs,
-                                .trigger = &trigger,
-                                .done = on_done,
-                                .userdata = &context};
+        sends_setup(on_done);
         site = sites_get(&sites, NAME);
         result = (SendResult){.error = 1};
         n_done = n_answered = 0;
         limit = 0;
-}
-
-static void teardown(void) {
-        jobs_cancel(&jobs);
-        sites_done(&sites);
-        trigger_done(&trigger);
-        jobs_done(&jobs);
-        event = sd_event_unref(event);
-        spool_teardown();
-}
-
-/* One turn of the event loop. */
-static void turn(void) {
-        ck_assert_int_ge(sd_event_run(event, USEC_PER_SEC), 0);
 }
 
 static void start(SendKind kind) {
@@ -145,9 +115,9 @@ static char *many_ids(unsigned first, unsigned n) {
         return text;
 }
 
-/* A log that takes a send more than one turn, and a send that has had its first. */
+/* A log that takes a send many turns, and a send that has got beyond the lines before which qmgr is
+ * not woken. */
 #define N_LONG 10000u
-/* It has got beyond the lines before which qmgr is not woken. */
 static void start_long_send(SendKind kind) {
         _cleanup_free_ char *text = many_ids(0, N_LONG);
 
@@ -1144,7 +1114,7 @@ END_TEST
 static TCase *moving(void) {
         TCase *tc = tcase_create("moving");
 
-        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_checked_fixture(tc, setup, sends_teardown);
         tcase_add_test(tc, without_a_log_nothing_happens);
         tcase_add_test(tc, an_empty_log_is_touched_and_qmgr_told);
         tcase_add_test(tc, a_recorded_message_is_moved_and_the_log_emptied);
@@ -1166,7 +1136,7 @@ static TCase *moving(void) {
 static TCase *keeping(void) {
         TCase *tc = tcase_create("keeping");
 
-        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_checked_fixture(tc, setup, sends_teardown);
         tcase_add_test(tc, records_of_active_and_held_messages_are_kept);
         tcase_add_test(tc, records_of_messages_that_could_not_be_moved_are_kept);
         tcase_add_test(tc, all_records_are_kept_where_nothing_can_be_moved);
@@ -1182,7 +1152,7 @@ static TCase *keeping(void) {
 static TCase *others(void) {
         TCase *tc = tcase_create("others");
 
-        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_checked_fixture(tc, setup, sends_teardown);
         tcase_add_test(tc, somebody_else_s_records_while_it_runs_make_all_stay);
         tcase_add_test(tc, somebody_else_s_change_is_not_hidden_by_our_own);
         tcase_add_test(tc, a_log_that_shrinks_while_it_runs_is_left_alone);
@@ -1202,7 +1172,7 @@ static TCase *others(void) {
 static TCase *lines(void) {
         TCase *tc = tcase_create("lines");
 
-        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_checked_fixture(tc, setup, sends_teardown);
         tcase_add_loop_test(tc, a_record_across_two_chunks_is_one_record, 0, 13);
         tcase_add_test(tc, a_record_that_ends_with_a_chunk_is_one_record);
         tcase_add_test(tc, the_longest_id_is_read_across_two_chunks);
@@ -1423,7 +1393,7 @@ END_TEST
 static TCase *callers(void) {
         TCase *tc = tcase_create("callers");
 
-        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_checked_fixture(tc, setup, sends_teardown);
         tcase_add_test(tc, a_call_is_answered_with_what_its_send_did);
         tcase_add_loop_test(tc, calls_that_come_while_a_send_runs_share_the_next, 0, 2);
         tcase_add_test(tc, a_call_that_comes_during_a_refresh_has_its_own_send);
@@ -1435,7 +1405,7 @@ static TCase *callers(void) {
 static TCase *layouts(void) {
         TCase *tc = tcase_create("layouts");
 
-        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_checked_fixture(tc, setup, sends_teardown);
         tcase_add_test(tc, messages_are_moved_from_any_layout);
         tcase_add_test(tc, nothing_is_gone_while_a_queue_is_not_there);
         tcase_add_loop_test(tc, a_send_sees_the_records_of_all_places, 0, 3);
@@ -1449,7 +1419,7 @@ static TCase *layouts(void) {
 static TCase *compaction(void) {
         TCase *tc = tcase_create("compaction");
 
-        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_checked_fixture(tc, setup, sends_teardown);
         tcase_add_test(tc, compaction_leaves_each_id_once_and_moves_nothing);
         tcase_add_test(tc, compaction_of_few_duplicates_is_not_worth_it);
         tcase_add_test(tc, compaction_drops_what_is_no_record);
@@ -1463,7 +1433,7 @@ static TCase *compaction(void) {
 static TCase *large_logs(void) {
         TCase *tc = tcase_create("large logs");
 
-        tcase_add_checked_fixture(tc, setup, teardown);
+        tcase_add_checked_fixture(tc, setup, sends_teardown);
         tcase_set_timeout(tc, 60);
         tcase_add_test(tc, more_than_memory_is_for_stays_recorded_at_each_step);
         tcase_add_test(tc, records_added_at_each_step_stay_too);
