@@ -114,7 +114,7 @@ def children(pid):
     try:
         with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
             return [int(p) for p in f.read().split()]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it has ended, before or while it is read
         return []
 
 
@@ -123,7 +123,7 @@ def is_init(pid):
     try:
         with open("/proc/%d/status" % pid) as f:
             return any(line.split()[-1] == "1" for line in f if line.startswith("NSpid:"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it has ended, before or while it is read
         return False
 
 
