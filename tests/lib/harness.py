@@ -80,6 +80,15 @@ def run_one(function):
         case.close()
 
 
+def in_a_line(error):
+    """What failed and where, for the list of failures that tools/check ends with."""
+    calls = " < ".join("%s:%d" % (os.path.basename(f.filename), f.lineno)
+                       for f in reversed(traceback.extract_tb(error.__traceback__)[1:]))
+    said = " ".join(str(error).split())
+    return "%s: %s (%s)" % (type(error).__name__, said if len(said) < 500 else said[:250] + "..." + said[-250:],
+                            calls)
+
+
 def main():
     """Run the tests (all, or those whose names contain an argument), say how many passed.
     $FFLUSHD_SHARD: "2/3" for the second third of them."""
@@ -100,10 +109,11 @@ def main():
         except Skip as e:
             skipped += 1
             outcome = "skipped (%s)" % e
-        except Exception:  # a test may fail in any way; the others still run
+        except Exception as e:  # a test may fail in any way; the others still run
             traceback.print_exc(file=sys.stdout)
             failed += 1
             outcome = "FAILED"
+            name += ": " + in_a_line(e)
         print("%s: %s (%.1f s)" % (outcome, name, time.monotonic() - start), flush=True)
     print("%d passed, %d failed%s" % (passed, failed, ", %d skipped" % skipped if skipped else ""))
     sys.exit(1 if failed else 77 if passed == 0 else 0)
