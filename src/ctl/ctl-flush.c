@@ -52,11 +52,12 @@ static void say_json(const Ctl *ctl, const char *key, const char *value, Request
                      const RequestCounts *counts) {
         json_t *object = ctl_json_counts(key, value, status, counts);
 
-        if (object && counts && counts->sites)
+        if (object && streq(key, "request"))
                 (void) json_object_set_new(object, "sites",
-                                           json_integer((json_int_t) counts->sites));
-        if (object && ctl->dry_run)
-                (void) json_object_set_new(object, "dry_run", json_true());
+                                           counts ? json_integer((json_int_t) counts->sites)
+                                                  : json_null());
+        if (object)
+                (void) json_object_set_new(object, "dry_run", json_boolean(ctl->dry_run));
         ctl_print_json(object);
 }
 
@@ -452,7 +453,9 @@ int ctl_add(Ctl *ctl, char *args[]) {
         if (status == EX_OK)
                 status = ctl_ask(ctl, &request, site, &answer, &counts, &has_counts);
         if (ctl->json && !ctl->quiet)
-                say_json(ctl, "site", site, answer, NULL);
+                ctl_print_json(json_pack("{ss so ss}", "site", site, "queue_id",
+                                         ctl_json_text(args[1]), "status",
+                                         ctl_status_name(answer)));
         return status;
 }
 

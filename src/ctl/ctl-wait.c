@@ -191,11 +191,11 @@ static void print_json(const Follow *f, const Reason *reason) {
                 (void) json_array_append_new(reasons, json_pack("{sI ss}", "count",
                                                                 (json_int_t) reason->count,
                                                                 "reason", reason->text));
-        ctl_print_json(json_pack("{sI sI sI sI sI so}", "moved", (json_int_t) count_moved(f),
-                                 "left", (json_int_t) f->count[FOLLOW_LEFT], "deferred",
-                                 (json_int_t) f->count[FOLLOW_DEFERRED], "held",
-                                 (json_int_t) f->count[FOLLOW_HELD], "under_way",
-                                 (json_int_t) f->count[FOLLOW_MOVING], "reasons", reasons));
+        ctl_print_json(json_pack(
+                "{ss sI sI sI sI sI so}", "type", "outcome", "moved", (json_int_t) count_moved(f),
+                "left_queue", (json_int_t) f->count[FOLLOW_LEFT], "deferred",
+                (json_int_t) f->count[FOLLOW_DEFERRED], "held", (json_int_t) f->count[FOLLOW_HELD],
+                "under_way", (json_int_t) f->count[FOLLOW_MOVING], "reasons", reasons));
 }
 
 static void report(const Ctl *ctl, const Follow *f) {

@@ -346,10 +346,10 @@ static int run(Ctl *ctl, unsigned long given, char *args[], int n_args) {
         if (!verb)
                 return ctl_usage("unknown command: %s", args[0]);
         if (n_args < verb->min || (verb->max >= 0 && n_args > verb->max)) {
-                ctl_error("wrong number of arguments: fflushctl %s%s%s", verb->name,
-                          verb->arguments[0] ? " " : "", verb->arguments);
-                return EX_USAGE;
+                return ctl_fail(EX_USAGE, "usage: fflushctl %s%s%s", verb->name,
+                                verb->arguments[0] ? " " : "", verb->arguments);
         }
+        ctl_print_begin(ctl->json, verb->name);
         stranger = find_stranger(verb, given);
         if (stranger)
                 return ctl_usage("%s has no option --%s", verb->name, stranger);
@@ -367,14 +367,16 @@ static void ctl_done(Ctl *ctl) {
         free(ctl->socket_path);
 }
 
-/* What runs plugins knows four statuses, and wants a line, whatever is wrong with the options:
- * --json may stand after the one that is wrong. The command may be anywhere. */
+/* What runs plugins knows four statuses, and wants a line, whatever is wrong with the options. */
 static int as_plugin(const Ctl *ctl, int status, char *args[], int n_args) {
         if (status <= CTL_CHECK_UNKNOWN || !has_word(args, n_args, "check"))
                 return status;
-        if (ctl->json || has_word(args, n_args, "-j") || has_word(args, n_args, "--json"))
-                ctl_print_json(
-                        json_pack("{ss si}", "state", "UNKNOWN", "status", CTL_CHECK_UNKNOWN));
+        if (ctl->json)
+                ctl_print_json(json_pack("{ss ss ss si s[] sn sn sn sn sn}", "type", "check",
+                                         "state", "UNKNOWN", "text",
+                                         "it could not be run, see its standard error", "exit",
+                                         CTL_CHECK_UNKNOWN, "findings", "deferred", "oldest_age",
+                                         "last_refresh_age", "sites", "failures"));
         else
                 ctl_print("FFLUSHD UNKNOWN - it could not be run, see its standard error\n");
         return CTL_CHECK_UNKNOWN;
@@ -395,6 +397,9 @@ int main(int argc, char *argv[]) {
 
         relay_begin();
         have_standard_files();
+        /* --json may stand after an option that is wrong, and the command may be anywhere. */
+        ctl.json = has_word(argv + 1, argc - 1, "-j") || has_word(argv + 1, argc - 1, "--json");
+        ctl_print_begin(ctl.json, has_word(argv + 1, argc - 1, "check") ? "check" : NULL);
         status = parse_options(&ctl, argc, argv, &given, &words);
         if (status >= 0)
                 status = as_plugin(&ctl, status, argv + 1, argc - 1);
@@ -402,6 +407,7 @@ int main(int argc, char *argv[]) {
                 status = ctl.host ? run_remotely(&ctl, &words, argv + optind, argc - optind)
                                   : run(&ctl, given, argv + optind, argc - optind);
         status = ctl_worse(status, ctl_print_status());
+        ctl_print_end(status);
         status = as_plugin(&ctl, status, argv + optind, argc > optind);
         if (!ctl_end_output())
                 return EX_IOERR;
