@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 
 from basics import Skip, TIMEOUT, USER, as_user, eq, wait_for
 from client import in_directory
-from ctl import backlog, import_from, message, objects, write
+from ctl import backlog, import_from, message, objects, results, write
 from harness import main, test
 
 
@@ -93,11 +93,13 @@ def quiet_says_nothing_but_errors(case):
 def json_tells_refusals_as_well(case):
     spool, daemon = case.make(fast_flush_domains="example.com")
     r = daemon.ctl("--json", "flush", "example.com", "nosuch.test", check=False)
-    eq((r.returncode, objects(r)[1]), (os.EX_NOPERM, {"site": "nosuch.test", "status": "denied"}))
+    eq((r.returncode, results(r)[1]),
+       (os.EX_NOPERM, {"type": "flush", "site": "nosuch.test", "status": "denied", "dry_run": False}))
     r = daemon.ctl("--json", "deliver", "a/b", check=False)
-    eq((r.returncode, objects(r)), (os.EX_DATAERR, [{"queue_id": "a/b", "status": "malformed"}]))
+    eq((r.returncode, results(r)),
+       (os.EX_DATAERR, [{"type": "deliver", "queue_id": "a/b", "status": "malformed", "dry_run": False}]))
     eq(objects(daemon.ctl("--json", "add", "example.com", "A1")),
-       [{"site": "example.com", "status": "ok"}])
+       [{"type": "add", "site": "example.com", "queue_id": "A1", "status": "ok"}])
 
 
 @test
@@ -209,7 +211,7 @@ def refresh_and_purge_tell_what_they_have_done(case):
     spool, daemon = case.make()
     backlog(spool)
     got = objects(daemon.ctl("purge", "--json"))[0]
-    eq(got, {"request": "purge", "status": "ok", "sites": 3, "found": 11, "moved": 5, "gone": 2,
+    eq(got, {"type": "purge", "request": "purge", "status": "ok", "dry_run": False, "sites": 3, "found": 11, "moved": 5, "gone": 2,
              "busy": 2, "failed": 0, "duplicate": 2, "invalid": 0, "left": 0})
 
 

@@ -50,7 +50,7 @@ def waiting_for_single_messages(case):
     eq([(row["queue_id"], row["moved"]) for row in rows[:3]],
        [(up[0], 1), (down[0], 1), ("NOSUCH", 0)])
     reasons = rows[3].pop("reasons")
-    eq(rows[3], {"moved": 2, "left": 1, "deferred": 1, "held": 0, "under_way": 0})
+    eq(rows[3], {"type": "outcome", "moved": 2, "left_queue": 1, "deferred": 1, "held": 0, "under_way": 0})
     eq([(x["count"], "Connection refused" in x["reason"]) for x in reasons], [(1, True)])
     eq(r.returncode, os.EX_TEMPFAIL)
     r = host.ctl("deliver", "--wait", "-t", "20", "NOSUCH", check=False)
