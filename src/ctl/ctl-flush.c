@@ -7,6 +7,7 @@
 
 #include "ctl/commands.h"
 #include "ctl/ctl-ask.h"
+#include "ctl/ctl-input.h"
 #include "ctl/ctl-print.h"
 #include "ctl/ctl-sites.h"
 #include "ctl/ctl-wait.h"
@@ -165,13 +166,16 @@ static void flush_pass(Pass *pass, size_t n) {
         for (size_t i = 0; i < n && places; i++) {
                 const CtlSite *site = &pass->sites->items[i];
 
-                if (site->named) {
+                if (site->named || (pass->ctl->all && pass->ctl->dry_run)) {
                         places[n_named++] = i;
                         continue;
                 }
-                ctl_error("%s: a log of flush(8), whose site is unknown; see import and purge",
-                          site->site);
-                pass->status = ctl_worse(pass->status, EX_DATAERR);
+                pass->status = ctl_worse(
+                        pass->status,
+                        ctl_fail(EX_DATAERR,
+                                 "%s: a log of flush(8), whose site is unknown; see import and "
+                                 "flush --all",
+                                 site->site));
                 pass->all_moved = false;
         }
         if (!places)
@@ -235,6 +239,26 @@ static int flush_and_wait(Ctl *ctl, CtlSites *sites) {
         return ctl_worse(status, ctl_wait_end(ctl, &follow, all_moved));
 }
 
+static int work(Ctl *ctl, RequestKind kind);
+
+/* By the service's own list of logs, which has those of flush(8) too. */
+static int purge_and_wait(Ctl *ctl) {
+        _cleanup_(ctl_sites_done) CtlSites sites = {0};
+        _cleanup_(follow_done) Follow follow = {.fd = -EBADF};
+        char *all[] = {NULL};
+        int status;
+
+        status = ctl_find_sites(ctl, all, true, &sites);
+        if (status == EX_OK)
+                status = ctl_wait_begin(ctl, &follow);
+        for (size_t i = 0; status == EX_OK && i < sites.n; i++)
+                status = follow_site(ctl, &sites.items[i], &follow);
+        if (status != EX_OK)
+                return status;
+        status = work(ctl, REQUEST_PURGE);
+        return ctl_worse(status, ctl_wait_end(ctl, &follow, status == EX_OK));
+}
+
 /* Most users may connect to the socket but not look at the logs, and need not if they name sites.
  * Return: EX_OK, with the sites, none if the logs have to be looked at; or an exit status. */
 static int take_sites(const Ctl *ctl, char *args[], CtlSites *ret) {
@@ -243,7 +267,7 @@ static int take_sites(const Ctl *ctl, char *args[], CtlSites *ret) {
 
         while (args[n])
                 n++;
-        ret->items = calloc(n, sizeof *ret->items);
+        ret->items = calloc(n + 1, sizeof *ret->items);
         if (!ret->items)
                 return ctl_no_memory();
         for (size_t i = 0; i < n; i++) {
@@ -265,11 +289,11 @@ static int take_sites(const Ctl *ctl, char *args[], CtlSites *ret) {
 
 static int check_options(const Ctl *ctl) {
         if (ctl->wait && ctl->dry_run)
-                return ctl_usage("--wait and --dry-run: there will be nothing to wait for");
+                return ctl_usage("--wait cannot be combined with --dry-run");
         if (ctl->every > 0 && ctl->limit == 0)
-                return ctl_usage("--every: how many, with --limit?");
+                return ctl_usage("--every needs --limit N");
         if (ctl->every > 0 && (ctl->wait || ctl->dry_run))
-                return ctl_usage("--every goes with neither --wait nor --dry-run");
+                return ctl_usage("--every cannot be combined with --wait or --dry-run");
         return EX_OK;
 }
 
@@ -300,18 +324,27 @@ static void unescape(char *text) {
 
 int ctl_flush(Ctl *ctl, char *args[]) {
         _cleanup_(ctl_sites_done) CtlSites sites = {0};
+        _cleanup_(ctl_input_done) Input input = {0};
         int status;
 
         status = check_options(ctl);
+        if (status == EX_OK && ctl->all == (*args != NULL))
+                status = ctl_usage(ctl->all ? "--all cannot be combined with a pattern"
+                                            : "usage: fflushctl flush PATTERN...|-|--all");
         if (status != EX_OK)
                 return status;
-        for (char **arg = args; *arg; arg++)
-                unescape(*arg);
-        status = take_sites(ctl, args, &sites);
+        if (ctl->all && !ctl->dry_run && ctl->limit == 0)
+                return ctl->wait ? purge_and_wait(ctl) : ctl_purge(ctl, args);
+        status = ctl_input(args, &input);
+        if (status != EX_OK || (input.n == 0 && !ctl->all))
+                return status;
+        for (size_t i = 0; i < input.n; i++)
+                unescape(input.words[i]);
+        status = take_sites(ctl, input.words, &sites);
         if (status != EX_OK)
                 return status;
         if (sites.n == 0)
-                status = ctl_find_sites(ctl, args, true, &sites);
+                status = ctl_find_sites(ctl, input.words, true, &sites);
         if (status != EX_OK && status != EX_NOINPUT)
                 return status;
         return ctl_worse(status,

@@ -58,10 +58,9 @@ void help_print(const HelpTables *t) {
         for (size_t i = 0; i < t->n_options; i++)
                 if (t->options[i].bit == 0)
                         print_option(&t->options[i]);
-        puts("\nA SITE is a domain or an [address], as after the @ of the recipients. A PATTERN "
-             "is\n"
-             "a SITE, or has * ? [...] in it and means the recorded ones that match.\n"
-             "\"fflushctl help COMMAND\" shows the options of a command; fflushctl(8) has it all.");
+        puts("\nA SITE is a domain or an [address], as after the @ of the recipients. A PATTERN\n"
+             "is a SITE, or has * ? [...] in it and means the recorded ones that match.\n"
+             "\"fflushctl help COMMAND\" shows the options of a command. See fflushctl(8).");
 }
 
 void help_print_verb(const HelpTables *t, const Verb *verb) {

@@ -39,7 +39,7 @@ static const Verb verbs[] = {
         {"add", "SITE ID", 2, 2, 0, ctl_add, VERB_ACT,
          "record that a message waits for a destination"},
         {"refresh", "", 0, 0, CTL_REASON, ctl_refresh, VERB_ACT,
-         "flush what has not been flushed for long, tidy up the logs"},
+         "flush what has not been flushed for long"},
         {"purge", "", 0, 0, CTL_REASON, ctl_purge, VERB_ACT,
          "the same as flush --all; deletes nothing"},
         {"import", "[-]", 0, 1, CTL_DRY_RUN, ctl_import, VERB_ACT,
@@ -48,9 +48,9 @@ static const Verb verbs[] = {
          VERB_LOOK, "tell who flushed what, and what became of it"},
         {"verify", "", 0, 0, CTL_REPAIR, ctl_verify, VERB_LOOK, "check the logs"},
         {"status", "", 0, 0, CTL_NO_START, ctl_status, VERB_LOOK,
-         "tell whether mail is recorded and flushed, or what helps"},
+         "tell whether mail is recorded and flushed"},
         {"check", "", 0, 0, CTL_THRESHOLD, ctl_check, VERB_LOOK,
-         "tell the same as status in one line, for Nagios and Icinga"},
+         "tell status in one line, for Nagios and Icinga"},
         {"metrics", "[PATTERN...]", 0, MANY, CTL_SUBDOMAINS | CTL_TOP | CTL_OUTPUT, ctl_metrics,
          VERB_LOOK, "print metrics for Prometheus"},
         {"enable-postfix", "", 0, 0, CTL_DRY_RUN, ctl_enable_postfix, VERB_SET_UP,
@@ -62,8 +62,7 @@ static const Verb verbs[] = {
 };
 
 static const Option options[] = {
-        {"config", 'c', OPT_TEXT, offsetof(Ctl, config), 0, "FILE",
-         "configuration of fflushd (" SETTINGS_FILE ")"},
+        {"config", 'c', OPT_TEXT, offsetof(Ctl, config), 0, "FILE", "configuration of fflushd"},
         {"instance", 'i', OPT_TEXT, offsetof(Ctl, instance), 0, "NAME",
          "of a further Postfix instance"},
         {"socket", 's', OPT_TEXT, offsetof(Ctl, socket), 0, "PATH", "the socket (public/fflushd)"},

@@ -215,6 +215,34 @@ def refresh_and_purge_tell_what_they_have_done(case):
              "busy": 2, "failed": 0, "duplicate": 2, "invalid": 0, "left": 0})
 
 
+@test
+def flush_all_is_purge(case):
+    spool, daemon = case.make()
+    backlog(spool)
+    preview = daemon.ctl("flush", "--all", "-n").stdout
+    eq(preview.splitlines(), daemon.ctl("flush", "-n", "*").stdout.splitlines())
+    eq(daemon.ctl("flush", "--all").stdout,
+       "purge: 3 sites, 11 found, 5 moved, 2 gone, 2 active or on hold, 2 recorded twice\n")
+    for args in ("--all", "example.com"), ():
+        r = daemon.ctl("flush", *args, check=False)
+        eq((r.returncode, r.stdout), (os.EX_USAGE, ""))
+    spool, daemon = case.make()
+    backlog(spool)
+    r = daemon.ctl("flush", "--all", "--wait", "-t", "1s", check=False)
+    eq(r.stdout.splitlines()[0].split(":")[0], "purge")
+    assert r.stdout.splitlines()[1].startswith("5 moved: "), r.stdout
+
+
+@test
+def destinations_come_from_standard_input(case):
+    spool, daemon = case.make()
+    backlog(spool)
+    for text, wanted in (("A-B.test\n\n example.com", ["a-b.test", "example.com"]), ("", [])):
+        r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, "flush", "-"],
+                           input=text, capture_output=True, text=True, **as_user())
+        eq((r.returncode, [line.split(":")[0] for line in r.stdout.splitlines()]), (0, wanted), r.stderr)
+
+
 def fill_backlog(daemon):
     """Until nobody else can connect; the connections."""
     daemon.listener.listen(0)
