@@ -3,7 +3,6 @@
 """What fflushctl --json prints is what the table in section JSON of fflushctl(8) says: each key of
 each object, with its type."""
 
-import json
 import os
 import re
 import sys
@@ -136,6 +135,7 @@ def check_prints_one_object_whatever_goes_wrong(t):
                  ("-i", "nosuch", "check")):
         r = d.ctl("-j", *args, check=False)
         o, = objects(r)
+        checker.check([o])
         eq((o["type"], o["exit"]), ("check", r.returncode), r)
 
 
