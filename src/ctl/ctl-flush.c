@@ -20,7 +20,7 @@
 static void say_flushed(const Ctl *ctl, const char *what, const RequestCounts *c) {
         ctl_print("%s: ", what);
         if (c->sites)
-                ctl_print("%lu sites, ", c->sites);
+                ctl_print("%lu site%s, ", c->sites, c->sites == 1 ? "" : "s");
         ctl_print("%lu found, %lu %s", c->found, c->moved,
                   ctl->dry_run ? "would be moved" : "moved");
         if (c->gone)

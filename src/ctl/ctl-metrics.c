@@ -439,11 +439,10 @@ static void print_logs(const Report *report, FILE *f) {
               report->unreadable);
         if (report->sites > 0) {
                 gauge(report, f, "fflushd_oldest_change_timestamp_seconds",
-                      "Of the logs with records, the last change that is longest ago: the oldest "
-                      "record is at least as old.",
+                      "Least recent change of a log that has records.",
                       (uint64_t) report->oldest_change);
                 gauge(report, f, "fflushd_oldest_flush_timestamp_seconds",
-                      "Of the logs with records, the last flush that is longest ago.",
+                      "Least recent flush of a log that has records.",
                       (uint64_t) report->oldest_flush);
         }
         print_messages(report, f);

@@ -131,8 +131,7 @@ static int parse_number(const char *text, unsigned long *ret) {
 }
 
 static int wrong_value(size_t i, const char *what) {
-        ctl_error("--%s: not %s: %s", options[i].name, what, optarg);
-        return EX_USAGE;
+        return ctl_fail(EX_USAGE, "--%s must be %s, not \"%s\"", options[i].name, what, optarg);
 }
 
 /* Options that were given are bits by their place in the table. */
@@ -151,9 +150,11 @@ static int parse_option(Ctl *ctl, size_t i, unsigned long *given) {
                 *(const char **) value = optarg;
                 return -1;
         case OPT_NUMBER:
-                return parse_number(optarg, value) < 0 ? wrong_value(i, "a number above 0") : -1;
+                return parse_number(optarg, value) < 0 ? wrong_value(i, "a positive number") : -1;
         case OPT_TIME:
-                return timespan_parse(optarg, 's', value) < 0 ? wrong_value(i, "a time") : -1;
+                return timespan_parse(optarg, 's', value) < 0
+                               ? wrong_value(i, "a time such as 30s, 5m or 2h")
+                               : -1;
         case OPT_VERSION:
                 puts(PACKAGE_STRING);
                 return EX_OK;

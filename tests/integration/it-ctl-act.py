@@ -207,7 +207,7 @@ def refresh_and_purge_tell_what_they_have_done(case):
     spool, daemon = case.make()
     backlog(spool)
     eq(daemon.ctl("refresh").stdout,  # of the one that is older than half a day
-       "refresh: 1 sites, 8 found, 3 moved, 1 gone, 2 active or on hold, 2 recorded twice\n")
+       "refresh: 1 site, 8 found, 3 moved, 1 gone, 2 active or on hold, 2 recorded twice\n")
     spool, daemon = case.make()
     backlog(spool)
     got = objects(daemon.ctl("purge", "--json"))[0]

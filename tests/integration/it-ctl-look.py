@@ -367,7 +367,7 @@ def a_site_has_one_answer_however_it_is_written(case):
             eq(spool.read(log), b"A2\n", (listed, text))
             os.unlink(spool.join(log))
             r = import_from(daemon, message("A3", "x@" + text.rstrip(".")))
-            eq(r.stdout, "1 deferred messages: 1 records added, 0 already there\n")
+            eq(r.stdout, "1 deferred message: 1 record added, 0 already there\n")
             eq(spool.read(log), b"A3\n", (listed, text))
         for pattern in ("*", "*b\u00fccher*", "*xn--bcher*"):
             check("flush", pattern, wanted=flushed)

@@ -407,7 +407,7 @@ def export_renames_and_merges(case):
     spool.log("L192_0_2_1R", b"I1\n", atime=-86400 * 3)
     before = snapshot(spool)
     wanted = ["a-b.test: 2 records: flush/aDb_test -> flush/a_b_test",
-              "[192.0.2.1]: 1 records: flush/L192_0_2_1R -> flush/_192_0_2_1_"]
+              "[192.0.2.1]: 1 record: flush/L192_0_2_1R -> flush/_192_0_2_1_"]
     eq(sorted(daemon.ctl("export", "--dry-run").stdout.splitlines()), sorted(wanted))
     eq(snapshot(spool), before, "a dry run has changed something")
     r = daemon.ctl("export")

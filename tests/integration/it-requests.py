@@ -299,7 +299,7 @@ def fflushctl_says_what_happened(t):
                              (("flush",), 64, "usage: fflushctl flush PATTERN"),
                              (("frobnicate",), 64, "unknown command"),
                              ((), 64, "no command"),
-                             (("--timeout", "1x", "refresh"), 64, "not a time")):
+                             (("--timeout", "1x", "refresh"), 64, "--timeout must be a time")):
         r = d.ctl(*args, check=False)
         eq((args, r.returncode), (args, code))
         assert text in r.stderr, r.stderr
