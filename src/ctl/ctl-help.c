@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "ctl/ctl-print.h"
 #include "util/util.h"
 
 #define LEFT      27 /* width of the first column */
@@ -19,7 +20,7 @@ static const char *value_of(const Option *o) {
 }
 
 static void print_line(const char *left, const char *right) {
-        printf("  %-*s%s%s\n", LEFT - 1, left, strlen(left) < LEFT - 1 ? " " : "  ", right);
+        ctl_print("  %-*s%s%s\n", LEFT - 1, left, strlen(left) < LEFT - 1 ? " " : "  ", right);
 }
 
 static void print_option(const Option *o) {
@@ -36,7 +37,8 @@ static void print_option(const Option *o) {
 }
 
 static void print_group(const HelpTables *t, VerbGroup group, const char *title) {
-        printf("\n%s:\n", title);
+        ctl_print("\n");
+        ctl_print("%s:\n", title);
         for (size_t i = 0; i < t->n_verbs; i++) {
                 const Verb *v = &t->verbs[i];
                 char left[64];
@@ -50,34 +52,41 @@ static void print_group(const HelpTables *t, VerbGroup group, const char *title)
 }
 
 void help_print(const HelpTables *t) {
-        puts("Usage: fflushctl [OPTION...] COMMAND [ARGUMENT...]");
+        ctl_print("Usage: fflushctl [OPTION...] COMMAND [ARGUMENT...]\n");
         print_group(t, VERB_LOOK, "Look");
         print_group(t, VERB_ACT, "Act");
         print_group(t, VERB_SET_UP, "Set up");
-        puts("\nOptions of all commands:");
+        ctl_print("\n");
+        ctl_print("Options of all commands:\n");
         for (size_t i = 0; i < t->n_options; i++)
                 if (t->options[i].bit == 0)
                         print_option(&t->options[i]);
-        puts("\nA SITE is a domain or an [address], as after the @ of the recipients. A PATTERN\n"
-             "is a SITE, or has * ? [...] in it and means the recorded ones that match.\n"
-             "\"fflushctl help COMMAND\" shows the options of a command. See fflushctl(8).");
+        ctl_print("\n");
+        ctl_print("A SITE is a domain or an [address], as after the @ of the recipients. A "
+                  "PATTERN\n");
+        ctl_print("is a SITE, or has * ? [...] in it and means the recorded ones that match.\n");
+        ctl_print("\"fflushctl help COMMAND\" shows the options of a command. See fflushctl(8).\n");
 }
 
 void help_print_verb(const HelpTables *t, const Verb *verb) {
         bool any = false;
 
-        printf("Usage: fflushctl [OPTION...] %s%s%s\n\n%c%s.\n", verb->name,
-               verb->arguments[0] ? " " : "", verb->arguments, verb->help[0] - 'a' + 'A',
-               verb->help + 1);
+        ctl_print("Usage: fflushctl [OPTION...] %s%s%s\n", verb->name,
+                  verb->arguments[0] ? " " : "", verb->arguments);
+        ctl_print("\n");
+        ctl_print("%c%s.\n", verb->help[0] - 'a' + 'A', verb->help + 1);
         for (size_t i = 0; i < t->n_options; i++) {
                 if (!(t->options[i].bit & verb->options))
                         continue;
-                if (!any)
-                        puts("\nOptions:");
+                if (!any) {
+                        ctl_print("\n");
+                        ctl_print("Options:\n");
+                }
                 any = true;
                 print_option(&t->options[i]);
         }
-        puts("\n\"fflushctl --help\" shows the options of all commands.");
+        ctl_print("\n");
+        ctl_print("\"fflushctl --help\" shows the options of all commands.\n");
 }
 
 /* How many letters have to be put in, left out, or replaced. */
