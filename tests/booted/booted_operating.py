@@ -41,6 +41,7 @@ def operating_each_recipe_does_what_it_says(t):
         wait_recorded("customer_example", "provider_example", "slow_example")
         g.run("systemd-run -q --unit sink " + TOOLS + "sink 2525 /tmp/kept")
         g.wait("ss -ltn | grep -q :2525", "no sink")
+        g.run("fflushctl refresh")
         begun, shown = now(), {}
         for title, block in recipes():
             shown[title] = shown.get(title, "") + g.out("set -e\n" + block)
