@@ -44,7 +44,7 @@ _fflushctl() {
 		return
 		;;
 	-H | --host)
-		COMPREPLY=($(compgen -W "$(_fflushctl_hosts)" -A hostname -- "$cur"))
+		COMPREPLY=($(compgen -W "$(_fflushctl_hosts)" -- "$cur"))
 		return
 		;;
 	--since)

@@ -170,7 +170,7 @@ def patterns_choose_sites(case):
     def chosen(*args, code=os.EX_OK):
         r = daemon.ctl("list", "--by", "site", "--all", "--json", *args, check=False)
         eq(r.returncode, code, args)
-        return [row["site"] for row in objects(r) if row["type"] == "list"]
+        return [row["site"] for row in objects(r) if row["type"] == "site"]
 
     eq(chosen("EXAMPLE.com"), ["example.com"])
     eq(chosen("--subdomains", "example.com"), ["example.com", "mail.example.com"])

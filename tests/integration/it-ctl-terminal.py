@@ -262,8 +262,8 @@ def bash_completes_what_help_knows(case):
         eq(set(complete(daemon, verb, "--")), wanted, verb)
     eq(set(complete(daemon, "help", "")), set(verbs) | {"help"})
     eq(complete(daemon, "deliver", "A"), ["A1", "A2", "A3"])
-    for words in ("--by=ne",), ("--by", "=", "ne"):
-        eq(complete(daemon, "list", *words), ["newest"])
+    for words in ("--by=ol",), ("--by", "=", "ol"):
+        eq(complete(daemon, "list", *words), ["oldest"])
 
 
 @test
