@@ -19,8 +19,9 @@ def history(options="", **kwargs):
 
 def wait_deferred():
     """Until the one message is deferred, again, and recorded."""
-    g.wait("test -s /var/spool/postfix/flush/down_test && postqueue -j | grep -q '\"queue_name\": \"deferred\"'",
-           "the message is not deferred", show="postqueue -j")
+    g.wait("test -s /var/spool/postfix/flush/down_test &&"
+           " postqueue -j | grep -q '\"queue_name\": \"deferred\"'", "the message is not deferred",
+           show="postqueue -j")
 
 
 def now():
@@ -92,7 +93,8 @@ def history_is_of_the_service_and_not_of_whoever_writes_like_it(t):
     begin()
     begun = now()
     g.run("printf 'MESSAGE=x\\nFFLUSHD_INSTANCE=postfix\\nFFLUSHD_REQUEST=send_site\\n"
-          "FFLUSHD_SITE=forged.test\\nFFLUSHD_MOVED=7\\nFFLUSHD_STATUS=0\\n' | logger --journald", user="nobody")
+          "FFLUSHD_SITE=forged.test\\nFFLUSHD_MOVED=7\\nFFLUSHD_STATUS=0\\n' | logger --journald",
+          user="nobody")
     eq(history("--since '%s'" % begun), [])
 
 

@@ -34,8 +34,10 @@ def wait_recorded(*names):
 def operating_each_recipe_does_what_it_says(t):
     begin()
     before = g.out("postconf -h transport_maps")
-    g.run("postsuper -d ALL 2>&1; rm -f /tmp/kept; postconf -e 'transport_maps=inline:{customer.example=smtp:[127.0.0.1]:2525,"
-          "provider.example=smtp:[127.0.0.1]:2525,slow.example=smtp:[127.0.0.1]:2526}' && postfix reload")
+    g.run("postsuper -d ALL 2>&1; rm -f /tmp/kept;"
+          " postconf -e 'transport_maps=inline:{customer.example=smtp:[127.0.0.1]:2525,"
+          "provider.example=smtp:[127.0.0.1]:2525,"
+          "slow.example=smtp:[127.0.0.1]:2526}' && postfix reload")
     try:
         send("u@customer.example", "u@provider.example", "u@slow.example")
         wait_recorded("customer_example", "provider_example", "slow_example")

@@ -211,7 +211,8 @@ def refresh_and_purge_tell_what_they_have_done(case):
     spool, daemon = case.make()
     backlog(spool)
     got = objects(daemon.ctl("purge", "--json"))[0]
-    eq(got, {"type": "purge", "request": "purge", "status": "ok", "dry_run": False, "sites": 3, "found": 11, "moved": 5, "gone": 2,
+    eq(got, {"type": "purge", "request": "purge", "status": "ok", "dry_run": False,
+             "sites": 3, "found": 11, "moved": 5, "gone": 2,
              "busy": 2, "failed": 0, "duplicate": 2, "invalid": 0, "left": 0})
 
 

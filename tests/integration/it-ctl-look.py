@@ -292,10 +292,12 @@ def a_dry_run_counts_what_a_flush_then_does(case):
             eq(objects(daemon.ctl("flush", "--json", row["site"])), [row])
     by_site = {row["site"]: row for row in preview}
     eq(by_site["example.com"],
-       {"type": "flush", "dry_run": False, "site": "example.com", "status": "ok", "found": 8, "moved": 3, "gone": 1, "busy": 2,
+       {"type": "flush", "dry_run": False, "site": "example.com", "status": "ok",
+        "found": 8, "moved": 3, "gone": 1, "busy": 2,
         "failed": 0, "duplicate": 2, "invalid": 0, "left": 0})
     eq(by_site["torn.test"],
-       {"type": "flush", "dry_run": False, "site": "torn.test", "status": "ok", "found": 4, "moved": 3, "gone": 0, "busy": 0,
+       {"type": "flush", "dry_run": False, "site": "torn.test", "status": "ok",
+        "found": 4, "moved": 3, "gone": 0, "busy": 0,
         "failed": 0, "duplicate": 1, "invalid": 1, "left": 0})
 
 
