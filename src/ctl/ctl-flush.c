@@ -345,7 +345,7 @@ int ctl_flush(Ctl *ctl, char *args[]) {
                 return status;
         if (sites.n == 0)
                 status = ctl_find_sites(ctl, input.words, true, &sites);
-        if (status != EX_OK && status != EX_NOINPUT)
+        if (status != EX_OK && (status != EX_NOINPUT || sites.n == 0))
                 return status;
         return ctl_worse(status,
                          ctl->wait ? flush_and_wait(ctl, &sites) : flush_sites(ctl, &sites));
