@@ -267,8 +267,7 @@ int switch_probe(Switch *s, const char *service) {
                 ctl_error("Postfix still uses \"%s\"", s->output);
                 return EX_UNAVAILABLE;
         }
-        /* No message ever has this ID: Postfix's have hexadecimal digits only, or no vowels. */
-        status = switch_run_words(s, SWITCH_ASK, SWITCH_POSTQUEUE, "-i", "PROBE");
+        status = switch_run_words(s, SWITCH_ASK, SWITCH_POSTQUEUE, "-i", CTL_PROBE_ID);
         if (status != EX_OK) {
                 ctl_error("postqueue got no answer from public/%s", service);
                 return status;
