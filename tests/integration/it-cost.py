@@ -98,10 +98,12 @@ def cost(t, daemon, requests, reply=OK):
 
 
 def together(daemon, requests):
-    """Of so many clients, all connected before the first asks."""
+    """Of so many clients, who have all asked before the first is served."""
+    os.kill(daemon.process.pid, signal.SIGSTOP)
     clients = [daemon.connect() for _ in requests]
     for client, request in zip(clients, requests):
         client.sendall(request)
+    os.kill(daemon.process.pid, signal.SIGCONT)
     for client in clients:
         reply = b""
         while chunk := client.recv(4096):
