@@ -167,7 +167,7 @@ static int repair_lines(const Verify *v, const SurveyEntry *e) {
         r = kept_lines(q, &log, &keep);
         if (r < 0)
                 return r;
-        return sitelog_replace_prefix(&log, (size_t) log.st.st_size, keep.data, keep.n, true);
+        return sitelog_replace_prefix(&log, log.st.st_size, keep.data, keep.n, true);
 }
 
 /* flush(8) may have been about to open the log, and records in it all the same. */
@@ -202,7 +202,7 @@ static int repair_name(const Verify *v, const SurveyEntry *e) {
         r = sitelog_append(q, &to, keep.data, keep.n, true);
         if (r < 0)
                 return r;
-        r = sitelog_replace_prefix(&from, (size_t) from.st.st_size, "", 0, false);
+        r = sitelog_replace_prefix(&from, from.st.st_size, "", 0, false);
         if (r < 0)
                 return r;
         sitelog_close(&to);
