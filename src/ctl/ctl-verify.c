@@ -290,12 +290,15 @@ static bool can_rename(const Verify *v, const SurveyEntry *e) {
 
 static Finding short_name(const Verify *v, const SurveyEntry *e) {
         const char *text = "a name of one character: Postfix does not start with it there";
+        char command[CTL_UNIT_SIZE], remedy[CTL_UNIT_SIZE + 64];
         Finding f = finding("short_name", 1, "%s", text);
 
         f.repairable = can_rename(v, e);
+        ctl_command_name(v->ctl, command);
+        (void) snprintf(remedy, sizeof remedy, "move it elsewhere, then run \"%s import\"",
+                        command);
         if (!f.repairable)
-                f = unwanted("short_name", text,
-                             "move it elsewhere, then run \"fflushctl import\"");
+                f = unwanted("short_name", text, remedy);
         return f;
 }
 
