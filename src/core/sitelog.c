@@ -202,7 +202,7 @@ static int append(SiteLog *log, const char *data, size_t n) {
         log->ends_line = r == 0;
         if (r <
             0) /* if this fails as well, a torn line stays: it is not a record, and does no harm */
-                (void) ftruncate(log->fd, log->st.st_size);
+                (void) !ftruncate(log->fd, log->st.st_size);
         else
                 log->st.st_size += (off_t) n;
         return r;
@@ -252,7 +252,7 @@ int sitelog_append(const Queue *q, SiteLog *log, const char *lines, size_t n, bo
                 if (r == 0 && old_size == 0)
                         r = sync_name(q, log);
                 if (r < 0) /* on the disk or not, who knows; it will be answered FAIL */
-                        (void) ftruncate(log->fd, old_size);
+                        (void) !ftruncate(log->fd, old_size);
         }
         restat(log);
         return r;
@@ -290,7 +290,7 @@ static int append_safely(SiteLog *log, const char *data, size_t n, bool sync) {
         if (r == 0 && sync) {
                 r = RET_NERRNO(fdatasync(log->fd));
                 if (r < 0) {
-                        (void) ftruncate(log->fd, size);
+                        (void) !ftruncate(log->fd, size);
                         restat(log);
                 }
         }
@@ -442,7 +442,7 @@ int sitelog_replace_prefix(SiteLog *log, off_t n_prefix, const char *keep, size_
                 r = sitelog_begin_removal(log, n_prefix, buf, n_keep, sync, &removal);
         }
         if (r != 0) {
-                (void) ftruncate(log->fd, size);
+                (void) !ftruncate(log->fd, size);
                 restat(log);
                 return r;
         }
@@ -541,7 +541,7 @@ static int copy_lines(const Queue *q, const SiteLog *from, SiteLog *to, bool syn
         if (r == 0 && sync && old_size == 0)
                 r = sync_name(q, to);
         if (r < 0)
-                (void) ftruncate(to->fd, old_size);
+                (void) !ftruncate(to->fd, old_size);
         restat(to);
         return r;
 }
