@@ -27,11 +27,15 @@ typedef enum CtlOption {
         CTL_IDS = 1 << 16,
 } CtlOption;
 
+typedef enum VerbGroup { VERB_LOOK, VERB_ACT, VERB_SET_UP } VerbGroup;
+
 typedef struct Verb {
         const char *name, *arguments; /* for people */
         int min, max;                 /* number of arguments; max < 0: any */
         unsigned options;             /* CtlOption, or'ed */
         int (*run)(Ctl *ctl, char *args[]);
+        VerbGroup group;
+        const char *help; /* what it does, in the imperative and in lower case */
 } Verb;
 
 /* The commands. @args ends in NULL; its length is between Verb.min and Verb.max. */

@@ -38,44 +38,43 @@ int ctl_connect_error(const Ctl *ctl, int error) {
         char unit[CTL_UNIT_SIZE];
 
         ctl_unit_name(ctl, "fflush", "socket", unit);
+        if (error == -EACCES || error == -EPERM)
+                return ctl_fail(EX_NOPERM,
+                                "cannot connect to %s: permission denied (run as root or postfix)",
+                                ctl->socket_path);
         if (error == -ENOENT || error == -ECONNREFUSED)
-                ctl_error("cannot connect to %s: %s (is %s started?)", ctl->socket_path,
-                          strerror(-error), unit);
-        else
-                ctl_error("cannot connect to %s: %s", ctl->socket_path,
-                          error == -ETIMEDOUT ? "whoever listens there takes no connections"
-                                              : ctl_strerror(error));
-        return error == -EACCES || error == -EPERM ? EX_NOPERM
-               : error == -ETIMEDOUT               ? EX_TEMPFAIL
-                                                   : EX_UNAVAILABLE;
+                return ctl_fail(EX_UNAVAILABLE, "cannot connect to %s: %s (is %s started?)",
+                                ctl->socket_path, strerror(-error), unit);
+        if (error == -ETIMEDOUT)
+                return ctl_fail(EX_TEMPFAIL,
+                                "cannot connect to %s: whoever listens there takes no connections",
+                                ctl->socket_path);
+        return ctl_fail(EX_UNAVAILABLE, "cannot connect to %s: %s", ctl->socket_path,
+                        strerror(-error));
 }
 
 static int say_no_reply(const char *what, int error) {
-        ctl_error("%s: %s", what,
-                  error == -ECONNRESET || error == -EPIPE
-                          ? "the service closed the connection without a reply"
-                  : error == -EBADMSG   ? "the reply makes no sense"
-                  : error == -ETIMEDOUT ? "no reply in time"
-                                        : strerror(-error));
-        return error == -EBADMSG ? EX_PROTOCOL : EX_TEMPFAIL;
+        return ctl_fail(error == -EBADMSG ? EX_PROTOCOL : EX_TEMPFAIL, "%s: %s", what,
+                        error == -ECONNRESET || error == -EPIPE
+                                ? "the service closed the connection without a reply"
+                        : error == -EBADMSG   ? "the reply makes no sense"
+                        : error == -ETIMEDOUT ? "no reply in time"
+                                              : strerror(-error));
 }
 
-static int say_status(const char *what, RequestStatus status) {
+static int say_status(const Ctl *ctl, const char *what, RequestStatus status) {
         switch (status) {
         case REQUEST_OK:
                 return EX_OK;
         case REQUEST_FAIL:
-                ctl_error("%s: failed, the journal says why", what);
-                return EX_TEMPFAIL;
+                return ctl_fail(EX_TEMPFAIL, "%s: failed; see journalctl -t %s/fflushd -n 5", what,
+                                ctl->instance ? ctl->instance : "postfix");
         case REQUEST_BAD:
-                ctl_error("%s: the service calls this request malformed", what);
-                return EX_DATAERR;
+                return ctl_fail(EX_DATAERR, "%s: the service calls this request malformed", what);
         case REQUEST_DENY:
-                ctl_error("%s: not in fast_flush_domains", what);
-                return EX_NOPERM;
+                return ctl_fail(EX_NOPERM, "%s: not in fast_flush_domains", what);
         default:
-                ctl_error("%s: unknown status %d", what, (int) status);
-                return EX_PROTOCOL;
+                return ctl_fail(EX_PROTOCOL, "%s: unknown status %d", what, (int) status);
         }
 }
 
@@ -112,11 +111,12 @@ int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *r
         ctl_progress_end();
         if (r < 0)
                 return say_no_reply(what, r);
-        return say_status(what, *ret_status);
+        return say_status(ctl, what, *ret_status);
 }
 
 /* Requests that are on their way together, and answers that wait for their turn. */
 typedef struct Round {
+        const Ctl *ctl;
         const Request *requests;
         ClientAnswer *answers;
         bool *is_there;
@@ -142,9 +142,10 @@ static void pass_on(const Round *round, size_t i) {
         if (got->error < 0)
                 answer.status = say_no_reply(round->requests[i].site, got->error);
         else {
-                answer = (CtlAnswer){.status = say_status(round->requests[i].site, got->status),
-                                     .answer = got->status,
-                                     .has_counts = got->has_counts};
+                answer = (CtlAnswer){
+                        .status = say_status(round->ctl, round->requests[i].site, got->status),
+                        .answer = got->status,
+                        .has_counts = got->has_counts};
                 if (got->has_counts)
                         answer.counts = got->counts;
         }
@@ -178,7 +179,8 @@ int ctl_ask_all(Ctl *ctl, const Request requests[], size_t n, ctl_answered_t ans
                 void *userdata) {
         _cleanup_free_ ClientAnswer *answers = calloc(n + 1, sizeof *answers);
         _cleanup_free_ bool *is_there = calloc(n + 1, sizeof *is_there);
-        Round round = {.requests = requests,
+        Round round = {.ctl = ctl,
+                       .requests = requests,
                        .answers = answers,
                        .is_there = is_there,
                        .n = n,
@@ -202,7 +204,7 @@ int ctl_ask_all(Ctl *ctl, const Request requests[], size_t n, ctl_answered_t ans
         return r < 0 ? ctl_connect_error(ctl, r) : EX_OK;
 }
 
-static const char *status_name(RequestStatus status) {
+const char *ctl_status_name(RequestStatus status) {
         return status == REQUEST_OK     ? "ok"
                : status == REQUEST_FAIL ? "failed"
                : status == REQUEST_BAD  ? "malformed"
@@ -212,21 +214,19 @@ static const char *status_name(RequestStatus status) {
 
 json_t *ctl_json_counts(const char *first, const char *value, RequestStatus status,
                         const RequestCounts *c) {
-        json_t *object = json_pack("{so ss}", first, ctl_json_text(value), "status",
-                                   status_name(status)),
-               *counts;
+        json_t *o = json_pack("{so ss}", first, ctl_json_text(value), "status",
+                              ctl_status_name(status));
+        const struct {
+                const char *key;
+                unsigned long value;
+        } counts[] = {{"found", c ? c->found : 0},     {"moved", c ? c->moved : 0},
+                      {"gone", c ? c->gone : 0},       {"busy", c ? c->busy : 0},
+                      {"failed", c ? c->failed : 0},   {"duplicate", c ? c->duplicate : 0},
+                      {"invalid", c ? c->invalid : 0}, {"left", c ? c->left : 0}};
 
-        if (!object || !c)
-                return object;
-        counts = json_pack("{sI sI sI sI sI sI sI sI}", "found", (json_int_t) c->found, "moved",
-                           (json_int_t) c->moved, "gone", (json_int_t) c->gone, "busy",
-                           (json_int_t) c->busy, "failed", (json_int_t) c->failed, "duplicate",
-                           (json_int_t) c->duplicate, "invalid", (json_int_t) c->invalid, "left",
-                           (json_int_t) c->left);
-        if (!counts || json_object_update(object, counts) < 0) {
-                json_decref(object);
-                object = NULL;
-        }
-        json_decref(counts);
-        return object;
+        for (size_t i = 0; o && i < ARRAY_SIZE(counts); i++)
+                (void) json_object_set_new(o, counts[i].key,
+                                           c ? json_integer((json_int_t) counts[i].value)
+                                             : json_null());
+        return o;
 }

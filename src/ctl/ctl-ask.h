@@ -68,6 +68,10 @@ uint64_t ctl_patience(const Ctl *ctl);
  */
 int ctl_connect_error(const Ctl *ctl, int error);
 
-/** ctl_json_counts() - a new object with @first = @value, and the counts; NULL: without them */
+/** ctl_status_name() - "ok", "failed", "malformed", "denied" */
+const char *ctl_status_name(RequestStatus status);
+
+/** ctl_json_counts() - a new object with @first = @value, and the counts, which are null without
+ *                      @counts */
 json_t *ctl_json_counts(const char *first, const char *value, RequestStatus status,
                         const RequestCounts *counts);

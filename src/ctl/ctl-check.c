@@ -98,7 +98,7 @@ static void judge_findings(Check *c, const Health *h) {
 /* -------------------------------------------------------------------------------- thresholds */
 
 typedef struct Value {
-        const char *label, *unit, *what;
+        const char *label, *key, *unit, *what; /* @key: for JSON */
         bool known;
         uint64_t value, warning, critical; /* thresholds are 0 if there are none */
 } Value;
@@ -153,6 +153,7 @@ static void fill_values(const Health *h, Value values[static VALUES]) {
         for (MetricsClass c = 0; c < _METRICS_CLASS_MAX; c++)
                 failures += h->has_counters ? h->counters.failures[c] : 0;
         values[0] = (Value){"deferred",
+                            "deferred",
                             "",
                             "deferred messages",
                             counted,
@@ -161,6 +162,7 @@ static void fill_values(const Health *h, Value values[static VALUES]) {
                             ctl->deferred_critical};
         /* Where there is none, none is old. */
         values[1] = (Value){"oldest",
+                            "oldest_age",
                             "s",
                             "age of the oldest message",
                             counted && (h->deferred == 0 || h->oldest > 0),
@@ -168,25 +170,27 @@ static void fill_values(const Health *h, Value values[static VALUES]) {
                             ctl->oldest_warning / USEC_PER_SEC,
                             ctl->oldest_critical / USEC_PER_SEC};
         values[2] = (Value){"last_refresh",
+                            "last_refresh_age",
                             "s",
                             "time since the last refresh",
                             refreshed > 0,
                             refreshed > 0 ? age_of(refreshed) : 0,
                             ctl->refresh_warning / USEC_PER_SEC,
                             ctl->refresh_critical / USEC_PER_SEC};
-        values[3] = (Value){"destinations", "", "destinations", counted, h->sites, 0, 0};
-        values[4] = (Value){"failures", "c", "failures", h->has_counters, failures, 0, 0};
+        values[3] = (Value){"destinations", "sites", "", "destinations", counted, h->sites, 0, 0};
+        values[4] =
+                (Value){"failures", "failures", "c", "failures", h->has_counters, failures, 0, 0};
 }
 
 /* ------------------------------------------------------------------------------------- output */
 
 static json_t *to_json(const Check *c, const Health *h, const Value values[static VALUES]) {
-        json_t *o = json_pack("{ss si ss so}", "state", names[c->state], "status", (int) c->state,
+        json_t *o = json_pack("{ss si ss so}", "state", names[c->state], "exit", (int) c->state,
                               "text", c->text, "findings", health_json_findings(h));
 
         for (size_t i = 0; o && i < VALUES; i++)
                 (void) json_object_set_new(
-                        o, values[i].label,
+                        o, values[i].key,
                         values[i].known ? json_integer((json_int_t) values[i].value) : json_null());
         return o;
 }

@@ -54,7 +54,7 @@ static int probe(Switch *s) {
 
         if (status == EX_OK || !switch_asked(s, CTL_SERVICE))
                 return status;
-        ctl_error("so it is taken back:");
+        ctl_error("rolling back:");
         if (switch_set(s) == EX_OK)
                 (void) switch_tell(s);
         return status;
@@ -71,8 +71,8 @@ static int await_agents(Switch *s) {
         if (status == EX_OK || switch_interrupted())
                 return status;
         left = switch_find_processes(s);
-        ctl_error("Postfix asks flush(8) again, but %lu delivery agents are still busy and know "
-                  "only %s (process %d); it listens until you say the same again",
+        ctl_error("Postfix uses flush(8) again, but %lu delivery agents are still busy and know "
+                  "only %s (such as process %d); it listens until the same command is run again",
                   left.agents, s->units[SWITCH_SOCKET], (int) left.agent);
         return status;
 }
@@ -119,12 +119,13 @@ int ctl_disable_postfix(Ctl *ctl, char *args[]) {
         if (status == EX_OK)
                 status = switch_steps(&s, steps, ARRAY_SIZE(steps));
         if (status != EX_OK && switch_interrupted())
-                ctl_error("interrupted: say the same again, and it goes on from there");
+                ctl_error("interrupted: run the same command again to go on from there");
         if (status != EX_OK)
                 return switch_end(&s, status, NULL);
         if (ctl->dry_run)
                 switch_say(&s, "Nothing was changed.");
         else
-                switch_say(&s, "Postfix asks flush(8)%s.", s.changed ? " again" : ", as before");
+                switch_say(&s, "Postfix %s.",
+                           s.changed ? "uses flush(8) again" : "already uses flush(8)");
         return switch_end(&s, status, switch_asked(&s, CTL_SERVICE) ? SWITCH_BUILT_IN : s.asks);
 }

@@ -159,7 +159,7 @@ static int test_service(Switch *s) {
         if (status == EX_OK ||
             (status == EX_UNAVAILABLE && findings.checks > 0 && !has_failed(s, &findings)))
                 return EX_OK;
-        ctl_error("fflushd could not do its work here:");
+        ctl_error("the self-test of fflushd failed:");
         ctl_print_findings(stderr, &findings);
         return status;
 }
@@ -174,10 +174,10 @@ static int probe(Switch *s) {
         if (status != EX_OK)
                 return status;
         s->proven = true;
-        switch_say(s, "Postfix asks fflushd%s. Back: %s disable-postfix",
-                   s->changed ? " now" : ", as before", s->command);
+        switch_say(s, "Postfix %s fflushd. To switch back: %s disable-postfix",
+                   s->changed ? "now uses" : "already uses", s->command);
         if (!s->running)
-                switch_say(s, "Postfix does not run.");
+                switch_say(s, "Postfix is not running.");
         return EX_OK;
 }
 
@@ -200,8 +200,9 @@ static int take_records(Switch *s) {
                 ctl_error("not all deferred mail could be recorded: %s import tries again",
                           s->command);
         if (status != EX_OK)
-                ctl_error("%lu delivery agents are still busy and ask flush(8) until they end "
-                          "(process %d): say the same again then, and what they leave is recorded",
+                ctl_error("%lu delivery agents are still busy and use flush(8) until they end "
+                          "(such as "
+                          "process %d): run the same command again then, to record what they leave",
                           switch_find_processes(s).agents, (int) switch_find_processes(s).agent);
         return ctl_worse(imported, status);
 }
@@ -247,7 +248,7 @@ static bool ask_flush_again(Switch *s) {
                 status = switch_tell(s);
         if (status == EX_OK && switch_await_agents(s, false) == EX_OK)
                 return true;
-        ctl_error("some of Postfix may still ask fflushd, so that %s stays: %s disable-postfix "
+        ctl_error("some of Postfix may still use fflushd, so that %s stays: %s disable-postfix "
                   "finishes it",
                   s->units[SWITCH_SOCKET], s->command);
         return false;
@@ -258,11 +259,11 @@ static void take_back(Switch *s) {
 
         if (s->proven || switch_asked(s, CTL_SERVICE)) {
                 if (switch_interrupted())
-                        ctl_error("%ssay the same again, and it goes on from there", why);
+                        ctl_error("%srun the same command again to go on from there", why);
         } else if (!s->changed)
                 ctl_error("%snothing was changed", why);
         else {
-                ctl_error("%sthis is taken back:", why);
+                ctl_error("%srolling back:", why);
                 if (!s->set || ask_flush_again(s))
                         stop_units(s);
         }

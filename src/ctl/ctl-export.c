@@ -160,7 +160,8 @@ static int export_one(Export *x, const char *name) {
                                          folded, "records", (json_int_t) records, "dry_run",
                                          x->ctl->dry_run));
         else if (!x->ctl->quiet)
-                ctl_print("%s: %lu records: flush/%s -> flush/%s\n", site, records, name, folded);
+                ctl_print("%s: %lu record%s: flush/%s -> flush/%s\n", site, records,
+                          records == 1 ? "" : "s", name, folded);
         return EX_OK;
 }
 
@@ -205,15 +206,15 @@ int ctl_export(Ctl *ctl, char *args[]) {
                 return status;
         asked = ctl_postconf(ctl, "flush_service_name");
         if (!asked && ctl->settings.postfix_config_directory[0]) {
-                ctl_error(
-                        "postconf does not say whether Postfix asks fflushd, which would not find "
-                        "these logs any more");
+                ctl_error("cannot read with postconf(1) whether Postfix uses fflushd, which would "
+                          "not find "
+                          "these logs any more");
                 return EX_CONFIG;
         }
         if (!asked || !streq(asked, CTL_SERVICE))
                 return ctl_export_logs(ctl);
         ctl_command_name(ctl, command);
-        ctl_error("Postfix asks fflushd, which would not find these logs any more: %s "
+        ctl_error("Postfix uses fflushd, which would not find these logs any more: %s "
                   "disable-postfix exports them when it has switched back",
                   command);
         return EX_CONFIG;

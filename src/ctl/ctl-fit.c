@@ -301,8 +301,8 @@ int switch_check_fit(Switch *s) {
         if (status == EX_OK && fit.problems) {
                 ctl_error("the units do not fit this host:");
                 ctl_error_lines(fit.problems);
-                ctl_error(
-                        "write these files, \"systemctl daemon-reload\", and say the same again:");
+                ctl_error("write these files, run \"systemctl daemon-reload\", then the same "
+                          "command again:");
                 print_files(s->ctl, fit.files ? fit.files : "");
                 status = EX_CONFIG;
         }

@@ -9,6 +9,7 @@
 #include "ctl/ctl-ask.h"
 #include "ctl/ctl-flush.h"
 #include "ctl/ctl-history.h"
+#include "ctl/ctl-input.h"
 #include "ctl/ctl-print.h"
 #include "ctl/pattern.h"
 #include "ctl/reader.h"
@@ -22,7 +23,7 @@
 static void say_flushed(const Ctl *ctl, const char *what, const RequestCounts *c) {
         ctl_print("%s: ", what);
         if (c->sites)
-                ctl_print("%lu sites, ", c->sites);
+                ctl_print("%lu site%s, ", c->sites, c->sites == 1 ? "" : "s");
         ctl_print("%lu found, %lu %s", c->found, c->moved,
                   ctl->dry_run ? "would be moved" : "moved");
         if (c->gone)
@@ -55,11 +56,12 @@ static void say_json(const Ctl *ctl, const char *key, const char *value, Request
                      const RequestCounts *counts) {
         json_t *object = ctl_json_counts(key, value, status, counts);
 
-        if (object && counts && counts->sites)
+        if (object && streq(key, "request"))
                 (void) json_object_set_new(object, "sites",
-                                           json_integer((json_int_t) counts->sites));
-        if (object && ctl->dry_run)
-                (void) json_object_set_new(object, "dry_run", json_true());
+                                           counts ? json_integer((json_int_t) counts->sites)
+                                                  : json_null());
+        if (object)
+                (void) json_object_set_new(object, "dry_run", json_boolean(ctl->dry_run));
         ctl_print_json(object);
 }
 
@@ -114,8 +116,9 @@ void ctl_say_flushed(const Ctl *ctl, const char *site, RequestStatus status,
 }
 
 static int refuse_unnamed(const CtlSite *site) {
-        ctl_error("%s: a log of flush(8), whose site is unknown; see import and purge", site->site);
-        return EX_DATAERR;
+        return ctl_fail(EX_DATAERR,
+                        "%s: a log of flush(8), whose site is unknown; see import and flush --all",
+                        site->site);
 }
 
 int ctl_flush_site(Ctl *ctl, const CtlSite *site, unsigned long limit, RequestCounts *ret) {
@@ -250,7 +253,7 @@ static int flush_sites(Ctl *ctl, const CtlSites *sites, bool *flushed, bool *ret
         if (!places)
                 return ctl_no_memory();
         for (size_t i = 0; i < sites->n; i++)
-                if (sites->items[i].named)
+                if (sites->items[i].named || (ctl->all && ctl->dry_run))
                         places[n++] = i;
                 else {
                         pass.status = ctl_worse(pass.status, refuse_unnamed(&sites->items[i]));
@@ -296,6 +299,47 @@ static int flush_and_wait(Ctl *ctl, const CtlSites *sites, CtlPatterns *recipien
         return ctl_worse(status, ctl_report_status(&report.total));
 }
 
+/* A refresh or purge. Return: an exit status. */
+static int ask_for_all(Ctl *ctl, RequestKind kind, RequestCounts *ret) {
+        Request request = {.kind = kind, .detail = true, .reason = ctl->reason};
+        RequestStatus answer = REQUEST_FAIL;
+        bool has_counts = false;
+        int status;
+
+        *ret = (RequestCounts){0};
+        status = ctl_ask(ctl, &request, request_name(kind), &answer, ret, &has_counts);
+        if (ctl->json && !ctl->quiet)
+                say_json(ctl, "request", request_name(kind), answer, has_counts ? ret : NULL);
+        else if (has_counts && !ctl->quiet)
+                say_flushed(ctl, request_name(kind), ret);
+        return status;
+}
+
+/* By the service's own list of logs, which has those of flush(8) too. */
+static int purge_and_wait(Ctl *ctl) {
+        _cleanup_(ctl_sites_done) CtlSites sites = {0};
+        _cleanup_(ctl_wait_done) CtlWait w = CTL_WAIT_INIT;
+        _cleanup_(ctl_report_done) CtlReport report = {0};
+        CtlPatterns all = {0};
+        char *no_args[] = {NULL};
+        RequestCounts counts;
+        int status;
+
+        status = ctl_find_sites(ctl, no_args, true, &sites);
+        if (status == EX_OK)
+                status = ctl_follow_sites(ctl, &sites, &w);
+        if (status != EX_OK)
+                return status;
+        status = ask_for_all(ctl, REQUEST_PURGE, &counts);
+        if (status == EX_OK && counts.failed > 0)
+                status = EX_TEMPFAIL;
+        status = ctl_worse(status, ctl_wait_end(ctl, &w, status == EX_OK));
+        status = ctl_worse(status, ctl_report_make(ctl, &w, &all, sites.n, &report));
+        ctl_report_print(ctl, &report, "moved");
+        ctl_audit(ctl, "purge", NULL, NULL, report.total.moved > 0 ? &report.total : NULL);
+        return ctl_worse(status, ctl_report_status(&report.total));
+}
+
 /* Most users may connect to the socket but not look at the logs, and need not if they name sites.
  * Return: EX_OK, with the sites, none if the logs have to be looked at; or an exit status. */
 static int take_sites(const Ctl *ctl, char *args[], CtlSites *ret) {
@@ -304,7 +348,7 @@ static int take_sites(const Ctl *ctl, char *args[], CtlSites *ret) {
 
         while (args[n])
                 n++;
-        ret->items = calloc(n, sizeof *ret->items);
+        ret->items = calloc(n + 1, sizeof *ret->items);
         if (!ret->items)
                 return ctl_no_memory();
         for (size_t i = 0; i < n; i++) {
@@ -326,13 +370,13 @@ static int take_sites(const Ctl *ctl, char *args[], CtlSites *ret) {
 
 static int check_options(const Ctl *ctl) {
         if (ctl->wait && ctl->dry_run)
-                return ctl_usage("--wait and --dry-run: there will be nothing to wait for");
+                return ctl_usage("--wait cannot be combined with --dry-run");
         if (ctl->every > 0 && ctl->limit == 0)
-                return ctl_usage("--every: how many, with --limit?");
+                return ctl_usage("--every needs --limit N");
         if (ctl->every > 0 && ctl->dry_run)
-                return ctl_usage("--every does not go with --dry-run");
+                return ctl_usage("--every cannot be combined with --dry-run");
         if (ctl->stop_if_deferred > 100)
-                return ctl_usage("--stop-if-deferred: at most 100 percent");
+                return ctl_usage("--stop-if-deferred must be at most 100 percent");
         if (ctl->stop_if_deferred > 0 && (!ctl->wait || ctl->every == 0))
                 return ctl_usage("--stop-if-deferred needs --wait, --limit and --every");
         return EX_OK;
@@ -366,21 +410,30 @@ static void unescape(char *text) {
 int ctl_flush(Ctl *ctl, char *args[]) {
         _cleanup_(ctl_patterns_done) CtlPatterns recipients = {0};
         _cleanup_(ctl_sites_done) CtlSites sites = {0};
+        _cleanup_(ctl_input_done) Input input = {0};
         int status;
 
         status = check_options(ctl);
+        if (status == EX_OK && ctl->all == (*args != NULL))
+                status = ctl_usage(ctl->all ? "--all cannot be combined with a pattern"
+                                            : "usage: fflushctl flush PATTERN...|-|--all");
         if (status != EX_OK)
                 return status;
-        for (char **arg = args; *arg; arg++)
-                unescape(*arg);
-        status = take_sites(ctl, args, &sites);
+        if (ctl->all && !ctl->dry_run && ctl->limit == 0)
+                return ctl->wait ? purge_and_wait(ctl) : ctl_purge(ctl, args);
+        status = ctl_input(args, &input);
+        if (status != EX_OK || (input.n == 0 && !ctl->all))
+                return status;
+        for (size_t i = 0; i < input.n; i++)
+                unescape(input.words[i]);
+        status = take_sites(ctl, input.words, &sites);
         if (status != EX_OK)
                 return status;
         if (sites.n == 0)
-                status = ctl_find_sites(ctl, args, true, &sites);
+                status = ctl_find_sites(ctl, input.words, true, &sites);
         if (status != EX_OK && (status != EX_NOINPUT || sites.n == 0))
                 return status;
-        status = ctl_worse(status, ctl_patterns_parse(ctl, args, &recipients));
+        status = ctl_worse(status, ctl_patterns_parse(ctl, input.words, &recipients));
         if (status != EX_OK && (status != EX_NOINPUT || sites.n == 0))
                 return status;
         return ctl_worse(status, ctl->every > 0 ? ctl_flush_paced(ctl, &sites, &recipients)
@@ -549,21 +602,16 @@ int ctl_add(Ctl *ctl, char *args[]) {
         if (status == EX_OK)
                 status = ctl_ask(ctl, &request, site, &answer, &counts, &has_counts);
         if (ctl->json && !ctl->quiet)
-                say_json(ctl, "site", site, answer, NULL);
+                ctl_print_json(json_pack("{ss so ss}", "site", site, "queue_id",
+                                         ctl_json_text(args[1]), "status",
+                                         ctl_status_name(answer)));
         return status;
 }
 
 static int work(Ctl *ctl, RequestKind kind) {
-        Request request = {.kind = kind, .detail = true, .reason = ctl->reason};
-        RequestStatus answer = REQUEST_FAIL;
-        RequestCounts counts = {0};
-        bool has_counts = false;
-        int status = ctl_ask(ctl, &request, request_name(kind), &answer, &counts, &has_counts);
+        RequestCounts counts;
+        int status = ask_for_all(ctl, kind, &counts);
 
-        if (ctl->json && !ctl->quiet)
-                say_json(ctl, "request", request_name(kind), answer, has_counts ? &counts : NULL);
-        else if (has_counts && !ctl->quiet)
-                say_flushed(ctl, request_name(kind), &counts);
         if (status == EX_OK)
                 ctl_audit(ctl, request_name(kind), NULL, NULL, NULL);
         if (counts.moved > 0)

@@ -70,9 +70,8 @@ struct Many {
 
 static void not_understood(Host *h) {
         if (!h->refused)
-                ctl_error("%s: what it prints is not understood, is its fflushctl of another "
-                          "version?",
-                          h->name);
+                ctl_host_error(h->name, "what it prints is not understood, is its fflushctl of "
+                                        "another version?");
         h->refused = true;
 }
 
@@ -366,10 +365,10 @@ static void end_host(Host *h) {
                         end_line(h, (RemoteOutput) i);
         h->status = remote_wait(&h->remote);
         if (h->status == REMOTE_SSH_FAILED || remote_was_interrupted())
-                ctl_error("%s: %s", h->name,
-                          remote_was_interrupted() ? "interrupted" : "not reached");
+                ctl_host_error(h->name, "%s",
+                               remote_was_interrupted() ? "interrupted" : "not reached");
         else if (!h->knows_relay && !h->many->how->json && h->status != EX_NOT_FOUND)
-                ctl_error("%s: " OLDER_VERSION, h->name);
+                ctl_host_error(h->name, OLDER_VERSION);
         if (h->status == REMOTE_SSH_FAILED)
                 h->status = EX_UNAVAILABLE;
         if (h->refused && h->status == EX_OK)

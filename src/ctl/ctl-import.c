@@ -238,8 +238,10 @@ static void report(const Import *im) {
                         (json_int_t) im->in.n_bad, "removed", (json_int_t) im->removed, "dry_run",
                         im->ctl->dry_run));
         else {
-                ctl_print("%lu deferred messages: %lu records %s, %lu already there", im->messages,
-                          im->added, im->ctl->dry_run ? "would be added" : "added", im->known);
+                ctl_print("%lu deferred message%s: %lu record%s %s, %lu already there",
+                          im->messages, im->messages == 1 ? "" : "s", im->added,
+                          im->added == 1 ? "" : "s", im->ctl->dry_run ? "would be added" : "added",
+                          im->known);
                 if (im->refused)
                         ctl_print(", %lu not eligible", im->refused);
                 if (im->no_site)

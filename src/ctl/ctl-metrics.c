@@ -24,8 +24,9 @@ static const struct {
         const char *family, *type, *label, *help, *key;
         size_t offset;
 } values[] = {
-#define COUNTER(family, label, key, help)                                                          \
-        { "fflushd_" family "_total", "counter", label, help, #key, offsetof(Metrics, key) }
+#define COUNTED(family, label, key, json, help)                                                    \
+        { "fflushd_" family "_total", "counter", label, help, json, offsetof(Metrics, key) }
+#define COUNTER(family, label, key, help) COUNTED(family, label, key, #key, help)
 #define GAUGE(family, label, key, help)                                                            \
         { "fflushd_" family, "gauge", label, help, #key, offsetof(Metrics, key) }
 #define TIME(family, key, json, help)                                                              \
@@ -48,10 +49,10 @@ static const struct {
         COUNTER("invalid_records", NULL, invalid, "Lines of logs that are no queue ID, dropped."),
         COUNTER("refreshes", NULL, refreshes, "Refreshes and purges that have ended."),
         COUNTER("refreshes_failed", NULL, refreshes_failed, "Of them, those that ended early."),
-        COUNTER("refresh_logs", "result=\"flushed\"", flushed,
+        COUNTED("refresh_logs", "result=\"flushed\"", flushed, "logs_flushed",
                 "Logs by what a refresh or purge did with them."),
-        COUNTER("refresh_logs", "result=\"compacted\"", compacted, NULL),
-        COUNTER("refresh_logs", "result=\"removed\"", removed, NULL),
+        COUNTED("refresh_logs", "result=\"compacted\"", compacted, "logs_compacted", NULL),
+        COUNTED("refresh_logs", "result=\"removed\"", removed, "logs_removed", NULL),
         TIME("last_refresh", last_refresh_sec, "last_refresh", "End of the last refresh, or 0."),
         TIME("last_purge", last_purge_sec, "last_purge", "End of the last purge, or 0."),
         COUNTER("self_tests", NULL, self_tests, "Self-tests of the service that have ended."),
@@ -306,12 +307,12 @@ static const struct {
         size_t offset;
 } by_class[] = {
         {"fflushd_failures_total", "counter",
-         "Requests, messages and refreshes that failed, by what has to be looked at.", "failures",
-         offsetof(Metrics, failures)},
+         "Requests, messages and refreshes that failed, by what has to be looked at.",
+         "failures_by_class", offsetof(Metrics, failures)},
         {"fflushd_last_failure_timestamp_seconds", "gauge", "Last of these failures, or 0.",
-         "last_failure", offsetof(Metrics, last_failure_sec)},
+         "last_failure_by_class", offsetof(Metrics, last_failure_sec)},
         {"fflushd_last_success_timestamp_seconds", "gauge",
-         "Last time that what could have failed so was in order, or 0.", "last_success",
+         "Last time that what could have failed so was in order, or 0.", "last_success_by_class",
          offsetof(Metrics, last_success_sec)},
 };
 
@@ -438,11 +439,10 @@ static void print_logs(const Report *report, FILE *f) {
               report->unreadable);
         if (report->sites > 0) {
                 gauge(report, f, "fflushd_oldest_change_timestamp_seconds",
-                      "Of the logs with records, the last change that is longest ago: the oldest "
-                      "record is at least as old.",
+                      "Least recent change of a log that has records.",
                       (uint64_t) report->oldest_change);
                 gauge(report, f, "fflushd_oldest_flush_timestamp_seconds",
-                      "Of the logs with records, the last flush that is longest ago.",
+                      "Least recent flush of a log that has records.",
                       (uint64_t) report->oldest_flush);
         }
         print_messages(report, f);
@@ -459,6 +459,15 @@ static void print_text(const Report *report, FILE *f) {
 }
 
 /* -------------------------------------------------------------------------------------- JSON */
+
+/* Times of what has never been are 0. */
+static json_t *json_value(bool time, uint64_t value) {
+        return time && value == 0 ? json_null() : json_integer((json_int_t) value);
+}
+
+static bool is_time(size_t i) {
+        return streq(values[i].type, "gauge") && values[i].label == NULL;
+}
 
 static json_t *json_counters(const Report *report) {
         json_t *counters = json_object(), *requests = json_object();
@@ -483,14 +492,14 @@ static json_t *json_counters(const Report *report) {
                 json_t *of = json_object();
 
                 for (MetricsClass c = 0; c < _METRICS_CLASS_MAX; c++)
-                        (void) json_object_set_new(
-                                of, metrics_class_name(c),
-                                json_integer((json_int_t) value_by_class(report, i, c)));
+                        (void) json_object_set_new(of, metrics_class_name(c),
+                                                   json_value(streq(by_class[i].type, "gauge"),
+                                                              value_by_class(report, i, c)));
                 (void) json_object_set_new(counters, by_class[i].key, of);
         }
         for (size_t i = 0; i < ARRAY_SIZE(values); i++)
                 (void) json_object_set_new(counters, values[i].key,
-                                           json_integer((json_int_t) value_of(report, i)));
+                                           json_value(is_time(i), value_of(report, i)));
         return counters;
 }
 
@@ -510,9 +519,9 @@ static json_t *json_known(int state) {
 static json_t *json_row(const Report *report, const Row *row) {
         return json_pack("{so sI sI so so so so}", "site", ctl_json_text(row->site), "records",
                          (json_int_t) row->records, "messages", (json_int_t) row->messages,
-                         "flushed", json_time(row->flushed), "changed", json_time(row->changed),
-                         "deferred", json_count(report, row->deferred), "oldest",
-                         json_time(row->oldest));
+                         "flushed", json_time(row->flushed), "changed_time",
+                         json_time(row->changed), "deferred", json_count(report, row->deferred),
+                         "oldest", json_time(row->oldest));
 }
 
 static json_t *json_report(const Report *report) {

@@ -40,12 +40,127 @@ write_formatted(FILE *f, const char *before, const char *after, const char *form
                 (void) fputc('\n', f);
 }
 
+/* ------------------------------------------------------------------------- errors for programs */
+
+#define ERRORS_MAX 1000u
+
+typedef struct Error {
+        char *message, *host; /* NULL: this one */
+} Error;
+
+static struct {
+        bool json;
+        const char *verb;
+        Error errors[ERRORS_MAX]; /* whose exit status is not known yet */
+        size_t n_errors;
+} out;
+
+void ctl_print_begin(bool json, const char *verb) {
+        out.json = json;
+        out.verb = verb;
+}
+
+/* By the names of sysexits(3). */
+static const char *code_name(int status) {
+        static const struct {
+                int status;
+                const char *name;
+        } codes[] = {
+                {EX_OK, "warning"},           {EX_USAGE, "usage"},
+                {EX_DATAERR, "invalid"},      {EX_NOINPUT, "not-found"},
+                {EX_NOUSER, "returned"},      {EX_UNAVAILABLE, "unavailable"},
+                {EX_OSERR, "system"},         {EX_CANTCREAT, "not-created"},
+                {EX_IOERR, "input-output"},   {EX_TEMPFAIL, "temporary"},
+                {EX_PROTOCOL, "protocol"},    {EX_NOPERM, "permission-denied"},
+                {EX_CONFIG, "configuration"},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(codes); i++)
+                if (codes[i].status == status)
+                        return codes[i].name;
+        return "other";
+}
+
+static bool has_error_objects(void) {
+        return out.json && !(out.verb && streq(out.verb, "check"));
+}
+
+/* @host: NULL: this one. */
+static void print_error(int status, const char *host, const char *message) {
+        json_t *object = host ? json_pack("{so}", "host", ctl_json_text(host)) : json_object();
+        json_t *error = json_pack("{ss ss so si}", "type", "error", "code", code_name(status),
+                                  "message", ctl_json_text(message), "exit", status);
+
+        if (object && (!error || json_object_update(object, error) < 0)) {
+                json_decref(object);
+                object = NULL;
+        }
+        json_decref(error);
+        ctl_print_json(object);
+}
+
+void ctl_print_end(int status) {
+        for (size_t i = 0; i < out.n_errors; i++) {
+                if (has_error_objects())
+                        print_error(status, out.errors[i].host, out.errors[i].message);
+                free(out.errors[i].host);
+                free(out.errors[i].message);
+        }
+        out.n_errors = 0;
+}
+
+static void __attribute__((format(printf, 2, 0)))
+keep_error(const char *host, const char *format, va_list ap) {
+        Error *error = &out.errors[out.n_errors];
+
+        if (!out.json || out.n_errors == ERRORS_MAX || vasprintf(&error->message, format, ap) < 0)
+                return;
+        error->host = host ? strdup(host) : NULL;
+        out.n_errors++;
+}
+
+static void __attribute__((format(printf, 3, 0)))
+say_error(int status, const char *after, const char *format, va_list ap) {
+        _cleanup_free_ char *message = NULL;
+        va_list copy;
+
+        va_copy(copy, ap);
+        write_formatted(stderr, "fflushctl: ", after, format, ap);
+        if (has_error_objects() && vasprintf(&message, format, copy) >= 0)
+                print_error(status, NULL, message);
+        va_end(copy);
+}
+
 void ctl_error(const char *format, ...) {
         va_list ap;
 
         va_start(ap, format);
         write_formatted(stderr, "fflushctl: ", "\n", format, ap);
         va_end(ap);
+        va_start(ap, format);
+        keep_error(NULL, format, ap);
+        va_end(ap);
+}
+
+void ctl_host_error(const char *host, const char *format, ...) {
+        va_list ap;
+
+        write_line(stderr, "fflushctl: ", host, ": ");
+        va_start(ap, format);
+        write_formatted(stderr, "", "\n", format, ap);
+        va_end(ap);
+        va_start(ap, format);
+        keep_error(host, format, ap);
+        va_end(ap);
+}
+
+int ctl_fail(int status, const char *format, ...) {
+        va_list ap;
+
+        va_start(ap, format);
+        say_error(status, "\n", format, ap);
+        va_end(ap);
+        return status;
 }
 
 void ctl_error_lines(const char *text) {
@@ -67,7 +182,7 @@ int ctl_usage(const char *format, ...) {
         va_list ap;
 
         va_start(ap, format);
-        write_formatted(stderr, "fflushctl: ", "\nTry \"fflushctl --help\".\n", format, ap);
+        say_error(EX_USAGE, "\nTry \"fflushctl --help\".\n", format, ap);
         va_end(ap);
         return EX_USAGE;
 }
@@ -123,6 +238,7 @@ int ctl_worse(int a, int b) {
         return b > EX_NOINPUT ? b : a;
 }
 
+/* Without an object, for which there may be no memory either. */
 int ctl_no_memory(void) {
         ctl_error("%s", strerror(ENOMEM));
         return EX_OSERR;
@@ -143,7 +259,23 @@ const char *ctl_strerror(int error) {
                                                    : strerror(-error);
 }
 
-int ctl_write_json(json_t *object, FILE *f) {
+/* Return: @object, now with a type as its first key, or NULL. */
+static json_t *with_type(json_t *object) {
+        json_t *typed;
+
+        if (!object || !out.verb || json_object_get(object, "type"))
+                return object;
+        typed = json_pack("{ss}", "type", out.verb);
+        if (typed && json_object_update(typed, object) < 0) {
+                json_decref(typed);
+                typed = NULL;
+        }
+        json_decref(object);
+        return typed;
+}
+
+int ctl_write_json(json_t *untyped, FILE *f) {
+        json_t *object = with_type(untyped);
         _cleanup_free_ char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
         _cleanup_free_ char *shown = text ? escape_json(text) : NULL;
 

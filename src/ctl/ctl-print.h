@@ -13,8 +13,16 @@
 /** ctl_error() - one line on standard error, after "fflushctl: " */
 void ctl_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/** ctl_fail() - the same for what ends the command, or a part of it, with this exit status
+ * Return: @status */
+int ctl_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /** ctl_error_lines() - ctl_error() for each line of a text */
 void ctl_error_lines(const char *text);
+
+/** ctl_host_error() - ctl_error() about another host, whose name comes first */
+void ctl_host_error(const char *host, const char *format, ...)
+        __attribute__((format(printf, 2, 3)));
 
 /** ctl_print_remote_error() - a line of the standard error of another host, after its name */
 void ctl_print_remote_error(const char *host, const char *line);
@@ -39,6 +47,16 @@ void ctl_progress_end(void);
 
 /** ctl_pass_on() - a line of another fflushctl, which has escaped itself what it shows */
 void ctl_pass_on(FILE *f, const char *line, bool ends);
+
+/**
+ * ctl_print_begin() - what a command prints is for programs, or not
+ * @verb:  the type of objects that have none of their own; borrowed; NULL: not known yet. What
+ * check prints is one object, also if something goes wrong.
+ */
+void ctl_print_begin(bool json, const char *verb);
+
+/** ctl_print_end() - an object for each ctl_error() since, with the exit status of the command */
+void ctl_print_end(int status);
 
 /** ctl_write_json() - one object on one line; frees it; NULL: there was no memory for it
  * Return: EX_OK, or EX_OSERR. */

@@ -97,10 +97,8 @@ int ctl_patterns_unused(const CtlPatterns *p) {
         int status = EX_OK;
 
         for (size_t i = 0; i < p->n; i++)
-                if (!p->used[i]) {
-                        ctl_error("nothing is recorded for %s", p->texts[i]);
-                        status = EX_NOINPUT;
-                }
+                if (!p->used[i])
+                        status = ctl_fail(EX_NOINPUT, "nothing is recorded for %s", p->texts[i]);
         return status;
 }
 

@@ -219,7 +219,9 @@ static void add_counts(json_t *o, const Health *h) {
 
         for (size_t i = 0; i < ARRAY_SIZE(counts); i++)
                 (void) json_object_set_new(o, counts[i].name,
-                                           json_integer((json_int_t) counts[i].value));
+                                           h->survey_status == EX_OK
+                                                   ? json_integer((json_int_t) counts[i].value)
+                                                   : json_null());
         (void) json_object_set_new(o, "oldest", h->oldest ? json_integer(h->oldest) : json_null());
 }
 
@@ -227,22 +229,24 @@ static void say_json(const Health *h) {
         const Settings *settings = &h->ctl->settings;
         time_t refreshed = health_last_refresh(h);
         json_t *o = json_pack(
-                "{so sb sI so so so sI so so so sb so so sb}", "healthy",
+                "{so sb sI so so so so so so so sb so so sb}", "healthy",
                 health_has_answer(h) ? json_boolean(h->findings.worst != FINDING_FAILED)
                                      : json_null(),
                 "tested", h->tested, "checks", (json_int_t) h->findings.checks, "findings",
                 health_json_findings(h), "socket", ctl_json_text(h->ctl->socket_path), "listening",
                 h->tested ? json_boolean(h->listen_error == 0) : json_null(), "listener_pid",
-                (json_int_t) h->listener, "units", json_units(h, offsetof(HealthUnit, state)),
-                "enabled", json_units(h, offsetof(HealthUnit, enabled)), "flush_service_name",
+                h->listener > 0 ? json_integer(h->listener) : json_null(), "units",
+                json_units(h, offsetof(HealthUnit, state)), "enabled",
+                json_units(h, offsetof(HealthUnit, enabled)), "flush_service_name",
                 ctl_json_text(h->postfix_asks), "served", health_is_served(h), "config",
                 ctl_json_text(h->config[0] ? h->config : NULL), "postfix_config_directory",
                 ctl_json_text(settings->postfix_config_directory), "config_problems",
                 settings->problems != NULL);
 
-        if (o && refreshed > 0)
-                (void) json_object_set_new(o, "last_refresh", json_integer((json_int_t) refreshed));
-        if (o && h->survey_status == EX_OK)
+        if (o)
+                (void) json_object_set_new(o, "last_refresh",
+                                           refreshed > 0 ? json_integer(refreshed) : json_null());
+        if (o)
                 add_counts(o, h);
         ctl_print_json(o);
 }

@@ -113,7 +113,7 @@ int switch_parameter(Switch *s, const char *name) {
         s->output = ctl_postconf(s->ctl, name);
         if (s->output)
                 return EX_OK;
-        ctl_error("postconf does not tell %s: is there a Postfix?", name);
+        ctl_error("cannot read %s with postconf(1): is Postfix installed?", name);
         return EX_UNAVAILABLE;
 }
 
@@ -127,7 +127,7 @@ char *switch_read_unit(Switch *s, const char *unit) {
         char *state;
 
         if (switch_run_words(s, SWITCH_ASK, SWITCH_SYSTEMCTL, "show", unit) != EX_OK) {
-                ctl_error("systemctl does not tell of %s", unit);
+                ctl_error("cannot read the state of %s with systemctl(1)", unit);
                 return NULL;
         }
         state = TAKE_PTR(s->output);
@@ -265,7 +265,7 @@ int switch_probe(Switch *s, const char *service) {
         if (status != EX_OK)
                 return status;
         if (!streq(s->output, service)) {
-                ctl_error("Postfix goes on asking \"%s\"", s->output);
+                ctl_error("Postfix still uses \"%s\"", s->output);
                 return EX_UNAVAILABLE;
         }
         status = switch_run_words(s, SWITCH_ASK, SWITCH_POSTQUEUE, "-i", REQUEST_PROBE_ID);
@@ -346,9 +346,9 @@ int switch_begin(Switch *s) {
         int status;
 
         if (ctl->socket)
-                return ctl_usage("--socket is not for this command");
+                return ctl_usage("enable-postfix and disable-postfix have no option --socket");
         if (geteuid() != 0 && !ctl->dry_run) {
-                ctl_error("only root can change whom Postfix asks");
+                ctl_error("must be root to change Postfix's configuration");
                 return EX_NOPERM;
         }
         status = ctl_settings(ctl);

@@ -343,7 +343,7 @@ static void check_lines(Verify *v, const SurveyEntry *e, const SurveyLog *log,
                 finding("torn", torn, "incomplete last line (%lu byte%s)", torn, plural(torn)),
                 finding("duplicate", duplicate, "%lu record%s", duplicate,
                         duplicate == 1 ? " is a duplicate" : "s are duplicates"),
-                finding("stale", stale, "%lu message%s no longer in the queue", stale,
+                finding("gone", stale, "%lu message%s no longer in the queue", stale,
                         stale == 1 ? " is" : "s are"),
         };
         bool any = false;
@@ -431,11 +431,11 @@ static int visit_deferred(const SurveyEntry *e, void *userdata) {
 }
 
 static void summarize_json(const Verify *v) {
-        ctl_print_json(json_pack("{ss sI sI sI sI sI sI sI}", "type", "summary", "logs",
-                                 (json_int_t) v->logs, "records", (json_int_t) v->records, "stale",
+        ctl_print_json(json_pack("{ss sI sI sI sI sI sI sI}", "type", "verify", "logs",
+                                 (json_int_t) v->logs, "records", (json_int_t) v->records, "gone",
                                  (json_int_t) v->stale, "duplicate", (json_int_t) v->duplicate,
                                  "unrecorded", (json_int_t) v->unrecorded, "problems",
-                                 (json_int_t) v->problems, "repaired", (json_int_t) v->repaired));
+                                 (json_int_t) v->problems, "repairs", (json_int_t) v->repaired));
 }
 
 static void summarize(const Verify *v) {

@@ -94,7 +94,7 @@ int ctl_become_owner(Ctl *ctl) {
         if (geteuid() == st.st_uid)
                 return EX_OK;
         if (geteuid() != 0 || st.st_uid == 0) {
-                ctl_error("this needs root, or the owner of the queue, who is not root");
+                ctl_error("permission denied (run as root or as the owner of the queue, postfix)");
                 return EX_NOPERM;
         }
         if (setgroups(0, NULL) < 0 || setegid(st.st_gid) < 0 || seteuid(st.st_uid) < 0) {
@@ -151,16 +151,14 @@ void ctl_unit_name(const Ctl *ctl, const char *name, const char *type,
 }
 
 int ctl_no_site(const char *text) {
-        ctl_error("not a domain name%s: \"%.*s\"%s",
-                  strchr(text, '@') ? " (an address? give what is after the @)" : "", SHOWN_MAX,
-                  text, strlen(text) > SHOWN_MAX ? " (cut)" : "");
-        return EX_DATAERR;
+        return ctl_fail(EX_DATAERR, "not a domain name%s: \"%.*s\"%s",
+                        strchr(text, '@') ? " (an address? give what is after the @)" : "",
+                        SHOWN_MAX, text, strlen(text) > SHOWN_MAX ? " (cut)" : "");
 }
 
 int ctl_check_id(const char *id) {
         if (queueid_valid(id, strlen(id)))
                 return EX_OK;
-        ctl_error("not a queue ID: \"%.*s\"%s", SHOWN_MAX, id,
-                  strlen(id) > SHOWN_MAX ? " (cut)" : "");
-        return EX_DATAERR;
+        return ctl_fail(EX_DATAERR, "not a queue ID: \"%.*s\"%s", SHOWN_MAX, id,
+                        strlen(id) > SHOWN_MAX ? " (cut)" : "");
 }

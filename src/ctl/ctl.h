@@ -15,7 +15,7 @@ typedef struct Ctl {
         const char *config, *instance, *socket, *host, *by, *reason, *output, *since, *match;
         uint64_t timeout, every; /* microseconds */
         unsigned long top, limit, stop_if_deferred;
-        bool quiet, json, dry_run, subdomains, wait, repair, no_start;
+        bool quiet, json, dry_run, subdomains, wait, repair, no_start, help;
         uint64_t oldest_warning, oldest_critical, refresh_warning, refresh_critical;
         uint64_t older_than, watch;
         bool reverse, no_legend, no_pager, long_list, all, ids;

@@ -11,6 +11,7 @@
 
 #include "core/request.h"
 #include "ctl/commands.h"
+#include "ctl/ctl-help.h"
 #include "ctl/ctl-print.h"
 #include "ctl/hosts.h"
 #include "ctl/relay.h"
@@ -25,121 +26,116 @@
 
 static const Verb verbs[] = {
         {"list", "[PATTERN...]", 0, MANY,
-         CTL_SUBDOMAINS | CTL_BY | CTL_TOP | CTL_TABLE | CTL_LIST | CTL_ALL, ctl_list},
+         CTL_SUBDOMAINS | CTL_BY | CTL_TOP | CTL_TABLE | CTL_LIST | CTL_ALL, ctl_list, VERB_LOOK,
+         "list the destinations that mail waits for"},
         {"show", "PATTERN...|ID...", 1, MANY,
-         CTL_SUBDOMAINS | CTL_BY | CTL_TOP | CTL_TABLE | CTL_IDS, ctl_show},
-        {"flush", "PATTERN...", 1, MANY,
-         CTL_SUBDOMAINS | CTL_DRY_RUN | CTL_WAIT | CTL_LIMIT | CTL_EVERY | CTL_REASON, ctl_flush},
-        {"watch", "PATTERN|ID...", 1, MANY, CTL_SUBDOMAINS, ctl_watch},
-        {"deliver", "ID...|-", 1, MANY, CTL_DRY_RUN | CTL_WAIT | CTL_REASON, ctl_deliver},
-        {"add", "SITE ID", 2, 2, 0, ctl_add},
-        {"refresh", "", 0, 0, CTL_REASON, ctl_refresh},
-        {"purge", "", 0, 0, CTL_REASON, ctl_purge},
-        {"import", "[-]", 0, 1, CTL_DRY_RUN, ctl_import},
-        {"history", "[PATTERN...]", 0, MANY, CTL_SUBDOMAINS | CTL_TOP | CTL_SINCE, ctl_history},
-        {"verify", "", 0, 0, CTL_REPAIR, ctl_verify},
-        {"status", "", 0, 0, CTL_NO_START, ctl_status},
-        {"check", "", 0, 0, CTL_THRESHOLD, ctl_check},
-        {"metrics", "[PATTERN...]", 0, MANY, CTL_SUBDOMAINS | CTL_TOP | CTL_OUTPUT, ctl_metrics},
-        {"enable-postfix", "", 0, 0, CTL_DRY_RUN, ctl_enable_postfix},
-        {"disable-postfix", "", 0, 0, CTL_DRY_RUN, ctl_disable_postfix},
-        {"export", "", 0, 0, CTL_DRY_RUN, ctl_export},
+         CTL_SUBDOMAINS | CTL_BY | CTL_TOP | CTL_TABLE | CTL_IDS, ctl_show, VERB_LOOK,
+         "list the messages of a destination, or these"},
+        {"flush", "PATTERN...|-|--all", 0, MANY,
+         CTL_ALL | CTL_SUBDOMAINS | CTL_DRY_RUN | CTL_WAIT | CTL_LIMIT | CTL_EVERY | CTL_REASON,
+         ctl_flush, VERB_ACT, "deliver all mail for these destinations now"},
+        {"watch", "PATTERN|ID...", 1, MANY, CTL_SUBDOMAINS, ctl_watch, VERB_LOOK,
+         "follow mail that is already on its way"},
+        {"deliver", "ID...|-", 1, MANY, CTL_DRY_RUN | CTL_WAIT | CTL_REASON, ctl_deliver, VERB_ACT,
+         "deliver these messages now"},
+        {"add", "SITE ID", 2, 2, 0, ctl_add, VERB_ACT,
+         "record that a message waits for a destination"},
+        {"refresh", "", 0, 0, CTL_REASON, ctl_refresh, VERB_ACT,
+         "flush what has not been flushed for long"},
+        {"purge", "", 0, 0, CTL_REASON, ctl_purge, VERB_ACT,
+         "the same as flush --all; deletes nothing"},
+        {"import", "[-]", 0, 1, CTL_DRY_RUN, ctl_import, VERB_ACT,
+         "record mail that is already deferred"},
+        {"history", "[PATTERN...]", 0, MANY, CTL_SUBDOMAINS | CTL_TOP | CTL_SINCE, ctl_history,
+         VERB_LOOK, "tell who flushed what, and what became of it"},
+        {"verify", "", 0, 0, CTL_REPAIR, ctl_verify, VERB_LOOK, "check the logs"},
+        {"status", "", 0, 0, CTL_NO_START, ctl_status, VERB_LOOK,
+         "tell whether mail is recorded and flushed"},
+        {"check", "", 0, 0, CTL_THRESHOLD, ctl_check, VERB_LOOK,
+         "tell status in one line, for Nagios and Icinga"},
+        {"metrics", "[PATTERN...]", 0, MANY, CTL_SUBDOMAINS | CTL_TOP | CTL_OUTPUT, ctl_metrics,
+         VERB_LOOK, "print metrics for Prometheus"},
+        {"enable-postfix", "", 0, 0, CTL_DRY_RUN, ctl_enable_postfix, VERB_SET_UP,
+         "make Postfix use fflushd"},
+        {"disable-postfix", "", 0, 0, CTL_DRY_RUN, ctl_disable_postfix, VERB_SET_UP,
+         "make Postfix use flush(8) again"},
+        {"export", "", 0, 0, CTL_DRY_RUN, ctl_export, VERB_SET_UP,
+         "rename logs for flush(8), as disable-postfix does"},
 };
 
-typedef enum OptionKind {
-        OPT_FLAG,
-        OPT_TEXT,
-        OPT_NUMBER,
-        OPT_TIME,
-        OPT_VERSION,
-        OPT_HELP
-} OptionKind;
-
-/* Kind says what type Ctl has at the offset: bool, const char *, unsigned long, uint64_t. */
-static const struct {
-        const char *name;
-        int letter; /* 0: none */
-        OptionKind kind;
-        size_t offset;
-        unsigned bit; /* 0: for every command */
-} options[] = {
-        {"config", 'c', OPT_TEXT, offsetof(Ctl, config), 0},
-        {"instance", 'i', OPT_TEXT, offsetof(Ctl, instance), 0},
-        {"socket", 's', OPT_TEXT, offsetof(Ctl, socket), 0},
-        {"host", 'H', OPT_TEXT, offsetof(Ctl, host), 0},
-        {"timeout", 't', OPT_TIME, offsetof(Ctl, timeout), 0},
-        {"quiet", 'q', OPT_FLAG, offsetof(Ctl, quiet), 0},
-        {"json", 'j', OPT_FLAG, offsetof(Ctl, json), 0},
-        {"dry-run", 'n', OPT_FLAG, offsetof(Ctl, dry_run), CTL_DRY_RUN},
-        {"subdomains", 'S', OPT_FLAG, offsetof(Ctl, subdomains), CTL_SUBDOMAINS},
-        {"by", 'b', OPT_TEXT, offsetof(Ctl, by), CTL_BY},
-        {"top", 0, OPT_NUMBER, offsetof(Ctl, top), CTL_TOP},
-        {"since", 0, OPT_TEXT, offsetof(Ctl, since), CTL_SINCE},
-        {"all", 'a', OPT_FLAG, offsetof(Ctl, all), CTL_ALL},
-        {"long", 0, OPT_FLAG, offsetof(Ctl, long_list), CTL_LIST},
-        {"match", 0, OPT_TEXT, offsetof(Ctl, match), CTL_LIST},
-        {"older-than", 0, OPT_TIME, offsetof(Ctl, older_than), CTL_LIST},
-        {"watch", 0, OPT_TIME, offsetof(Ctl, watch), CTL_LIST},
-        {"ids", 0, OPT_FLAG, offsetof(Ctl, ids), CTL_IDS},
-        {"reverse", 0, OPT_FLAG, offsetof(Ctl, reverse), CTL_TABLE},
-        {"no-legend", 0, OPT_FLAG, offsetof(Ctl, no_legend), CTL_TABLE},
-        {"no-pager", 0, OPT_FLAG, offsetof(Ctl, no_pager), CTL_TABLE},
-        {"limit", 'l', OPT_NUMBER, offsetof(Ctl, limit), CTL_LIMIT},
-        {"every", 'e', OPT_TIME, offsetof(Ctl, every), CTL_EVERY},
-        {"stop-if-deferred", 0, OPT_NUMBER, offsetof(Ctl, stop_if_deferred), CTL_EVERY},
-        {"reason", 'r', OPT_TEXT, offsetof(Ctl, reason), CTL_REASON},
-        {"wait", 'w', OPT_FLAG, offsetof(Ctl, wait), CTL_WAIT},
-        {"repair", 0, OPT_FLAG, offsetof(Ctl, repair), CTL_REPAIR},
-        {"output", 'o', OPT_TEXT, offsetof(Ctl, output), CTL_OUTPUT},
-        {"no-start", 0, OPT_FLAG, offsetof(Ctl, no_start), CTL_NO_START},
-        {"oldest-warning", 0, OPT_TIME, offsetof(Ctl, oldest_warning), CTL_THRESHOLD},
-        {"oldest-critical", 0, OPT_TIME, offsetof(Ctl, oldest_critical), CTL_THRESHOLD},
-        {"deferred-warning", 0, OPT_NUMBER, offsetof(Ctl, deferred_warning), CTL_THRESHOLD},
-        {"deferred-critical", 0, OPT_NUMBER, offsetof(Ctl, deferred_critical), CTL_THRESHOLD},
-        {"refresh-warning", 0, OPT_TIME, offsetof(Ctl, refresh_warning), CTL_THRESHOLD},
-        {"refresh-critical", 0, OPT_TIME, offsetof(Ctl, refresh_critical), CTL_THRESHOLD},
-        {"version", 0, OPT_VERSION, 0, 0},
-        {"help", 'h', OPT_HELP, 0, 0},
+static const Option options[] = {
+        {"config", 'c', OPT_TEXT, offsetof(Ctl, config), 0, "FILE", "configuration of fflushd"},
+        {"instance", 'i', OPT_TEXT, offsetof(Ctl, instance), 0, "NAME",
+         "of a further Postfix instance"},
+        {"socket", 's', OPT_TEXT, offsetof(Ctl, socket), 0, "PATH", "the socket (public/fflushd)"},
+        {"host", 'H', OPT_TEXT, offsetof(Ctl, host), 0, "HOST,@GROUP",
+         "run the command on other hosts, over ssh"},
+        {"timeout", 't', OPT_TIME, offsetof(Ctl, timeout), 0, NULL, "stop waiting after this time"},
+        {"quiet", 'q', OPT_FLAG, offsetof(Ctl, quiet), 0, NULL, "print errors only"},
+        {"json", 'j', OPT_FLAG, offsetof(Ctl, json), 0, NULL, "print objects for programs"},
+        {"dry-run", 'n', OPT_FLAG, offsetof(Ctl, dry_run), CTL_DRY_RUN, NULL,
+         "change nothing, tell what would be done"},
+        {"subdomains", 'S', OPT_FLAG, offsetof(Ctl, subdomains), CTL_SUBDOMAINS, NULL,
+         "include subdomains"},
+        {"by", 'b', OPT_TEXT, offsetof(Ctl, by), CTL_BY, "COLUMN", "sort by this column"},
+        {"top", 0, OPT_NUMBER, offsetof(Ctl, top), CTL_TOP, NULL,
+         "only the first N; of history, the last N"},
+        {"all", 'a', OPT_FLAG, offsetof(Ctl, all), CTL_ALL, NULL, "all destinations"},
+        {"long", 0, OPT_FLAG, offsetof(Ctl, long_list), CTL_LIST, NULL,
+         "with records and messages"},
+        {"match", 0, OPT_TEXT, offsetof(Ctl, match), CTL_LIST, NULL,
+         "only with this text in the reason"},
+        {"older-than", 0, OPT_TIME, offsetof(Ctl, older_than), CTL_LIST, NULL,
+         "only with messages older than that"},
+        {"watch", 0, OPT_TIME, offsetof(Ctl, watch), CTL_LIST, NULL,
+         "show it again at this interval"},
+        {"ids", 0, OPT_FLAG, offsetof(Ctl, ids), CTL_IDS, NULL, "queue IDs only"},
+        {"reverse", 0, OPT_FLAG, offsetof(Ctl, reverse), CTL_TABLE, NULL,
+         "sort the other way round"},
+        {"no-legend", 0, OPT_FLAG, offsetof(Ctl, no_legend), CTL_TABLE, NULL,
+         "without titles and sums"},
+        {"no-pager", 0, OPT_FLAG, offsetof(Ctl, no_pager), CTL_TABLE, NULL,
+         "print at once, not page by page"},
+        {"since", 0, OPT_TEXT, offsetof(Ctl, since), CTL_SINCE, "TIME",
+         "from then on: today, yesterday, 2h, YYYY-MM-DD [HH:MM]"},
+        {"limit", 'l', OPT_NUMBER, offsetof(Ctl, limit), CTL_LIMIT, NULL,
+         "at most N messages of each destination"},
+        {"every", 'e', OPT_TIME, offsetof(Ctl, every), CTL_EVERY, NULL, "repeat at this interval"},
+        {"stop-if-deferred", 0, OPT_NUMBER, offsetof(Ctl, stop_if_deferred), CTL_EVERY, "PERCENT",
+         "stop when this much of it is deferred again"},
+        {"reason", 'r', OPT_TEXT, offsetof(Ctl, reason), CTL_REASON, NULL,
+         "a reason for the journal"},
+        {"wait", 'w', OPT_FLAG, offsetof(Ctl, wait), CTL_WAIT, NULL,
+         "follow the mail, report what became of it"},
+        {"repair", 0, OPT_FLAG, offsetof(Ctl, repair), CTL_REPAIR, NULL,
+         "repair what can be repaired safely; deletes no mail"},
+        {"output", 'o', OPT_TEXT, offsetof(Ctl, output), CTL_OUTPUT, "FILE", "write to this file"},
+        {"no-start", 0, OPT_FLAG, offsetof(Ctl, no_start), CTL_NO_START, NULL,
+         "only look, do not test the service"},
+        {"oldest-warning", 0, OPT_TIME, offsetof(Ctl, oldest_warning), CTL_THRESHOLD, NULL,
+         "alert if the oldest message is older"},
+        {"oldest-critical", 0, OPT_TIME, offsetof(Ctl, oldest_critical), CTL_THRESHOLD, NULL,
+         "alert if the oldest message is older"},
+        {"deferred-warning", 0, OPT_NUMBER, offsetof(Ctl, deferred_warning), CTL_THRESHOLD, NULL,
+         "alert if more messages are deferred"},
+        {"deferred-critical", 0, OPT_NUMBER, offsetof(Ctl, deferred_critical), CTL_THRESHOLD, NULL,
+         "alert if more messages are deferred"},
+        {"refresh-warning", 0, OPT_TIME, offsetof(Ctl, refresh_warning), CTL_THRESHOLD, NULL,
+         "alert if the last refresh is longer ago"},
+        {"refresh-critical", 0, OPT_TIME, offsetof(Ctl, refresh_critical), CTL_THRESHOLD, NULL,
+         "alert if the last refresh is longer ago"},
+        {"version", 0, OPT_VERSION, 0, 0, NULL, "print the version"},
+        {"help", 'h', OPT_HELP, 0, 0, NULL, "print this, or the help of a command"},
 };
 
-static void print_help(void) {
-        puts("Usage: fflushctl [OPTION...] COMMAND [ARGUMENT...]             See fflushctl(8).\n"
-             "Commands:\n"
-             "  list [PATTERN...]  what waits         show PATTERN...|ID...  which mail\n"
-             "  flush PATTERN...   deliver it now     deliver ID...|-  deliver these now\n"
-             "  watch PAT|ID...    join what moves    import [-]       record deferred mail\n"
-             "  refresh            flush what is old  purge  all of it  add SITE ID  record it\n"
-             "  history [PAT...]   who flushed it     status           who serves, who asks\n"
-             "  verify             are logs sound?\n"
-             "  check              for monitoring     metrics [PAT...] for Prometheus\n"
-             "  enable-postfix  have it ask us  disable-postfix  and export  export  only that\n"
-             "Options:\n"
-             "  -n, --dry-run      change nothing     -w, --wait           follow the mail\n"
-             "  -l, --limit N      so many at once    -e, --every TIME     then the next N\n"
-             "  -S, --subdomains   of a SITE as well  -t, --timeout TIME   stop waiting then\n"
-             "  -b, --by COLUMN    sort the table     --top N              the first N of it\n"
-             "  --reverse, --no-legend, --no-pager    as of systemctl(1)\n"
-             "  list: -a, --all, --long, --match TEXT, --older-than TIME, --watch TIME\n"
-             "  show: --ids        one queue ID a line  history: --since TIME\n"
-             "  -q, --quiet        only errors        -j, --json           for programs\n"
-             "  -s, --socket PATH  (public/fflushd)   -i, --instance NAME  of Postfix\n"
-             "  -r, --reason TEXT  for the journal    -H, --host HOST,@GROUP by ssh\n"
-             "  --repair  (verify)   --stop-if-deferred PERCENT   -o, --output FILE (metrics)\n"
-             "  check: --oldest-warning TIME, --oldest-critical TIME, --refresh-warning TIME,\n"
-             "    --refresh-critical TIME, --deferred-warning N, --deferred-critical N\n"
-             "  -c, --config FILE  (" SETTINGS_FILE ")\n"
-             "  --no-start         status only looks  --version            -h, --help\n"
-             "A SITE is a domain or an [address], as after the @ of the recipients; a PATTERN\n"
-             "is a SITE, or has * ? [...] in it and means the recorded ones that match.");
-}
+static const HelpTables tables = {verbs, ARRAY_SIZE(verbs), options, ARRAY_SIZE(options)};
 
 static int parse_number(const char *text, unsigned long *ret) {
         return parse_ulong(text, ret) == 0 && *ret > 0 ? 0 : -EINVAL;
 }
 
 static int wrong_value(size_t i, const char *what) {
-        ctl_error("--%s: not %s: %s", options[i].name, what, optarg);
-        return EX_USAGE;
+        return ctl_fail(EX_USAGE, "--%s must be %s, not \"%s\"", options[i].name, what, optarg);
 }
 
 /* Options that were given are bits by their place in the table. */
@@ -158,15 +154,17 @@ static int parse_option(Ctl *ctl, size_t i, unsigned long *given) {
                 *(const char **) value = optarg;
                 return -1;
         case OPT_NUMBER:
-                return parse_number(optarg, value) < 0 ? wrong_value(i, "a number above 0") : -1;
+                return parse_number(optarg, value) < 0 ? wrong_value(i, "a positive number") : -1;
         case OPT_TIME:
-                return timespan_parse(optarg, 's', value) < 0 ? wrong_value(i, "a time") : -1;
+                return timespan_parse(optarg, 's', value) < 0
+                               ? wrong_value(i, "a time such as 30s, 5m or 2h")
+                               : -1;
         case OPT_VERSION:
                 puts(PACKAGE_STRING);
                 return EX_OK;
         default:
-                print_help();
-                return EX_OK;
+                ctl->help = true; /* of which command, is known later */
+                return -1;
         }
 }
 
@@ -338,6 +336,32 @@ static const char *find_stranger(const Verb *verb, unsigned long given) {
         return NULL;
 }
 
+static int no_such_verb(const char *word) {
+        const char *guess = help_guess(&tables, word);
+
+        return ctl_usage("unknown command: %s%s%s%s", word, guess ? " (" : "", guess ? guess : "",
+                         guess ? "?)" : "");
+}
+
+/* "help", "help COMMAND", "COMMAND --help" */
+static int run_help(char *args[], int n_args) {
+        const Verb *verb;
+
+        if (n_args > 0 && streq(args[0], "help")) {
+                args++;
+                n_args--;
+        }
+        if (n_args == 0) {
+                help_print(&tables);
+                return EX_OK;
+        }
+        verb = find_verb(args[0]);
+        if (!verb)
+                return no_such_verb(args[0]);
+        help_print_verb(&tables, verb);
+        return EX_OK;
+}
+
 static int run(Ctl *ctl, unsigned long given, char *args[], int n_args) {
         const char *stranger;
         const Verb *verb;
@@ -347,12 +371,12 @@ static int run(Ctl *ctl, unsigned long given, char *args[], int n_args) {
         verb = find_verb(args[0]);
         n_args--;
         if (!verb)
-                return ctl_usage("unknown command: %s", args[0]);
+                return no_such_verb(args[0]);
         if (n_args < verb->min || (verb->max >= 0 && n_args > verb->max)) {
-                ctl_error("wrong number of arguments: fflushctl %s%s%s", verb->name,
-                          verb->arguments[0] ? " " : "", verb->arguments);
-                return EX_USAGE;
+                return ctl_fail(EX_USAGE, "usage: fflushctl %s%s%s", verb->name,
+                                verb->arguments[0] ? " " : "", verb->arguments);
         }
+        ctl_print_begin(ctl->json, verb->name);
         stranger = find_stranger(verb, given);
         if (stranger)
                 return ctl_usage("%s has no option --%s", verb->name, stranger);
@@ -370,14 +394,16 @@ static void ctl_done(Ctl *ctl) {
         free(ctl->socket_path);
 }
 
-/* What runs plugins knows four statuses, and wants a line, whatever is wrong with the options:
- * --json may stand after the one that is wrong. The command may be anywhere. */
+/* What runs plugins knows four statuses, and wants a line, whatever is wrong with the options. */
 static int as_plugin(const Ctl *ctl, int status, char *args[], int n_args) {
         if (status <= CTL_CHECK_UNKNOWN || !has_word(args, n_args, "check"))
                 return status;
-        if (ctl->json || has_word(args, n_args, "-j") || has_word(args, n_args, "--json"))
-                ctl_print_json(
-                        json_pack("{ss si}", "state", "UNKNOWN", "status", CTL_CHECK_UNKNOWN));
+        if (ctl->json)
+                ctl_print_json(json_pack("{ss ss ss si s[] sn sn sn sn sn}", "type", "check",
+                                         "state", "UNKNOWN", "text",
+                                         "it could not be run, see its standard error", "exit",
+                                         CTL_CHECK_UNKNOWN, "findings", "deferred", "oldest_age",
+                                         "last_refresh_age", "sites", "failures"));
         else
                 ctl_print("FFLUSHD UNKNOWN - it could not be run, see its standard error\n");
         return CTL_CHECK_UNKNOWN;
@@ -398,13 +424,19 @@ int main(int argc, char *argv[]) {
 
         relay_begin();
         have_standard_files();
+        /* --json may stand after an option that is wrong, and the command may be anywhere. */
+        ctl.json = has_word(argv + 1, argc - 1, "-j") || has_word(argv + 1, argc - 1, "--json");
+        ctl_print_begin(ctl.json, has_word(argv + 1, argc - 1, "check") ? "check" : NULL);
         status = parse_options(&ctl, argc, argv, &given, &words);
         if (status >= 0)
                 status = as_plugin(&ctl, status, argv + 1, argc - 1);
         else
-                status = ctl.host ? run_remotely(&ctl, &words, argv + optind, argc - optind)
-                                  : run(&ctl, given, argv + optind, argc - optind);
+                status = ctl.help || (optind < argc && streq(argv[optind], "help"))
+                                 ? run_help(argv + optind, argc - optind)
+                         : ctl.host ? run_remotely(&ctl, &words, argv + optind, argc - optind)
+                                    : run(&ctl, given, argv + optind, argc - optind);
         status = ctl_worse(status, ctl_print_status());
+        ctl_print_end(status);
         status = as_plugin(&ctl, status, argv + optind, argc > optind);
         if (!ctl_end_output())
                 return EX_IOERR;

@@ -202,21 +202,21 @@ static void count_moves(Service *s, const RequestCounts *counts) {
 
 /* ------------------------------------------------------------------------------- send_site */
 
-static void report_sent(Service *s, Call *call) {
-        const RequestCounts *c = &call->counts;
+/* @call:  what asked for it; a refresh or purge has counts of its own, the sums */
+static void report_sent(Service *s, Call *call, const Site *site, const RequestCounts *c) {
         char left[sizeof ", 18446744073709551615 left"] = "";
         Entry e;
 
         entry_init(s, call, JOURNAL_ID_SENT, &e);
-        e.event.site = call->site->name;
+        e.event.site = site->name;
         e.event.status = &call->status;
         e.event.counts = c;
         if (c->left > 0)
                 (void) snprintf(left, sizeof left, ", %lu left", c->left);
         journal_event(LOG_INFO, &e.event,
-                      "send_site %s: %lu found, %lu moved, %lu gone, %lu busy, %lu failed, %lu "
+                      "%s %s: %lu found, %lu moved, %lu gone, %lu busy, %lu failed, %lu "
                       "duplicate%s%s",
-                      call->site->name, c->found, c->moved, c->gone, c->busy, c->failed,
+                      e.event.request, site->name, c->found, c->moved, c->gone, c->busy, c->failed,
                       c->duplicate, left, e.who);
 }
 
@@ -250,7 +250,7 @@ static void end_send_site(Service *s, Call *call, const SendResult *result) {
         call->counts = result->counts;
         call->has_counts = true;
         call->status = REQUEST_OK;
-        report_sent(s, call);
+        report_sent(s, call, call->site, &call->counts);
         answer_call(s, call, REQUEST_OK);
 }
 
@@ -261,6 +261,9 @@ static void on_sent(Site *site, const SendResult *result, Call *calls, void *use
         if (result->kind != SEND_COMPACT)
                 count_moves(s, &result->counts);
         s->untold |= result->kind == SEND_REFRESH && result->counts.moved > 0;
+        /* The entry of the refresh has the sum only. */
+        if (result->kind == SEND_REFRESH && result->counts.moved > 0 && s->refreshing)
+                report_sent(s, s->refreshing, site, &result->counts);
         if (result->kind == SEND_SITE || result->is_awaited)
                 tell_of_refresh(s);
         LL_FOREACH_SAFE (calls, call, tmp)

@@ -78,7 +78,7 @@ def the_journal_tells_instances_apart(t):
         # Another name in main.cf.
         g.run("postconf -c /etc/postfix-c -e syslog_name=relay; systemctl stop fflushd@postfix-c")
         g.run("fflushctl -i postfix-c deliver GHI789", check=False)
-        assert "send_file GHI789" in g.journal("-o cat -t relay/fflushd -n 1")
+        assert "send_file GHI789" in g.journal("-o cat -t relay/fflushd FFLUSHD_QUEUE_ID=GHI789")
     finally:
         g.run("systemctl stop fflush@postfix-c.socket fflushd@postfix-c.service;"
               "rm -rf /etc/postfix-c /var/spool/postfix-c")

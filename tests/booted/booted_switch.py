@@ -202,7 +202,7 @@ def an_interrupt_leaves_nothing_half_done(t):
         g.run("touch /tmp/go")
         status, out = ended()
     eq(status, 75, out)
-    assert "interrupted: this is taken back" in out, out
+    assert "interrupted: rolling back" in out, out
     eq(state(), OFF)
     send()
     recorded("a_b_test")
@@ -217,11 +217,11 @@ def an_interrupt_while_agents_are_waited_for(t):
     off()
     with InFlight("u@a-b.test"):
         begin("enable-postfix")
-        g.wait("journalctl -u switch | grep -q 'asks fflushd now'", "not switched")
+        g.wait("journalctl -u switch | grep -q 'now uses fflushd'", "not switched")
         interrupt("TERM")
         status, out = ended()
         eq(status, 75, out)
-        assert "interrupted: say the same again" in out, out
+        assert "interrupted: run the same command again" in out, out
         eq(state(), ON)
     ctl("enable-postfix")
     retried()
@@ -290,7 +290,7 @@ def agents_of_before_are_waited_for(t):
     off()
     with InFlight("u@a-b.test"):
         begin("enable-postfix")
-        g.wait("journalctl -u switch | grep -q 'asks fflushd now'", "not switched")
+        g.wait("journalctl -u switch | grep -q 'now uses fflushd'", "not switched")
         eq(active("switch"), "active")
     eq(ended()[0], 0)
     retried()
@@ -345,7 +345,7 @@ def a_service_that_fails_its_test_is_taken_back(t):
     drop_in("fflushd.service", "[Unit]\nStartLimitBurst=2\n[Service]\nExecStart=\n"
             "ExecStart=/bin/false\nRestartSec=100ms\n")
     out = untouched(lambda: g.run("fflushctl enable-postfix 2>&1", check=False))
-    assert out.returncode != 0 and "taken back" in out.stdout, out.stdout
+    assert out.returncode != 0 and "rolling back" in out.stdout, out.stdout
     nothing_left()
     drop_in("fflushd.service", "[Service]\nReadOnlyPaths=/var/spool/postfix/flush\n")
     out = untouched(lambda: ctl("enable-postfix", 69))
@@ -372,7 +372,7 @@ def a_client_that_gets_no_answer_is_set_back(t):
         r = g.run("fflushctl enable-postfix 2>&1", check=False)
     finally:
         g.run("umount /usr/sbin/postqueue")
-    assert r.returncode == 69 and "taken back" in r.stdout, r.stdout
+    assert r.returncode == 69 and "rolling back" in r.stdout, r.stdout
     nothing_left()
     send()
     recorded("a_b_test")
@@ -386,7 +386,8 @@ def with_postfix_stopped_it_imports_as_well(t):
     recorded("a_b_test")
     g.run("postfix stop")
     out = ctl("enable-postfix")
-    assert "1 records added" in out and "Postfix does not run" in out, out
+    assert "1 record added" in out and "Postfix is not running" in out, out
+    assert "1 already there" in ctl("enable-postfix")
     g.run("systemctl restart postfix")
     recorded("aDb_test")
     send()
@@ -527,7 +528,7 @@ def hints_name_the_instance(t):
         assert re.search("postconf -c '?/etc/postfix-b'? -e fast_flush_domains=static:all", out), out
         g.run("postconf -c /etc/postfix-b -e fast_flush_domains=static:all")
         out = ctl("-i postfix-b enable-postfix")
-        assert "Back: fflushctl -i postfix-b disable-postfix\n" in out, out
+        assert "To switch back: fflushctl -i postfix-b disable-postfix\n" in out, out
         eq(asks(), "flush")
         of_b = "cat /proc/$(pgrep -P $(cat /var/spool/postfix-b/pid/master.pid) -x qmgr)/stat"
         before = g.out(of_b)

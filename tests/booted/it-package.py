@@ -384,7 +384,7 @@ def one_command_switches_over_and_one_back(t):
        ("flush", ["inactive"], before))
     out = ctl("enable-postfix")
     for words in ("systemctl enable --now fflush.socket fflush-refresh.timer",
-                  "postfix -c /etc/postfix reload", "Postfix asks fflushd now"):
+                  "postfix -c /etc/postfix reload", "Postfix now uses fflushd"):
         assert words in out, out
     eq(active("fflush.socket", "fflush-refresh.timer"), ["active"] * 2)
     eq(enabled("fflush.socket", "fflush-refresh.timer"), ["enabled"] * 2)
@@ -395,7 +395,7 @@ def one_command_switches_over_and_one_back(t):
        {"flush_service_name": "fflushd", "changed": False, "dry_run": False})
     out = ctl("-n disable-postfix")
     assert "postconf -X flush_service_name" in out and asks() == "fflushd", out
-    assert "Postfix asks flush(8) again" in ctl("disable-postfix")
+    assert "Postfix uses flush(8) again" in ctl("disable-postfix")
     eq((asks(), active("fflush.socket"), enabled("fflush.socket")),
        ("flush", ["inactive"], ["disabled"]))
     eq(g.out("md5sum < /etc/postfix/main.cf"), before)

@@ -19,8 +19,8 @@ from booted import (SOCKET, SUITE, TOOLS, active, ask, clean, drop_in, g, journa
                     property_of, readme, records, switch_over)
 from harness import main, test
 
-for subject in ("hosts", "health", "layout", "limits", "names", "operator", "outcome", "reload", "stuck",
-                "switch"):
+for subject in ("hosts", "health", "history", "layout", "limits", "names", "operating", "operator", "outcome",
+                "reload", "stuck", "switch"):
     importlib.import_module("booted_" + subject)
 
 OTHER_SUITES = " ".join("tests/integration/it-%s.py" % name for name in (

@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 
 from basics import Skip, TIMEOUT, USER, as_stranger, as_user, eq, wait_for
 from client import in_directory
-from ctl import backlog, import_from, message, objects, write
+from ctl import backlog, import_from, message, objects, results, write
 from harness import main, test
 
 
@@ -92,11 +92,13 @@ def quiet_says_nothing_but_errors(case):
 def json_tells_refusals_as_well(case):
     spool, daemon = case.make(fast_flush_domains="example.com")
     r = daemon.ctl("--json", "flush", "example.com", "nosuch.test", check=False)
-    eq((r.returncode, objects(r)[1]), (os.EX_NOPERM, {"site": "nosuch.test", "status": "denied"}))
+    eq((r.returncode, results(r)[1]),
+       (os.EX_NOPERM, {"type": "flush", "site": "nosuch.test", "status": "denied", "dry_run": False}))
     r = daemon.ctl("--json", "deliver", "a/b", check=False)
-    eq((r.returncode, objects(r)), (os.EX_DATAERR, [{"queue_id": "a/b", "status": "malformed"}]))
+    eq((r.returncode, results(r)),
+       (os.EX_DATAERR, [{"type": "deliver", "queue_id": "a/b", "status": "malformed", "dry_run": False}]))
     eq(objects(daemon.ctl("--json", "add", "example.com", "A1")),
-       [{"site": "example.com", "status": "ok"}])
+       [{"type": "add", "site": "example.com", "queue_id": "A1", "status": "ok"}])
 
 
 @test
@@ -206,12 +208,41 @@ def refresh_and_purge_tell_what_they_have_done(case):
     spool, daemon = case.make()
     backlog(spool)
     eq(daemon.ctl("refresh").stdout,  # of the one that is older than half a day
-       "refresh: 1 sites, 8 found, 3 moved, 1 gone, 2 active or on hold, 2 recorded twice\n")
+       "refresh: 1 site, 8 found, 3 moved, 1 gone, 2 active or on hold, 2 recorded twice\n")
     spool, daemon = case.make()
     backlog(spool)
     got = objects(daemon.ctl("purge", "--json"))[0]
-    eq(got, {"request": "purge", "status": "ok", "sites": 3, "found": 11, "moved": 5, "gone": 2,
+    eq(got, {"type": "purge", "request": "purge", "status": "ok", "dry_run": False,
+             "sites": 3, "found": 11, "moved": 5, "gone": 2,
              "busy": 2, "failed": 0, "duplicate": 2, "invalid": 0, "left": 0})
+
+
+@test
+def flush_all_is_purge(case):
+    spool, daemon = case.make()
+    backlog(spool)
+    preview = daemon.ctl("flush", "--all", "-n").stdout
+    eq(preview.splitlines(), daemon.ctl("flush", "-n", "*").stdout.splitlines())
+    eq(daemon.ctl("flush", "--all").stdout,
+       "purge: 3 sites, 11 found, 5 moved, 2 gone, 2 active or on hold, 2 recorded twice\n")
+    for args in ("--all", "example.com"), ():
+        r = daemon.ctl("flush", *args, check=False)
+        eq((r.returncode, r.stdout), (os.EX_USAGE, ""))
+    spool, daemon = case.make()
+    backlog(spool)
+    r = daemon.ctl("flush", "--all", "--wait", "-t", "1s", check=False)
+    eq(r.stdout.splitlines()[0].split(":")[0], "purge")
+    assert r.stdout.splitlines()[1].startswith("5 moved: "), r.stdout
+
+
+@test
+def destinations_come_from_standard_input(case):
+    spool, daemon = case.make()
+    backlog(spool)
+    for text, wanted in (("A-B.test\n\n example.com", ["a-b.test", "example.com"]), ("", [])):
+        r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, "flush", "-"],
+                           input=text, capture_output=True, text=True, **as_user())
+        eq((r.returncode, [line.split(":")[0] for line in r.stdout.splitlines()]), (0, wanted), r.stderr)
 
 
 def fill_backlog(daemon):

@@ -150,7 +150,7 @@ def check_has_thresholds_and_performance_data(case):
     code, line = check(daemon, "--refresh-warning", "1h")
     eq((code, re.search(r"'last_refresh'=\d+s;3600;;0", line) is not None), (0, True), line)
     o = objects(daemon.ctl("check", "-j"))[0]
-    eq((o["state"], o["status"], o["findings"]), ("OK", 0, []))
+    eq((o["state"], o["exit"], o["findings"]), ("OK", 0, []))
 
 
 @test

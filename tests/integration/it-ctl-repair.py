@@ -310,7 +310,7 @@ def verify_finds_what_is_wrong(case):
     eq(r.returncode, os.EX_DATAERR)
     eq(snapshot(spool), before, "verify has changed something")
     *found, total = objects(r)
-    wanted = {("flush/stale_test", "stale", 1, False), ("flush/stale_test", "duplicate", 1, False),
+    wanted = {("flush/stale_test", "gone", 1, False), ("flush/stale_test", "duplicate", 1, False),
               ("flush/torn_test", "invalid", 2, True), ("flush/torn_test", "torn", 2, True),
               ("flush/x", "short_name", 1, True), ("flush/9", "short_name", 1, True),
               ("flush/.hidden", "name", 1, True), ("flush/no-name", "name", 1, True),
@@ -322,8 +322,8 @@ def verify_finds_what_is_wrong(case):
         wanted.add(("flush/root_test", "owner", 1, True))
     eq({(f["path"], f["finding"], f["count"], f["problem"]) for f in found}, wanted)
     eq(any(f["repaired"] for f in found), False)
-    eq((total["problems"], total["repaired"]), (len([w for w in wanted if w[3]]), 0))
-    eq((total["stale"], total["duplicate"], total["unrecorded"]), (1, 1, 0))
+    eq((total["problems"], total["repairs"]), (len([w for w in wanted if w[3]]), 0))
+    eq((total["gone"], total["duplicate"], total["unrecorded"]), (1, 1, 0))
     text = daemon.ctl("verify", check=False).stdout
     for line in ("flush/torn_test: 2 lines are not queue IDs",
                  "flush/torn_test: incomplete last line (2 bytes)",
@@ -406,7 +406,7 @@ def export_renames_and_merges(case):
     spool.log("L192_0_2_1R", b"I1\n", atime=-86400 * 3)
     before = snapshot(spool)
     wanted = ["a-b.test: 2 records: flush/aDb_test -> flush/a_b_test",
-              "[192.0.2.1]: 1 records: flush/L192_0_2_1R -> flush/_192_0_2_1_"]
+              "[192.0.2.1]: 1 record: flush/L192_0_2_1R -> flush/_192_0_2_1_"]
     eq(sorted(daemon.ctl("export", "--dry-run").stdout.splitlines()), sorted(wanted))
     eq(snapshot(spool), before, "a dry run has changed something")
     r = daemon.ctl("export")

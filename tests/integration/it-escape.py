@@ -116,7 +116,8 @@ def every_command(host, *more, only=None, **how):
     for verb, low in VERBS:
         if only and verb not in only:
             continue
-        args = {"deliver": ["A1"], "add": ["example.com", "A2"]}.get(verb, ["example.com"] * low)
+        args = {"deliver": ["A1"], "add": ["example.com", "A2"],
+                "flush": ["example.com"]}.get(verb, ["example.com"] * low)
         for form in ((), ("--json",)):
             shown[verb, form] = host.ctl(*more, *form, verb, *args, **how)
     return shown

@@ -144,6 +144,34 @@ def the_journal_tells_who_asked_and_why(t):
 
 
 @test
+def a_refresh_or_purge_has_an_entry_for_each_destination_that_it_moved_mail_of(t):
+    """So that FFLUSHD_SITE finds the last flush, whoever asked for it. None for the others."""
+    reason = b"reason\0weekly\0"
+
+    def work(spool, d, journal):
+        for name in "A1", "B1":
+            spool.put("deferred/%s/%s" % (name[0], name))
+        spool.log("a_test", b"A1\nA2\n", atime=-86400)
+        spool.log("b_test", b"B1\n", atime=-10)
+        spool.log("c_test", b"C1\n", atime=-86400)
+        d.exchange(reason + REFRESH)
+        d.exchange(reason + PURGE)
+        d.exchange(REFRESH)
+        d.stop()
+        return [e for e in read_journal(journal) if e["PRIORITY"] == "6"]
+    entries = beside_a_journal(t, work, fast_flush_domains="static:all")
+    eq([(e["FFLUSHD_REQUEST"], e.get("FFLUSHD_SITE"), e["FFLUSHD_MOVED"], e["FFLUSHD_STATUS"])
+        for e in entries],
+       [("refresh", "a.test", "1", "0"), ("refresh", None, "1", "0"),
+        ("purge", "b.test", "1", "0"), ("purge", None, "1", "0")])
+    eq({e["FFLUSHD_REASON"] for e in entries}, {"weekly"})
+    for e in entries:
+        eq(e["FFLUSHD_CALLER_UID"], str(os.getuid()))
+    eq(entries[0]["MESSAGE_ID"], entries[2]["MESSAGE_ID"])
+    assert entries[0]["MESSAGE"].startswith("refresh a.test: 2 found, 1 moved, 1 gone, "), entries[0]
+
+
+@test
 def adds_are_logged_at_debug_level_only(t):
     requests = [add("example.com", "ABC123")]
     eq(journal_entries(t, requests, {}), [])

@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 
 from basics import Skip, TOP, eq
 from client import OK, send_file
-from ctl import write
+from ctl import objects, write
 from harness import main, test
 
 RULES = os.path.join(TOP, "conf/fflushd.rules.yml")
@@ -71,7 +71,7 @@ def deferred_messages_are_counted_once_and_have_an_age(t):
            % d.ctl("--version").stdout.split()[1]], 1)
     r = promtool("check", "metrics", stdin=text)
     eq((r.returncode, r.stdout + r.stderr), (0, ""), text)
-    o = json.loads(d.ctl("-j", "metrics", "a.test", "c.test").stdout)
+    o = objects(d.ctl("-j", "metrics", "a.test", "c.test"))[0]
     eq((o["deferred"], o["unrecorded"], o["oldest"]), (4, 2, now - 90000))
     eq([(row["deferred"], row["oldest"]) for row in o["by_site"]], [(2, now - 5000), (0, None)])
     for name in (old, older):
@@ -116,7 +116,7 @@ def a_dead_socket_is_told_and_not_woken(t):
     eq((got["fflushd_up"], got["fflushd_listening"], got["fflushd_records"]), (0, 0, 1))
     os.remove(d.socket_path)
     eq(samples(d.ctl("metrics").stdout)["fflushd_listening"], 0)
-    eq(json.loads(d.ctl("-j", "metrics").stdout)["listening"], False)
+    eq(objects(d.ctl("-j", "metrics"))[0]["listening"], False)
 
 
 @test
@@ -149,7 +149,7 @@ def the_queue_may_be_unreadable(t):
     eq((r.returncode, got["fflushd_records"], [k for k in got if "deferred" in k or "unrec" in k]),
        (os.EX_IOERR, 1, []))
     eq("/deferred: " in r.stderr, True, r.stderr)
-    eq(json.loads(d.ctl("-j", "metrics", check=False).stdout)["deferred"], None)
+    eq(objects(d.ctl("-j", "metrics", check=False))[0]["deferred"], None)
 
 
 # For each alert: what is seen, every minute, and when it fires and when not.

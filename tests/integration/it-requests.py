@@ -296,10 +296,10 @@ def fflushctl_says_what_happened(t):
     for args, code, text in ((("flush", "no.test"), 77, "not in fast_flush_domains"),
                              (("deliver", "DEAD1"), 66, ""),
                              (("add", "example.com", "../x"), 65, "not a queue ID"),
-                             (("flush",), 64, "wrong number of arguments"),
+                             (("flush",), 64, "usage: fflushctl flush PATTERN"),
                              (("frobnicate",), 64, "unknown command"),
                              ((), 64, "no command"),
-                             (("--timeout", "1x", "refresh"), 64, "not a time")):
+                             (("--timeout", "1x", "refresh"), 64, "--timeout must be a time")):
         r = d.ctl(*args, check=False)
         eq((args, r.returncode), (args, code))
         assert text in r.stderr, r.stderr

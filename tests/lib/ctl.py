@@ -13,6 +13,12 @@ def objects(completed):
     return [json.loads(line) for line in completed.stdout.splitlines()]
 
 
+def results(completed):
+    """Without the errors, and without what is null: not known, or not so."""
+    return [{k: v for k, v in o.items() if v is not None} for o in objects(completed)
+            if o["type"] != "error"]
+
+
 def times(spool, path):
     st = os.stat(spool.join(path))
     return st.st_atime_ns, st.st_mtime_ns, st.st_ctime_ns

@@ -38,13 +38,14 @@ class Hosts:
             f.write("Host %s\nHostName 127.0.0.1\nPort %d\nUser root\n" % (name, port))
 
     def add(self, name, path):
-        """A host with these directories in its PATH."""
+        """A host with these directories in its PATH. bash(1) takes a shell of this level for one that was
+        started by another, and does not read ~/.bashrc, which may print anything."""
         os.makedirs("/run/sshd", exist_ok=True)
         port = free_port()
         config = write(self.base, name + ".conf",
                        "ListenAddress 127.0.0.1:%d\nHostKey %s/host\nPidFile none\n"
                        "AuthorizedKeysFile %s/user.pub\nStrictModes no\nUsePAM no\n"
-                       "PermitRootLogin prohibit-password\nSetEnv PATH=%s:/usr/bin:/bin\n"
+                       "PermitRootLogin prohibit-password\nSetEnv PATH=%s:/usr/bin:/bin SHLVL=1\n"
                        % (port, self.base, self.base, path))
         self.servers[name] = subprocess.Popen([self.sshd, "-D", "-e", "-f", config],
                                               stderr=subprocess.DEVNULL)
