@@ -215,7 +215,7 @@ def readme_s_build_without_a_package_is_for_root_as_well(t):
 def what_a_packager_has_to_fill_in_is_listed(t):
     only_bookworm()
     r = run(["grep", "-rlI", r"fflushd\.invalid\|fflushd dot invalid", "arch", "configure.ac", "debian",
-             "doc", "man", "README", "rpm", "src"], cwd=TOP)
+             "doc", "README", "rpm"], cwd=TOP)
     listed = set(re.findall(r"^- `([^`]+)`: ", read("doc/distributions.md"), re.M))
     eq(set(r.stdout.split()) - {"doc/distributions.md"}, listed)
 
@@ -225,7 +225,8 @@ def lintian_has_no_objection(t):
     only_bookworm()
     changes = glob.glob(os.path.join(os.path.dirname(deb), "*.changes"))[0]
     r = run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "lintian", "-EI",
-             "--pedantic", "--fail-on", "error,warning", changes], check=False,
+             "--pedantic", "--suppress-tags", "newer-standards-version",  # than it knows
+             "--fail-on", "error,warning", changes], check=False,
             env=dict(os.environ, HOME="/nonexistent", LC_ALL="C.UTF-8"))
     eq((r.returncode, [line for line in r.stdout.split("\n") if line[:2] in ("E:", "W:")]), (0, []))
 
@@ -236,7 +237,8 @@ def the_rpms():
     if not rpms:
         builds = package_rpm.Builds(top, os.path.join(work, "fflushd_%s.orig.tar.xz" % version()))
         builds.build("-ba", "--define", "dist .one")
-        builds.build("-bb", "--short-circuit", "--define", "dist .two")
+        builds.build("-bb", "--define", "dist .two", "--define", "optflags -O0", "--define",
+                     "debug_package %{nil}")
         rpms.append(builds)
     return rpms[0]
 
@@ -388,8 +390,7 @@ def one_command_switches_over_and_one_back(t):
         assert words in out, out
     eq(active("fflush.socket", "fflush-refresh.timer"), ["active"] * 2)
     eq(enabled("fflush.socket", "fflush-refresh.timer"), ["enabled"] * 2)
-    probes = g.journal("-t postfix/fflushd -o cat").count("send_file PROBE")
-    assert probes >= 1, probes
+    g.wait("journalctl --sync; journalctl -t postfix/fflushd -o cat | grep -q 'send_file PROBE'", "no probe")
     assert "as before" in ctl("enable-postfix")
     eq(json.loads(ctl("--json enable-postfix")),
        {"flush_service_name": "fflushd", "changed": False, "dry_run": False})
@@ -467,8 +468,9 @@ def export_is_for_when_postfix_asks_flush(t):
     assert "a_b_test" in ctl("-n export")
     eq(records("aDb_test"), ["A1"])
     g.run("touch -a -d '5 hours ago' /var/spool/postfix/flush/aDb_test")
-    eq(json.loads(ctl("-j export")), {"site": "a-b.test", "from": "aDb_test", "to": "a_b_test",
-                                      "records": 1, "dry_run": False})
+    eq(json.loads(ctl("-j export")),
+       {"type": "export", "site": "a-b.test", "from": "aDb_test", "to": "a_b_test", "records": 1,
+        "dry_run": False})
     age = time.time() - int(g.out("stat -c %X /var/spool/postfix/flush/a_b_test"))
     assert 4 * 3600 < age < 6 * 3600, age  # the next refresh is when it was
     eq(records("a_b_test"), ["A1"])
@@ -676,7 +678,7 @@ def removing_it_is_refused_where_postfix_cannot_be_told(t):
     finally:
         g.run("postconf -e inet_interfaces=loopback-only")
     out = g.out("apt-get -q -y remove fflushd 2>&1")
-    assert "Postfix (/etc/postfix) asks flush(8) again" in out, out
+    assert "Postfix (/etc/postfix) uses flush(8) again" in out, out
     eq((asks(), active("fflush.socket")), ("flush", ["inactive"]))
 
 
@@ -734,7 +736,7 @@ if __name__ == "__main__":
     os.chmod(work, 0o755)
     try:
         make_source()
-        out, log = build("/build/place", "" if SUITE == "bookworm" else "nocheck")
+        out, log = build("/build/place", "" if SUITE == "bookworm" or guest.ARCH else "nocheck")
         deb = the_deb(out)
         print("# tests in the build: %d passed, %d skipped" % tuple(
             len(re.findall(r"^%s: tests/" % word, log, re.M)) for word in ("PASS", "SKIP")))

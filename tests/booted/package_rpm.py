@@ -117,7 +117,7 @@ def live(p, builds):
         refuse_to_go(p)
     finally:
         out = p.g.out(RPM + "-e fflushd 2>&1", check=False)
-    assert "asks flush(8) again" in out, out
+    assert "uses flush(8) again" in out, out
     eq((p.asks(), p.active("fflush.socket")), ("flush", ["inactive"]))
     eq(p.g.out("ls -A /etc/systemd/system/*.wants | grep fflush || true"), "")
     p.g.run("postqueue -s one.test")

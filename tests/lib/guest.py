@@ -76,7 +76,8 @@ def missing():
     """What keeps guests from being made here, or None."""
     if os.getuid() != 0:
         return "needs root"
-    for tool in ("mmdebstrap", "systemd-nspawn", "nsenter", "unshare", "setpriv"):
+    tools = ("mmdebstrap", "systemd-nspawn", "nsenter", "unshare", "setpriv")
+    for tool in tools + (("arch-test",) if ARCH else ()):
         if not shutil.which(tool):
             return "needs " + tool
     return None
