@@ -111,7 +111,7 @@ mount -t sysfs -o ro sysfs "$dir/root/sys"
 chroot "$dir/root" ${arch:+setarch "$arch"} setpriv --reuid=65534 --regid=65534 --clear-groups env -i \
     PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/nonexistent LC_ALL=C.UTF-8 FFLUSHD_MANY=100000 \
     FFLUSHD_SOAK=4000 FFLUSHD_SPRAY=2000 FFLUSHD_RACE=1 FFLUSHD_STRIDE=5 \
-    DEB_BUILD_OPTIONS="$options parallel=2" \
+    DEB_BUILD_OPTIONS="${options:+$options }parallel=2" \
     sh -ec "cd $place/fflushd-*; dpkg-buildpackage -us -uc $what" 2>&1
 mkdir "$source/out-$(basename $place)"
 cp "$dir/root/$place"/fflushd*_* "$source/out-$(basename $place)"
