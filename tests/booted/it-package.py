@@ -220,13 +220,17 @@ def what_a_packager_has_to_fill_in_is_listed(t):
     eq(set(r.stdout.split()) - {"doc/distributions.md"}, listed)
 
 
+# What the lintian of unstable has no more: an init script was wanted, and the policy is newer now.
+LINTIAN_OF_OLD = "newer-standards-version,package-supports-alternative-init-but-no-init.d-script"
+
+
 @test
 def lintian_has_no_objection(t):
     only_bookworm()
     changes = glob.glob(os.path.join(os.path.dirname(deb), "*.changes"))[0]
     r = run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "lintian", "-EI",
-             "--pedantic", "--suppress-tags", "newer-standards-version",  # than it knows
-             "--fail-on", "error,warning", changes], check=False,
+             "--pedantic", "--suppress-tags", LINTIAN_OF_OLD, "--fail-on", "error,warning", changes],
+            check=False,
             env=dict(os.environ, HOME="/nonexistent", LC_ALL="C.UTF-8"))
     eq((r.returncode, [line for line in r.stdout.split("\n") if line[:2] in ("E:", "W:")]), (0, []))
 
