@@ -77,7 +77,6 @@ _fflushctl() {
 	deliver) options+=' --dry-run --wait --reason' ;;
 	refresh | purge) options+=' --reason' ;;
 	import | export | enable-postfix | disable-postfix) options+=' --dry-run' ;;
-	history) options+=' --since --subdomains --top' ;;
 	verify) options+=' --repair' ;;
 	status) options+=' --no-start' ;;
 	check) options+=' --oldest-warning --oldest-critical --refresh-warning --refresh-critical --deferred-warning --deferred-critical' ;;

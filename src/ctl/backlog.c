@@ -257,6 +257,7 @@ static int list_queue(Backlog *b) {
 
 static int list_if_wanted(Backlog *b, BacklogEffort effort) {
         bool has_postfix = b->ctl->settings.postfix_config_directory[0] != '\0';
+        size_t n = HASH_COUNT(b->mails);
 
         b->idle = !is_in_delivery(b->ctl);
         if (effort == BACKLOG_LISTED && !has_postfix) {
@@ -264,7 +265,7 @@ static int list_if_wanted(Backlog *b, BacklogEffort effort) {
                 return EX_CONFIG;
         }
         if (effort == BACKLOG_RECORDED || !has_postfix ||
-            (effort == BACKLOG_CHEAP && b->idle && HASH_COUNT(b->mails) > BACKLOG_FEW))
+            (effort == BACKLOG_CHEAP && n > (b->idle ? BACKLOG_FEW : BACKLOG_MANY)))
                 return EX_OK;
         return list_queue(b);
 }

@@ -57,9 +57,10 @@ typedef enum BacklogEffort {
         BACKLOG_LISTED,   /* list the queue */
 } BacklogEffort;
 
-/* Up to so many recorded messages the queue is listed without being asked for it: postqueue(1)
- * needs about 90 ms for a thousand. */
-#define BACKLOG_FEW 1000u
+/* Up to so many recorded messages the queue is listed without being asked for it; the latter if
+ * something is in delivery. postqueue(1) needs about 90 ms for a thousand. */
+#define BACKLOG_FEW  1000u
+#define BACKLOG_MANY 10000u
 
 typedef struct Backlog {
         Ctl *ctl;

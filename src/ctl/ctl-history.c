@@ -126,13 +126,15 @@ static const char *find_request(sd_journal *j) {
         return NULL;
 }
 
-/* Refused is what anybody may ask by ETRN, and a refresh that moved nothing is the timer's: none of
- * it is a flush. */
+/* Refused is what anybody may ask by ETRN, a refresh that moved nothing is the timer's, and a probe
+ * is enable-postfix's: none of it is a flush. */
 static bool is_flush(const Row *row, sd_journal *j) {
         char status[FIELD_SIZE];
 
         read_text(j, "FFLUSHD_STATUS", status);
         if (atoi(status) == REQUEST_BAD || atoi(status) == REQUEST_DENY)
+                return false;
+        if (field_is(j, "FFLUSHD_QUEUE_ID", REQUEST_PROBE_ID))
                 return false;
         return row->is_failed || row->moved > 0 || !streq(row->request, "refresh");
 }

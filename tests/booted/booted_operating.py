@@ -55,8 +55,9 @@ def operating_each_recipe_does_what_it_says(t):
         assert shown["Icinga"].startswith("FFLUSHD OK"), shown
         moved = shown["Moving the queue to another disk"]
         assert re.search(r"^1 deferred message: ", moved, re.M), moved
-        r = g.run("flush-customer '*' 1", check=False)
-        eq((r.returncode, r.stderr), (64, "one destination only\n"))
+        for several in ("*", "a[bc].test", "\\x2a", "-", "--all", ""):
+            r = g.run("flush-customer '%s' 1" % several, check=False)
+            eq((several, r.returncode, r.stderr), (several, 64, "one destination only\n"))
         send("u@slow.example")
         wait_recorded("slow_example")
     finally:

@@ -145,12 +145,12 @@ def outcome_is_in_the_journal_with_who_it_was(t):
         eq(entry["MESSAGE"],
            "send_site down.test by tina (sudo, 192.0.2.7): 1 delivered, 1 deferred again")
         row = g.out("fflushctl history down.test").splitlines()[-1]
-        assert re.search(r"tina \(sudo, 192\.0\.2\.7\) +down\.test +2 +1 delivered, 1 deferred again +"
+        assert re.search(r"tina \(sudo, 192\.0\.2\.7\) +flush +down\.test +2 +1 delivered, 1 deferred again +"
                          "ticket-4711", row), row
         one = mail.deferred()[0]
         g.run("%s fflushctl deliver --wait %s" % (who, one), check=False)
         row = g.out("fflushctl history").splitlines()[-1]
-        assert re.search("%s +1 +1 deferred again" % one, row), row
+        assert re.search("deliver +%s +1 +1 deferred again" % one, row), row
         assert "What became of mail" in g.journal("-x -n 1 MESSAGE_ID=389eef67b59741f889320f7251c53c05") \
             or SUITE == "bullseye"
 

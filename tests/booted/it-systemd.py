@@ -20,7 +20,7 @@ from booted import (SOCKET, SUITE, TOOLS, active, ask, clean, drop_in, g, journa
 from harness import main, test
 
 for subject in ("hosts", "health", "history", "layout", "limits", "names", "operating", "operator", "outcome",
-                "reload", "stuck", "switch", "tables"):
+                "readme", "reload", "stuck", "switch", "tables"):
     importlib.import_module("booted_" + subject)
 
 OTHER_SUITES = " ".join("tests/integration/it-%s.py" % name for name in (

@@ -101,6 +101,21 @@ def held_mail_is_counted_on_its_own(case):
     eq(host.ctl("list").stdout.splitlines()[-1], "1 destination: 1 deferred, 1 on hold")
 
 
+@test
+def a_long_queue_is_listed_on_request_only(case):
+    """Which takes postqueue(1) seconds. What is in delivery is then not known."""
+    host = Mailhost(case)
+    host.defer("x@down.test")
+    host.spool.log("many_test", b"".join(b"A%05X\n" % i for i in range(10000)))
+    os.close(os.open(host.spool.join("active/BCDF1"), os.O_CREAT | os.O_WRONLY, 0o700))
+    row = rows(host)["down.test"]
+    eq((row["deferred"], row["active"], row["reasons"]), (1, None, None))
+    row = rows(host, "--long")["down.test"]
+    eq((row["deferred"], row["active"], row["reasons"][0]["count"]), (1, 0, 1))
+    host.spool.log("many_test", b"A1\n")
+    eq(rows(host)["down.test"]["active"], 0)
+
+
 def mailhost_for(case, domains):
     host = Mailhost(case, fast_flush_domains=domains)
     with open(host.daemon.config) as f:
