@@ -740,7 +740,8 @@ if __name__ == "__main__":
     os.chmod(work, 0o755)
     try:
         make_source()
-        out, log = build("/build/place", "" if SUITE == "bookworm" or guest.ARCH else "nocheck")
+        tested = (SUITE == "bookworm" or guest.ARCH) and len(sys.argv) == 1  # not for some cases alone
+        out, log = build("/build/place", "" if tested else "nocheck")
         deb = the_deb(out)
         print("# tests in the build: %d passed, %d skipped" % tuple(
             len(re.findall(r"^%s: tests/" % word, log, re.M)) for word in ("PASS", "SKIP")))
