@@ -449,7 +449,7 @@ def what_clients_send_to_the_journal(case):
         data = f.read()
     check_output(subprocess.CompletedProcess((), 0, b"", data), "journal")
     lines = data.decode().splitlines()
-    eq([line for line in lines if not re.match("<[0-7]>|Listening|Communication|Execing", line)], [])
+    eq([line for line in lines if not re.match("<[0-7]>|Listening|Communication|Exec", line)], [])
     expect(data.decode(), SHOWN.replace("\\x0d", ""), "journal")
 
 
