@@ -397,7 +397,7 @@ def one_command_switches_over_and_one_back(t):
     g.wait("journalctl --sync; journalctl -t postfix/fflushd -o cat | grep -q 'send_file PROBE'", "no probe")
     assert "already uses" in ctl("enable-postfix")
     eq(json.loads(ctl("--json enable-postfix")),
-       {"flush_service_name": "fflushd", "changed": False, "dry_run": False})
+       {"type": "enable-postfix", "flush_service_name": "fflushd", "changed": False, "dry_run": False})
     out = ctl("-n disable-postfix")
     assert "postconf -X flush_service_name" in out and asks() == "fflushd", out
     assert "Postfix uses flush(8) again" in ctl("disable-postfix")
