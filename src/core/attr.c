@@ -111,7 +111,7 @@ void attr_put(AttrWriter *w, const char *name, const char *value) {
         put_string(w, value);
 }
 
-void attr_put_int(AttrWriter *w, const char *name, long value) {
+void attr_put_int(AttrWriter *w, const char *name, int64_t value) {
         char text[sizeof "4294967295"];
 
         (void) snprintf(text, sizeof text, "%" PRIu32, (uint32_t) value);

@@ -5,6 +5,7 @@
  * bytes out of strings; no descriptor. */
 
 #include <stddef.h>
+#include <stdint.h>
 
 #define ATTR_LIST_MAX    65536 /* longest list that is read; flush(8) has no limit */
 #define ATTR_INLINE_SIZE 512u  /* an ordinary request needs no allocation */
@@ -63,5 +64,5 @@ typedef struct AttrWriter {
 void attr_put(AttrWriter *w, const char *name, const char *value);
 /** attr_put_int() - negative numbers go out as unsigned 32-bit, as Postfix writes them (spec 2.2)
  */
-void attr_put_int(AttrWriter *w, const char *name, long value);
+void attr_put_int(AttrWriter *w, const char *name, int64_t value);
 void attr_end(AttrWriter *w);

@@ -183,8 +183,8 @@ int postconf_kept(const PostconfQuery *q, char **ret_output, bool *ret_current) 
 
 static void write_kept(const char *path, const Key *key, const char *output) {
         _cleanup_free_ char *text = NULL;
-        char *temporary, seal[SEAL_SIZE];
-        FILE *f;
+        char *temporary = NULL, seal[SEAL_SIZE];
+        FILE *f = NULL;
 
         if (asprintf(&text, "%s%s%s", key->identity, key->stamp, output) < 0 ||
             atomicfile_begin(path, MODE_KEPT, &f, &temporary) < 0)
@@ -225,7 +225,7 @@ static int judge(const PostconfQuery *q, int status, const char *errors, char **
 
 static int run(const PostconfQuery *q, char **ret_output, char **ret_problem) {
         _cleanup_free_ char *errors = NULL, *output = NULL;
-        ChildResult result;
+        ChildResult result = {0};
         int r;
 
         r = child_run((const char *const *) q->argv, TIMEOUT_USEC, &result);

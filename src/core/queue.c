@@ -101,8 +101,8 @@ int queue_make_dirs(const Queue *q, const char *path) {
                         /* A parent with BSD group semantics gives its own group away. */
                         if (fstatat(q->fd, dir, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
                             st.st_gid != getegid())
-                                (void) fchownat(q->fd, dir, (uid_t) -1, getegid(),
-                                                AT_SYMLINK_NOFOLLOW);
+                                (void) !fchownat(q->fd, dir, (uid_t) -1, getegid(),
+                                                 AT_SYMLINK_NOFOLLOW);
                 } else if (errno != EEXIST)
                         return -errno;
                 *slash = '/';

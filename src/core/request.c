@@ -325,7 +325,7 @@ size_t request_encode_reply(RequestStatus status, const RequestCounts *counts,
 
         attr_put_int(&w, ATTR_STATUS, status);
         for (size_t i = 0; i < n; i++)
-                attr_put_int(&w, list[i].name, (long) list[i].value);
+                attr_put_int(&w, list[i].name, (int64_t) list[i].value);
         attr_end(&w);
         return w.n;
 }
@@ -335,7 +335,7 @@ size_t request_encode_findings(RequestStatus status, const TestFindings *finding
         AttrWriter w = {.data = ret, .size = REQUEST_FINDINGS_SIZE};
 
         attr_put_int(&w, ATTR_STATUS, status);
-        attr_put_int(&w, ATTR_CHECKS, (long) findings->checks);
+        attr_put_int(&w, ATTR_CHECKS, findings->checks);
         for (size_t i = 0; i < findings->n; i++) {
                 const TestFinding *f = &findings->items[i];
 
@@ -353,7 +353,7 @@ static void put_own(AttrWriter *w, const Request *request) {
                 attr_put(w, own_attrs[OWN_DETAIL], "1");
         if (request->limit > 0)
                 attr_put_int(w, own_attrs[OWN_LIMIT],
-                             request->limit < UINT32_MAX ? (long) request->limit : UINT32_MAX);
+                             request->limit < UINT32_MAX ? (int64_t) request->limit : UINT32_MAX);
         if (request->reason)
                 attr_put(w, own_attrs[OWN_REASON], request->reason);
 }

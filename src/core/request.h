@@ -31,6 +31,10 @@ typedef enum RequestStatus {
         REQUEST_DENY = 4,  /* destination not eligible */
 } RequestStatus;
 
+/* No message ever has this ID: Postfix's have hexadecimal digits only, or no vowels. fflushctl has
+ * postqueue(1) ask for it, to see that there is an answer; it is not counted. */
+#define REQUEST_PROBE_ID "PROBE"
+
 #define REQUEST_REASON_MAX                                                                         \
         200u /* longest reason; of a longer one the decoder keeps one byte more, so that it can be \
                 seen */

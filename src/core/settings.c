@@ -217,6 +217,17 @@ static int set_value(Settings *s, SettingIndex i, const char *value, SettingSour
         return 0;
 }
 
+/* @path: the file that sets it; NULL: out of memory. */
+static int set_from_file(Settings *s, SettingIndex i, const char *value, const char *path) {
+        char *copy = path ? strdup(path) : NULL;
+
+        if (!copy)
+                return -ENOMEM;
+        free(s->paths[i]);
+        s->paths[i] = copy;
+        return set_value(s, i, value, SOURCE_FILE);
+}
+
 static int take_values(Settings *s, cfg_t *cfg) {
         for (int i = 0; i < _SETTING_INDEX_MAX; i++) {
                 cfg_opt_t *opt;
@@ -227,7 +238,7 @@ static int take_values(Settings *s, cfg_t *cfg) {
                 opt = cfg_getopt(cfg, settings_table[i].name);
                 if (cfg_opt_size(opt) == 0)
                         continue;
-                r = set_value(s, (SettingIndex) i, cfg_opt_getnstr(opt, 0), SOURCE_FILE);
+                r = set_from_file(s, (SettingIndex) i, cfg_opt_getnstr(opt, 0), cfg->filename);
                 if (r < 0)
                         return r;
         }
@@ -568,8 +579,9 @@ int settings_begin(const char *file, const char *instance, Settings *ret) {
         Settings s = {.file = file,
                       .instance = instance,
                       .text = calloc(_SETTING_INDEX_MAX, sizeof *s.text),
+                      .paths = calloc(_SETTING_INDEX_MAX, sizeof *s.paths),
                       .source = calloc(_SETTING_INDEX_MAX, sizeof *s.source)};
-        int r = s.text && s.source ? begin(&s) : -ENOMEM;
+        int r = s.text && s.paths && s.source ? begin(&s) : -ENOMEM;
 
         if (r < 0) {
                 settings_done(&s);
@@ -642,7 +654,10 @@ int settings_start(const char *file, const char *instance, Settings *ret) {
 void settings_done(Settings *s) {
         for (int i = 0; i < _SETTING_INDEX_MAX && s->text; i++)
                 free(s->text[i]);
+        for (int i = 0; i < _SETTING_INDEX_MAX && s->paths; i++)
+                free(s->paths[i]);
         free(s->text);
+        free(s->paths);
         free(s->source);
         free(s->problems);
         free(s->query.argv);
@@ -696,12 +711,16 @@ static void print_quoted(const char *text, FILE *f) {
 }
 
 void settings_print(const Settings *s, FILE *f) {
-        static const char *const sources[] = {"default", "Postfix", "fflushd.conf"};
+        static const char *const sources[] = {"default", "Postfix"};
+        char shown[PATH_MAX];
 
         for (int i = 0; i < _SETTING_INDEX_MAX; i++) {
                 (void) fprintf(f, "%s%s = ", settings_table[i].read_only ? "# " : "",
                                settings_table[i].name);
                 print_quoted(s->text[i], f);
-                (void) fprintf(f, " # %s\n", sources[s->source[i]]);
+                (void) fprintf(f, " # %s\n",
+                               s->source[i] == SOURCE_FILE
+                                       ? escape_line(s->paths[i], shown, sizeof shown)
+                                       : sources[s->source[i]]);
         }
 }

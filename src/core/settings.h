@@ -36,7 +36,8 @@ typedef struct Settings {
         PostconfQuery query; /* argv NULL: there is no Postfix to ask; private like the rest */
         char *main_cf;
         Filestamp *files;
-        char **text; /* as written, by table index */
+        char **text;  /* as written, by table index */
+        char **paths; /* of the files that set them; else NULL */
         unsigned char *source;
 } Settings;
 

@@ -202,7 +202,7 @@ static int append(SiteLog *log, const char *data, size_t n) {
         log->ends_line = r == 0;
         if (r <
             0) /* if this fails as well, a torn line stays: it is not a record, and does no harm */
-                (void) ftruncate(log->fd, log->st.st_size);
+                (void) !ftruncate(log->fd, log->st.st_size);
         else
                 log->st.st_size += (off_t) n;
         return r;
@@ -252,7 +252,7 @@ int sitelog_append(const Queue *q, SiteLog *log, const char *lines, size_t n, bo
                 if (r == 0 && old_size == 0)
                         r = sync_name(q, log);
                 if (r < 0) /* on the disk or not, who knows; it will be answered FAIL */
-                        (void) ftruncate(log->fd, old_size);
+                        (void) !ftruncate(log->fd, old_size);
         }
         restat(log);
         return r;
@@ -290,7 +290,7 @@ static int append_safely(SiteLog *log, const char *data, size_t n, bool sync) {
         if (r == 0 && sync) {
                 r = RET_NERRNO(fdatasync(log->fd));
                 if (r < 0) {
-                        (void) ftruncate(log->fd, size);
+                        (void) !ftruncate(log->fd, size);
                         restat(log);
                 }
         }
@@ -314,16 +314,16 @@ static ssize_t read_lines(const SiteLog *log, const SiteLogRemoval *removal, off
         return r < 0 ? r : (ssize_t) count_whole_lines(buf, n);
 }
 
-int sitelog_begin_removal(SiteLog *log, size_t n_prefix, char *buf, size_t n_keep, bool sync,
+int sitelog_begin_removal(SiteLog *log, off_t n_prefix, char *buf, size_t n_keep, bool sync,
                           SiteLogRemoval *ret) {
         off_t end = log->st.st_size;
         ssize_t n = 0;
         int r;
 
-        assert(n_prefix > 0 && (off_t) n_prefix <= end);
-        assert(n_keep <= n_prefix && n_keep < SITELOG_SLICE);
+        assert(n_prefix > 0 && n_prefix <= end);
+        assert((off_t) n_keep <= n_prefix && n_keep < SITELOG_SLICE);
 
-        *ret = (SiteLogRemoval){.from = (off_t) n_prefix};
+        *ret = (SiteLogRemoval){.from = n_prefix};
         if (n_keep == 0 && ret->from == end)
                 return 0;
         r = end_last_line(log);
@@ -331,7 +331,8 @@ int sitelog_begin_removal(SiteLog *log, size_t n_prefix, char *buf, size_t n_kee
                 return r;
         end = log->st.st_size;
         /* It is written over only by what is there twice: too short, it takes in what is next. */
-        if (n_prefix < SITELOG_SLICE || n_keep + (size_t) (end - ret->from) <= SITELOG_SLICE) {
+        if (n_prefix < (off_t) SITELOG_SLICE ||
+            (off_t) n_keep + (end - ret->from) <= (off_t) SITELOG_SLICE) {
                 n = read_lines(log, ret, end, buf + n_keep, SITELOG_SLICE - n_keep);
                 ret->again = ret->from + n < end ? end : 0;
         } else if (n_keep > 0 && buf[n_keep - 1] != '\n')
@@ -424,7 +425,7 @@ static int append_most(SiteLog *log, const char **keep, size_t *n_keep, bool syn
         return r;
 }
 
-int sitelog_replace_prefix(SiteLog *log, size_t n_prefix, const char *keep, size_t n_keep,
+int sitelog_replace_prefix(SiteLog *log, off_t n_prefix, const char *keep, size_t n_keep,
                            bool sync) {
         off_t size = log->st.st_size;
         char buf[SITELOG_SLICE];
@@ -441,7 +442,7 @@ int sitelog_replace_prefix(SiteLog *log, size_t n_prefix, const char *keep, size
                 r = sitelog_begin_removal(log, n_prefix, buf, n_keep, sync, &removal);
         }
         if (r != 0) {
-                (void) ftruncate(log->fd, size);
+                (void) !ftruncate(log->fd, size);
                 restat(log);
                 return r;
         }
@@ -540,7 +541,7 @@ static int copy_lines(const Queue *q, const SiteLog *from, SiteLog *to, bool syn
         if (r == 0 && sync && old_size == 0)
                 r = sync_name(q, to);
         if (r < 0)
-                (void) ftruncate(to->fd, old_size);
+                (void) !ftruncate(to->fd, old_size);
         restat(to);
         return r;
 }

@@ -121,7 +121,7 @@ typedef struct SiteLogRemoval {
  * Return: 0 (go on with sitelog_go_on_removal()), or a negative errno: the log is as it was.
  * Source: fflushd's decision; spec 9.2, 9.6.
  */
-int sitelog_begin_removal(SiteLog *log, size_t n_prefix, char *buf, size_t n_keep, bool sync,
+int sitelog_begin_removal(SiteLog *log, off_t n_prefix, char *buf, size_t n_keep, bool sync,
                           SiteLogRemoval *ret);
 
 /**
@@ -144,7 +144,7 @@ int sitelog_go_on_removal(SiteLog *log, SiteLogRemoval *removal, char *buf, bool
  *
  * Return: 0, or a negative errno: the log has all that stays, and maybe more.
  */
-int sitelog_replace_prefix(SiteLog *log, size_t n_prefix, const char *keep, size_t n_keep,
+int sitelog_replace_prefix(SiteLog *log, off_t n_prefix, const char *keep, size_t n_keep,
                            bool sync);
 
 /** sitelog_touch() - set both times to now: "flushed now" (spec 4.2, 5.3) */

@@ -30,7 +30,7 @@ static bool read_login_uid(uid_t *ret) {
 
         if (!f)
                 return false;
-        (void) fgets(text, sizeof text, f);
+        (void) !fgets(text, sizeof text, f);
         (void) fclose(f);
         if (parse_ulong(text, &uid) < 0 || uid >= UINT32_MAX)
                 return false; /* -1: of no login session */

@@ -44,8 +44,11 @@ static int keep_name(const SurveyEntry *e, void *userdata) {
 /* All of a locked log, with a newline at its end. */
 static int read_all(const SiteLog *log, char **ret, size_t *ret_n) {
         size_t size = (size_t) log->st.st_size, n = 0;
-        _cleanup_free_ char *text = malloc(size + 1);
+        _cleanup_free_ char *text = NULL;
 
+        if ((uintmax_t) log->st.st_size >= SIZE_MAX) /* of 32 bits */
+                return -EFBIG;
+        text = malloc(size + 1);
         if (!text)
                 return -ENOMEM;
         while (n < size) {
@@ -87,7 +90,7 @@ static int merge(const Queue *q, SiteLog *from, SiteLog *to, unsigned long *ret_
         if (is_new) /* by these it is known when the log was last flushed */
                 (void) futimens(to->fd, times);
         *ret_records = count_lines(text, n);
-        r = sitelog_replace_prefix(from, (size_t) from->st.st_size, NULL, 0, true);
+        r = sitelog_replace_prefix(from, from->st.st_size, NULL, 0, true);
         if (r == 0)
                 r = sitelog_remove_if_empty(q, from);
         /* Busy: somebody has it open; it is empty, so it can stay. 1: fflushd looks after itself,

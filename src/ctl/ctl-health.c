@@ -35,8 +35,16 @@ static int no_answer(TestFindings *ret, int status, const char *reason, const ch
         return status;
 }
 
+/* What the service logs is under syslog_name, which is that of an instance. */
+static const char *see_journal(const Ctl *ctl, const char *before,
+                               char ret[static FINDING_TEXT_SIZE]) {
+        (void) snprintf(ret, FINDING_TEXT_SIZE, "%sjournalctl -t %s/fflushd", before,
+                        ctl->settings.syslog_name ? ctl->settings.syslog_name : "postfix");
+        return ret;
+}
+
 static int cannot_connect(const Ctl *ctl, int error, TestFindings *ret) {
-        char unit[CTL_UNIT_SIZE];
+        char unit[CTL_UNIT_SIZE], remedy[FINDING_TEXT_SIZE];
         TestFinding *f;
 
         ctl_unit_name(ctl, "fflush", "socket", unit);
@@ -46,24 +54,35 @@ static int cannot_connect(const Ctl *ctl, int error, TestFindings *ret) {
         if (error == -ETIMEDOUT)
                 return no_answer(ret, EX_TEMPFAIL,
                                  "whoever listens takes no connections: ", ctl->socket_path,
-                                 "journalctl -t postfix/fflushd");
+                                 see_journal(ctl, "", remedy));
         f = findings_add(ret, "service", FINDING_FAILED, "nobody listens on %s: %s",
                          ctl->socket_path, strerror(-error));
         finding_set_remedy(f, "systemctl restart %s", unit);
         return EX_UNAVAILABLE;
 }
 
-static int no_reply(int error, TestFindings *ret) {
+static int no_reply(const Ctl *ctl, int error, TestFindings *ret) {
+        char remedy[FINDING_TEXT_SIZE];
+
         if (error == -ETIMEDOUT)
                 return no_answer(ret, EX_TEMPFAIL, "the self-test did not end in time", "",
-                                 "a longer --timeout, and journalctl -t postfix/fflushd");
+                                 see_journal(ctl, "a longer --timeout, and ", remedy));
         if (error == -EBADMSG)
                 return no_answer(ret, EX_PROTOCOL, "the reply makes no sense", "", "");
         if (error == -ECONNRESET || error == -EPIPE)
                 return no_answer(ret, EX_UNAVAILABLE,
                                  "the service closed the connection without a reply", "",
-                                 "journalctl -t postfix/fflushd");
+                                 see_journal(ctl, "", remedy));
         return no_answer(ret, EX_TEMPFAIL, "no reply: ", strerror(-error), "");
+}
+
+static int is_old(const Ctl *ctl, TestFindings *ret) {
+        char unit[CTL_UNIT_SIZE], remedy[FINDING_TEXT_SIZE];
+
+        ctl_unit_name(ctl, "fflushd", "service", unit);
+        (void) snprintf(remedy, sizeof remedy, "systemctl restart %s, for the version installed",
+                        unit);
+        return no_answer(ret, EX_PROTOCOL, "the service that runs knows no self-test", "", remedy);
 }
 
 static int ask_once(Ctl *ctl, uint64_t timeout, TestFindings *ret) {
@@ -80,10 +99,9 @@ static int ask_once(Ctl *ctl, uint64_t timeout, TestFindings *ret) {
                 return cannot_connect(ctl, fd, ret);
         r = client_self_test(fd, timeout, &answer, ret);
         if (r < 0)
-                return no_reply(r, ret);
+                return no_reply(ctl, r, ret);
         if (answer == REQUEST_BAD && ret->checks == 0)
-                return no_answer(ret, EX_PROTOCOL, "the service that runs knows no self-test", "",
-                                 "systemctl restart fflushd.service, for the version installed");
+                return is_old(ctl, ret);
         if (answer == REQUEST_OK && ret->checks > 0 && ret->worst != FINDING_FAILED)
                 return EX_OK;
         if (ret->worst != FINDING_FAILED)
@@ -335,6 +353,17 @@ static void judge_postfix(Health *h) {
         judge_overrides(h);
 }
 
+static void judge_empty_list(Health *h) {
+        const char *directory = h->ctl->settings.postfix_config_directory;
+        char command[CTL_UNIT_SIZE];
+
+        ctl_command_name(h->ctl, command);
+        finding_set_remedy(failed(h, "list", "fast_flush_domains is empty: nothing is recorded"),
+                           "postconf -c '%s' -e fast_flush_domains=static:all, or the domains that "
+                           "are to be recorded; then postfix -c '%s' reload; %s import",
+                           directory, directory, command);
+}
+
 /* What the self-test would have found, as far as it is seen without it. */
 static void judge_without_test(Health *h) {
         const Settings *settings = &h->ctl->settings;
@@ -345,7 +374,7 @@ static void judge_without_test(Health *h) {
                 warning(h, "settings", "the configuration has errors: %.*s",
                         (int) strcspn(settings->problems, "\n"), settings->problems);
         if (!settings->fast_flush_domains[0])
-                failed(h, "list", "fast_flush_domains is empty: nothing is recorded");
+                judge_empty_list(h);
         (void) snprintf(endpoint, sizeof endpoint, "public/%s", settings->queue_service_name);
         r = ctl_queue(h->ctl) == EX_OK ? qmgr_probe(h->ctl->queue.fd, endpoint) : 0;
         if (r == -ENOENT || r == -ENXIO || r == -ECONNREFUSED)

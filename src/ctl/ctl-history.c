@@ -134,7 +134,7 @@ static bool is_flush(const Row *row, sd_journal *j) {
         read_text(j, "FFLUSHD_STATUS", status);
         if (atoi(status) == REQUEST_BAD || atoi(status) == REQUEST_DENY)
                 return false;
-        if (field_is(j, "FFLUSHD_QUEUE_ID", CTL_PROBE_ID))
+        if (field_is(j, "FFLUSHD_QUEUE_ID", REQUEST_PROBE_ID))
                 return false;
         return row->is_failed || row->moved > 0 || !streq(row->request, "refresh");
 }

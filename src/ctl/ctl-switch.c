@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 
+#include "core/request.h"
 #include "ctl/client.h"
 #include "ctl/ctl-ask.h"
 #include "ctl/ctl-print.h"
@@ -267,7 +268,7 @@ int switch_probe(Switch *s, const char *service) {
                 ctl_error("Postfix still uses \"%s\"", s->output);
                 return EX_UNAVAILABLE;
         }
-        status = switch_run_words(s, SWITCH_ASK, SWITCH_POSTQUEUE, "-i", CTL_PROBE_ID);
+        status = switch_run_words(s, SWITCH_ASK, SWITCH_POSTQUEUE, "-i", REQUEST_PROBE_ID);
         if (status != EX_OK) {
                 ctl_error("postqueue got no answer from public/%s", service);
                 return status;

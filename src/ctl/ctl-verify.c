@@ -167,7 +167,7 @@ static int repair_lines(const Verify *v, const SurveyEntry *e) {
         r = kept_lines(q, &log, &keep);
         if (r < 0)
                 return r;
-        return sitelog_replace_prefix(&log, (size_t) log.st.st_size, keep.data, keep.n, true);
+        return sitelog_replace_prefix(&log, log.st.st_size, keep.data, keep.n, true);
 }
 
 /* flush(8) may have been about to open the log, and records in it all the same. */
@@ -202,7 +202,7 @@ static int repair_name(const Verify *v, const SurveyEntry *e) {
         r = sitelog_append(q, &to, keep.data, keep.n, true);
         if (r < 0)
                 return r;
-        r = sitelog_replace_prefix(&from, (size_t) from.st.st_size, "", 0, false);
+        r = sitelog_replace_prefix(&from, from.st.st_size, "", 0, false);
         if (r < 0)
                 return r;
         sitelog_close(&to);
@@ -290,12 +290,15 @@ static bool can_rename(const Verify *v, const SurveyEntry *e) {
 
 static Finding short_name(const Verify *v, const SurveyEntry *e) {
         const char *text = "a name of one character: Postfix does not start with it there";
+        char command[CTL_UNIT_SIZE], remedy[CTL_UNIT_SIZE + 64];
         Finding f = finding("short_name", 1, "%s", text);
 
         f.repairable = can_rename(v, e);
+        ctl_command_name(v->ctl, command);
+        (void) snprintf(remedy, sizeof remedy, "move it elsewhere, then run \"%s import\"",
+                        command);
         if (!f.repairable)
-                f = unwanted("short_name", text,
-                             "move it elsewhere, then run \"fflushctl import\"");
+                f = unwanted("short_name", text, remedy);
         return f;
 }
 

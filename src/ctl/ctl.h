@@ -10,10 +10,6 @@
 #include "core/queue.h"
 #include "core/settings.h"
 
-/* What enable-postfix asks for, through Postfix, to see who answers. No message ever has this ID:
- * Postfix's have hexadecimal digits only, or no vowels. */
-#define CTL_PROBE_ID "PROBE"
-
 typedef struct Ctl {
         /* Options as given; NULL, 0 and false for those that were not. */
         const char *config, *instance, *socket, *host, *by, *reason, *output, *since, *match;

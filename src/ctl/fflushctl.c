@@ -139,13 +139,13 @@ static int wrong_value(size_t i, const char *what) {
 }
 
 /* Options that were given are bits by their place in the table. */
-static_assert(ARRAY_SIZE(options) <= sizeof(unsigned long) * CHAR_BIT, "a bit for each");
+static_assert(ARRAY_SIZE(options) <= sizeof(uint64_t) * CHAR_BIT, "a bit for each");
 
 /* Return: -1 (go on), or an exit status. */
-static int parse_option(Ctl *ctl, size_t i, unsigned long *given) {
+static int parse_option(Ctl *ctl, size_t i, uint64_t *given) {
         void *value = (char *) ctl + options[i].offset;
 
-        *given |= 1UL << i;
+        *given |= UINT64_C(1) << i;
         switch (options[i].kind) {
         case OPT_FLAG:
                 *(bool *) value = true;
@@ -231,7 +231,7 @@ static size_t find_option(int c) {
 }
 
 /* Return: -1 (go on), or an exit status. */
-static int parse_options(Ctl *ctl, int argc, char *argv[], unsigned long *given, Words *words) {
+static int parse_options(Ctl *ctl, int argc, char *argv[], uint64_t *given, Words *words) {
         struct option table[ARRAY_SIZE(options) + 1] = {0};
         char letters[1 + 2 * ARRAY_SIZE(options) + 1] = ":";
         int c, status = -1;
@@ -329,9 +329,9 @@ static int run_remotely(const Ctl *ctl, Words *words, char *args[], int n_args) 
 }
 
 /* An option that was given, but is for other commands; or NULL. */
-static const char *find_stranger(const Verb *verb, unsigned long given) {
+static const char *find_stranger(const Verb *verb, uint64_t given) {
         for (size_t i = 0; i < ARRAY_SIZE(options); i++)
-                if ((given & 1UL << i) && (options[i].bit & ~verb->options))
+                if ((given & UINT64_C(1) << i) && (options[i].bit & ~verb->options))
                         return options[i].name;
         return NULL;
 }
@@ -362,7 +362,7 @@ static int run_help(char *args[], int n_args) {
         return EX_OK;
 }
 
-static int run(Ctl *ctl, unsigned long given, char *args[], int n_args) {
+static int run(Ctl *ctl, uint64_t given, char *args[], int n_args) {
         const char *stranger;
         const Verb *verb;
 
@@ -419,7 +419,7 @@ static void have_standard_files(void) {
 int main(int argc, char *argv[]) {
         _cleanup_(ctl_done) Ctl ctl = {.queue.fd = -EBADF};
         _cleanup_(words_done) Words words = {0};
-        unsigned long given = 0;
+        uint64_t given = 0;
         int status;
 
         relay_begin();

@@ -125,7 +125,7 @@ static int try_clear(const Group *g, unsigned long *ret_removed) {
         n = choose(g, &records, &keep, &n_keep);
         if (n <= 0)
                 return n;
-        r = sitelog_replace_prefix(&log, (size_t) log.st.st_size, keep, n_keep, true);
+        r = sitelog_replace_prefix(&log, log.st.st_size, keep, n_keep, true);
         if (r < 0)
                 return r;
         *ret_removed += (unsigned long) n;

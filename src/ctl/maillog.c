@@ -10,8 +10,8 @@
 
 #include "util/util.h"
 
-#define JOURNAL_SOURCE 0u           /* the files have the numbers from 1 */
-#define LINE_MAX_BYTES (64u * 1024) /* a longer line is not Postfix's */
+#define JOURNAL_SOURCE 0u          /* the files have the numbers from 1 */
+#define LINE_MAX_BYTES (64 * 1024) /* a longer line is not Postfix's */
 
 typedef struct LogFile {
         const char *path;

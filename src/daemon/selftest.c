@@ -60,6 +60,14 @@ static const char *options_for(const SelfTest *t, char ret[static PATH_MAX]) {
         return ret;
 }
 
+/* The same for our own commands. */
+static const char *instance_for(const SelfTest *t, char ret[static PATH_MAX]) {
+        const char *instance = t->context.settings->instance;
+
+        (void) snprintf(ret, PATH_MAX, "%s%s", instance ? " -i " : "", instance ? instance : "");
+        return ret;
+}
+
 /* ---------------------------------------------------------------------------- the settings */
 
 /* fast_flush_domains has a check of its own: read_list(). */
@@ -71,6 +79,7 @@ static bool is_about_list(const char *problems) {
 
 static void report_trouble(SelfTest *t, const char *directory) {
         const char *trouble = t->context.trouble;
+        char instance[PATH_MAX];
         TestFinding *f =
                 failed(t, "settings", "the configuration has changed and cannot be read: %.*s",
                        (int) strcspn(trouble, "\n"), trouble);
@@ -79,7 +88,8 @@ static void report_trouble(SelfTest *t, const char *directory) {
         if (t->unaskable)
                 finding_set_remedy(f, "postconf -c '%s', and mend what it complains of", directory);
         else
-                finding_set_remedy(f, "fflushd --check-config, and mend what it complains of");
+                finding_set_remedy(f, "fflushd%s --check-config, and mend what it complains of",
+                                   instance_for(t, instance));
 }
 
 static void report_outdated(SelfTest *t) {
@@ -91,7 +101,7 @@ static void report_outdated(SelfTest *t) {
 static void check_settings(SelfTest *t) {
         const Settings *settings = t->context.settings;
         const char *directory = settings->postfix_config_directory;
-        char remedy[FINDING_TEXT_SIZE];
+        char remedy[FINDING_TEXT_SIZE], instance[PATH_MAX];
         TestFinding *f;
         int n, r;
 
@@ -114,7 +124,8 @@ static void check_settings(SelfTest *t) {
         } else if (settings->problems && !is_about_list(settings->problems)) {
                 f = warning(t, "settings", "the configuration has errors: %.*s", n,
                             settings->problems);
-                finding_set_remedy(f, "fflushd --check-config shows all of them");
+                finding_set_remedy(f, "fflushd%s --check-config shows all of them",
+                                   instance_for(t, instance));
         }
 }
 
@@ -134,7 +145,7 @@ static void report_list(SelfTest *t, const char *problem) {
 static int read_list(SelfTest *t) {
         const Settings *settings = t->context.settings;
         _cleanup_free_ char *problem = NULL;
-        char options[PATH_MAX];
+        char options[PATH_MAX], instance[PATH_MAX];
         int r;
 
         t->findings.checks++;
@@ -148,9 +159,8 @@ static int read_list(SelfTest *t) {
                 finding_set_remedy(
                         failed(t, "list", "fast_flush_domains is empty: nothing is recorded"),
                         "postconf%s -e fast_flush_domains=static:all, or the domains that are to "
-                        "be "
-                        "recorded",
-                        options_for(t, options));
+                        "be recorded; then postfix%s reload; fflushctl%s import",
+                        options_for(t, options), options, instance_for(t, instance));
         t->answered = calloc(domains_n_tables(t->domains) + 1, sizeof *t->answered);
         return t->answered ? 0 : -ENOMEM;
 }

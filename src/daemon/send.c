@@ -470,9 +470,8 @@ static int remove_some(Send *s) {
         if (s->done_size == 0)
                 return 0;
         if (!s->removing)
-                r = sitelog_begin_removal(&s->log, (size_t) s->done_size,
-                                          s->n_keep > 0 ? s->keep : s->chunk, s->n_keep, sync,
-                                          &s->removal);
+                r = sitelog_begin_removal(&s->log, s->done_size, s->n_keep > 0 ? s->keep : s->chunk,
+                                          s->n_keep, sync, &s->removal);
         s->removing = true;
         return r < 0 ? r : sitelog_go_on_removal(&s->log, &s->removal, s->chunk, sync);
 }

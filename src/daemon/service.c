@@ -63,7 +63,14 @@ static void start_due_test(Service *s);
 
 /* ------------------------------------------------------------------ replies and the journal */
 
+static bool is_probe(const Call *call) {
+        return call->request.kind == REQUEST_SEND_FILE &&
+               streq(call->request.queue_id, REQUEST_PROBE_ID);
+}
+
 static void count_request(Service *s, const Call *call) {
+        if (is_probe(call))
+                return;
         if (call->status == REQUEST_OK)
                 metrics_succeeded(s->metrics, call->request.kind, (uint64_t) time(NULL));
         s->metrics->requests[call->request.kind][call->status == REQUEST_OK     ? METRICS_OK
@@ -303,7 +310,8 @@ static void send_file(Service *s, Call *call) {
                                  result == QUEUE_BUSY ? "active or on hold" : "still being written",
                                  0);
         }
-        count_moves(s, &call->counts);
+        if (!is_probe(call))
+                count_moves(s, &call->counts);
         LL_PREPEND(s->delivered, call);
 }
 

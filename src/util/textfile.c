@@ -17,7 +17,7 @@ int textfile_read(const char *path, size_t max, char **ret) {
                 return -errno;
         if (!S_ISREG(st.st_mode))
                 return -EINVAL;
-        if ((size_t) st.st_size > max)
+        if ((uintmax_t) st.st_size > max) /* a size_t may be shorter */
                 return -EFBIG;
         text = malloc((size_t) st.st_size + 1);
         if (!text)

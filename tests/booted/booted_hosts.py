@@ -32,7 +32,9 @@ def now():
 
 
 def messages(since, options):
-    return g.journal("-q -o cat --since %s %s" % (since, options)).splitlines()
+    """But for what systemd 260 says where there is no controller of processes, as in some containers."""
+    lines = g.journal("-q -o cat --since %s %s" % (since, options)).splitlines()
+    return [line for line in lines if "Failed to read pids.max" not in line]
 
 
 def undo_mounts():
@@ -82,7 +84,9 @@ def lookups_in_tables_leave_no_line(t):
         since = now()
         eq(ask("add", "table.test", "A1"), "ok")
         assert "4" in ask("add", "other.test", "A1")
-        eq(messages(since, "-t postfix/postmap"), [])
+        # Postfix 3.11 of Debian wishes for another kind at each lookup.
+        eq([line for line in messages(since, "-t postfix/postmap")
+            if "is deprecated" not in line and "NON_BERKELEYDB_README" not in line], [])
     finally:
         g.run("postconf -e inet_protocols=ipv4 fast_flush_domains=static:all;"
               " systemctl restart postfix")
@@ -311,7 +315,7 @@ def a_queue_on_the_network_makes_no_circle_at_boot(t):
 
 @test
 def a_container_that_may_not_mount_needs_the_drop_in(t):
-    if SUITE == "trixie":
+    if SUITE in ("trixie", "unstable"):
         raise Skip("its systemd mounts before anything else")
     g.run("rm -rf /opt/dest; make -s -C /build install DESTDIR=/opt/dest")
     installed = g.run("tar -c -C /opt/dest . | base64").stdout

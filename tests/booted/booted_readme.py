@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What README shows is what an operator sees: each command after a "#", in order, prints the lines below it."""
+"""What README shows is what an operator sees: each command after a "#", in order, prints what is below it."""
 
 import os
 import re
@@ -56,7 +56,8 @@ def the_screens_of_the_readme_are_real(t):
         total = DELIVERED + DELETED + RETURNED + DEFERRED
         g.wait("test $(find /var/spool/postfix/deferred -type f | wc -l) = %d" % total, "not deferred")
         g.run("fflushctl flush --wait example.com", check=False)
-        g.run("fflushctl refresh; fflushctl import; grep -l ok@ -r /var/spool/postfix/deferred | head -n %d | xargs -n1 basename |"
+        g.run("fflushctl refresh; fflushctl import;"
+              " grep -l ok@ -r /var/spool/postfix/deferred | head -n %d | xargs -n1 basename |"
               " postsuper -d -" % DELETED)
         g.run(SINK)
         g.wait("test -e /tmp/received", "no sink")

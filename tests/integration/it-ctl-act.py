@@ -11,7 +11,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 
-from basics import Skip, TIMEOUT, USER, as_user, eq, wait_for
+from basics import Skip, TIMEOUT, USER, as_stranger, as_user, eq, wait_for
 from client import in_directory
 from ctl import backlog, import_from, message, objects, results, write
 from harness import main, test
@@ -60,8 +60,7 @@ def a_plain_flush_needs_nothing_but_the_socket(case):
     for args, wanted in ((("flush", "a-b.test"), "a-b.test: 2 found, 1 moved, 1 gone\n"),
                          (("deliver", "A1"), "A1: moved\n")):
         r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-c", "/nonexistent", "-s",
-                            daemon.socket_path, *args], capture_output=True, text=True,
-                           user=65534, group=65534, extra_groups=[])
+                            daemon.socket_path, *args], capture_output=True, text=True, **as_stranger())
         eq((r.returncode, r.stdout, r.stderr), (os.EX_OK, wanted, ""))
 
 

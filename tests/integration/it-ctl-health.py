@@ -13,7 +13,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 
-from basics import TIMEOUT, TOP, USER, as_user, eq, wait_for
+from basics import TIMEOUT, TOP, USER, as_stranger, as_user, eq, wait_for
 from client import bind
 from ctl import backlog, objects, snapshot, write
 from harness import main, test
@@ -172,7 +172,7 @@ def check_does_not_call_broken_what_it_could_not_see(case):
         os.chmod(spool.join(path), 0o700)
     for args, code in (("check",), 3), (("status",), os.EX_NOPERM):
         r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, *args],
-                           capture_output=True, text=True, user=65534, group=65534, extra_groups=[])
+                           capture_output=True, text=True, **as_stranger())
         eq((r.returncode, "permission denied" in r.stdout), (code, True), r.stdout)
         eq("nobody listens" in r.stdout, False, r.stdout)
 

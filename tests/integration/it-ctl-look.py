@@ -10,7 +10,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 
-from basics import Skip, USER, eq
+from basics import Skip, USER, as_stranger, eq
 from client import OK, add
 from ctl import backlog, import_from, message, objects, results, snapshot
 from harness import main, test
@@ -329,7 +329,7 @@ def who_may_not_look_is_told_so(case):
         raise Skip("needs root")
     spool, daemon = case.make()
     r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, "list"],
-                       capture_output=True, text=True, user=65534, group=65534, extra_groups=[])
+                       capture_output=True, text=True, **as_stranger())
     eq((r.returncode, r.stderr),
        (os.EX_NOPERM, "fflushctl: %s: permission denied (run as root or postfix)\n" % spool.join("flush")))
 

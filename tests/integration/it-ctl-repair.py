@@ -12,7 +12,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 
-from basics import Skip, TIMEOUT, USER, as_user, eq
+from basics import Skip, TIMEOUT, USER, as_stranger, as_user, eq
 from client import OK, add
 from ctl import backlog, import_from, message, objects, snapshot
 from harness import main, test
@@ -124,8 +124,7 @@ def import_is_not_for_those_who_cannot_see_what_is_recorded(case):
         raise Skip("needs root")
     spool, daemon = case.make()
     r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, "import", "-"],
-                       input=message("A1", "x@y.test"), capture_output=True, text=True, user=65534,
-                       group=65534, extra_groups=[])
+                       input=message("A1", "x@y.test"), capture_output=True, text=True, **as_stranger())
     eq((r.returncode, r.stdout, r.stderr),
        (os.EX_NOPERM, "", "fflushctl: %s: permission denied (run as root or postfix)\n"
         % spool.join("flush")))
@@ -483,8 +482,7 @@ def repair_is_for_the_owner(case):
     for d in ("flush", "incoming", "deferred"):
         os.chmod(spool.join(d), 0o755)
     r = subprocess.run([os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, "verify",
-                        "--repair"], capture_output=True, text=True, user=65534, group=65534,
-                       extra_groups=[])
+                        "--repair"], capture_output=True, text=True, **as_stranger())
     eq(r.returncode, os.EX_NOPERM, r.stderr)
     eq(spool.read("flush/torn_test"), b"A1")
 

@@ -14,6 +14,7 @@ import errno
 import mmap
 import os
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -395,6 +396,8 @@ def mounted(t, name, filesystem, megabytes):
     os.mkdir(path)
     if filesystem == "tmpfs":
         command = ["mount", "-t", "tmpfs", "-o", "size=%dm" % megabytes, "none", path]
+    elif not shutil.which("mkfs." + filesystem):
+        raise Skip("needs mkfs." + filesystem)
     else:
         image = path + ".image"
         with open(image, "wb") as f:

@@ -218,6 +218,21 @@ def a_broken_configuration_is_reported_and_served_around(t):
 
 
 @test
+def each_value_names_the_file_that_it_is_from(t):
+    _, d = t.make()
+    extra = os.path.join(os.path.dirname(d.config), "conf.d/10-more.conf")
+    os.mkdir(os.path.dirname(extra), 0o755)
+    with open(extra, "w") as f:
+        f.write("max_idle = 7s\n")
+    r = subprocess.run([d.bin + "/fflushd", "--config", d.config, "--check-config"],
+                       capture_output=True, text=True)
+    eq(r.returncode, 0, r.stderr)
+    for line in ("max_idle = '7s' # " + extra, "fast_flush_domains = 'static:all' # " + d.config,
+                 "max_use = '0' # default"):
+        assert line + "\n" in r.stdout, (line, r.stdout)
+
+
+@test
 def a_daemon_without_sockets_says_so(t):
     _, d = t.make()
     r = subprocess.run([d.bin + "/fflushd", "--config", d.config], capture_output=True, text=True)

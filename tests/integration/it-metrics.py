@@ -13,6 +13,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../lib")
 
 from basics import Skip, TOP, eq
+from client import OK, send_file
 from ctl import objects, write
 from harness import main, test
 
@@ -83,6 +84,19 @@ def deferred_messages_are_counted_once_and_have_an_age(t):
     got = samples(d.ctl("metrics").stdout)
     eq((got["fflushd_deferred_messages"], got["fflushd_unrecorded_messages"],
         "fflushd_oldest_message_timestamp_seconds" in got), (0, 0, False))
+
+
+@test
+def the_probe_of_enable_postfix_is_not_counted(t):
+    _, d = t.make()
+    before = samples(d.ctl("metrics").stdout)
+    eq(d.exchange(send_file("PROBE")), OK)
+    after = samples(d.ctl("metrics").stdout)
+    for name in after:
+        if "requests" in name or "messages" in name:
+            eq((name, after[name]), (name, before.get(name, 0)))
+    eq(d.exchange(send_file("A1")), OK)
+    eq(samples(d.ctl("metrics").stdout)['fflushd_messages_total{result="gone"}'], 1)
 
 
 @test

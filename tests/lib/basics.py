@@ -24,6 +24,8 @@ def test_user():
 
 
 USER = test_user()
+# Somebody else, also where "nobody" is the owner; it needs no account.
+STRANGER = 65533 if USER is not None and USER.pw_uid == 65534 else 65534
 
 
 def as_user():
@@ -31,6 +33,11 @@ def as_user():
     if USER is None:
         return {}
     return {"user": USER.pw_uid, "group": USER.pw_gid, "extra_groups": []}
+
+
+def as_stranger():
+    """Arguments for subprocess: run as somebody who may nothing. Root only."""
+    return {"user": STRANGER, "group": STRANGER, "extra_groups": []}
 
 
 def wait_for(condition, what="never happened", timeout=TIMEOUT):

@@ -15,8 +15,8 @@ class Hosts:
 
     def __init__(self, case):
         self.sshd = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin")
-        if self.sshd is None or os.getuid() != 0 or shutil.which("ssh-keygen") is None:
-            raise Skip("needs root and sshd")
+        if self.sshd is None or os.getuid() != 0 or not (shutil.which("ssh") and shutil.which("ssh-keygen")):
+            raise Skip("needs root, sshd and ssh")
         self.base = os.path.join(case.base, "ssh")
         os.mkdir(self.base, 0o700)
         for key in ("host", "user"):

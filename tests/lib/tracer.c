@@ -23,7 +23,13 @@
  * Whenever it ends there is "exited STATUS" instead of another answer, or without being asked.
  * A killed process leaves the files as the calls it completed made them, and no memory of it is
  * shared with anybody: to stop it before each call is to stop it everywhere.
+ *
+ * Registers are the machine's own: on one that is not named here, it only says so and exits 77.
  */
+
+#include <stdio.h>
+
+#if defined(__LP64__) && (defined(__x86_64__) || defined(__aarch64__))
 
 #include <elf.h>
 #include <errno.h>
@@ -32,7 +38,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
@@ -238,12 +243,10 @@ static void record(const Tracee *t, long long result) {
 typedef struct user_regs_struct Registers;
 #define REG_RESULT(r) ((r).rax)
 #define REG_COUNT(r)  ((r).rdx)
-#elif defined(__aarch64__)
+#else
 typedef struct user_regs_struct Registers;
 #define REG_RESULT(r) ((r).regs[0])
 #define REG_COUNT(r)  ((r).regs[2])
-#else
-#error "the registers of this architecture have to be named here"
 #endif
 
 static void get_registers(pid_t pid, Registers *ret) {
@@ -534,3 +537,12 @@ int main(int argc, char *argv[]) {
                 }
         }
 }
+
+#else
+
+int main(void) {
+        (void) fputs("tracer: the registers of this machine are not known to it\n", stderr);
+        return 77;
+}
+
+#endif

@@ -715,6 +715,9 @@ static const struct {
          BYTES("detail\0"
                "1\0limit\0"
                "200\0reason\0ticket 7\0request\0send_site\0site\0example.com\0\0")},
+        {{REQUEST_SEND_SITE, "example.com", NULL, false, 0, 3000000000},
+         BYTES("limit\0"
+               "3000000000\0request\0send_site\0site\0example.com\0\0")},
         {{REQUEST_SEND_SITE, "example.com", NULL, true, 0, 0, "ticket 7"},
          BYTES("request\0send_site\0site\0example.com\0detail\0"
                "1\0reason\0ticket 7\0\0")},

@@ -159,6 +159,16 @@ START_TEST(a_list_that_lets_nothing_be_recorded_is_found) {
 }
 END_TEST
 
+START_TEST(remedies_name_the_instance_and_go_to_the_end) {
+        set_list("");
+        expect("list", FINDING_FAILED, "is empty", "postfix reload; fflushctl import");
+        settings.instance = "postfix-b";
+        expect("list", FINDING_FAILED, "is empty", "postfix reload; fflushctl -i postfix-b import");
+        context.trouble = "/etc/fflushd/postfix-b/fflushd.conf:1: oh";
+        expect("settings", FINDING_FAILED, "oh", "fflushd -i postfix-b --check-config");
+}
+END_TEST
+
 START_TEST(each_table_is_asked_and_none_twice) {
         set_list("hash:a hash:b !hash:c");
         postmap[2] = BROKEN;
@@ -363,6 +373,7 @@ int main(void) {
         tcase_add_test(tc, a_missing_directory_that_cannot_be_made_is_found);
         tcase_add_loop_test(tc, a_list_that_lets_nothing_be_recorded_is_found, 0,
                             ARRAY_SIZE(lists));
+        tcase_add_test(tc, remedies_name_the_instance_and_go_to_the_end);
         tcase_add_test(tc, each_table_is_asked_and_none_twice);
         tcase_add_test(tc, an_answer_that_is_looked_at_too_late_is_asked_for_again);
         tcase_add_test(tc, what_is_not_served_by_any_more_is_not_green);
