@@ -79,7 +79,7 @@ _fflushctl() {
 	import | export | enable-postfix | disable-postfix) options+=' --dry-run' ;;
 	verify) options+=' --repair' ;;
 	status) options+=' --no-start' ;;
-	check) options+=' --oldest-warning --oldest-critical --refresh-warning --refresh-critical --deferred-warning --deferred-critical' ;;
+	check) options+=' --oldest-warning --oldest-critical --refresh-warning --refresh-critical --deferred-warning --deferred-critical --unrecorded-warning --unrecorded-critical' ;;
 	metrics) options+=' --output --subdomains --top' ;;
 	esac
 	if [[ $cur == -* ]]; then

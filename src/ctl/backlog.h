@@ -54,7 +54,8 @@ typedef struct BacklogCounts {
 typedef enum BacklogEffort {
         BACKLOG_RECORDED, /* only what is recorded */
         BACKLOG_CHEAP,    /* list the queue if something is in delivery, or little is recorded */
-        BACKLOG_LISTED,   /* list the queue */
+        BACKLOG_DATED,  /* if there is a Postfix, list the queue: it knows ages that files do not */
+        BACKLOG_LISTED, /* list the queue */
 } BacklogEffort;
 
 /* Up to so many recorded messages the queue is listed without being asked for it; the latter if

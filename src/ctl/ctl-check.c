@@ -143,7 +143,7 @@ static uint64_t age_of(uint64_t then) {
         return now > then ? now - then : 0;
 }
 
-#define VALUES 5u
+#define VALUES 6u
 
 static void fill_values(const Health *h, Value values[static VALUES]) {
         const Ctl *ctl = h->ctl;
@@ -180,6 +180,14 @@ static void fill_values(const Health *h, Value values[static VALUES]) {
         values[3] = (Value){"destinations", "sites", "", "destinations", counted, h->sites, 0, 0};
         values[4] =
                 (Value){"failures", "failures", "c", "failures", h->has_counters, failures, 0, 0};
+        values[5] = (Value){"unrecorded",
+                            "unrecorded",
+                            "",
+                            "deferred messages that are not recorded",
+                            h->knows_unrecorded,
+                            h->unrecorded,
+                            ctl->unrecorded_warning,
+                            ctl->unrecorded_critical};
 }
 
 /* ------------------------------------------------------------------------------------- output */
@@ -201,9 +209,13 @@ static int report(Check *c, const Health *h) {
         fill_values(h, values);
         for (size_t i = 0; i < VALUES; i++)
                 judge_value(c, &values[i]);
-        if (!c->has_text)
-                (void) fprintf(c->out, "%lu deferred for %lu destination%s, %u checks passed",
-                               h->deferred, h->sites, h->sites == 1 ? "" : "s", h->findings.checks);
+        if (!c->has_text) {
+                (void) fprintf(c->out, "%lu deferred for %lu destination%s, ", h->deferred,
+                               h->sites, h->sites == 1 ? "" : "s");
+                if (h->unrecorded > 0)
+                        (void) fprintf(c->out, "%lu more not recorded, ", h->unrecorded);
+                (void) fprintf(c->out, "%u checks passed", h->findings.checks);
+        }
         if (fclose(c->out) != 0)
                 return STATE_UNKNOWN;
         if (h->ctl->json) {

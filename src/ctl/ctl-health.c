@@ -15,6 +15,7 @@
 #include "ctl/ctl-ask.h"
 #include "ctl/ctl-print.h"
 #include "ctl/ctl-sites.h"
+#include "ctl/deferred.h"
 #include "util/child.h"
 #include "util/util.h"
 
@@ -421,6 +422,10 @@ static int count_messages(Health *h, const SurveyLog *log, StrSet *seen) {
         return 0;
 }
 
+static bool is_among(const char *id, void *userdata) {
+        return strset_contains(userdata, id);
+}
+
 static void count_records(Health *h) {
         _cleanup_(ctl_sites_done) CtlSites sites = {0};
         StrSet seen = {0};
@@ -436,6 +441,9 @@ static void count_records(Health *h) {
                         h->survey_status = ctl_no_memory();
                 survey_done(&log);
         }
+        h->knows_unrecorded =
+                h->survey_status == EX_OK &&
+                deferred_count_unrecorded(&h->ctl->queue, is_among, &seen, &h->unrecorded) == 0;
         strset_clear(&seen);
 }
 

@@ -37,6 +37,8 @@ typedef struct Health {
         int listen_error;   /* negative errno of connecting; only if @tested */
         char *postfix_asks; /* flush_service_name, or NULL: Postfix does not say */
         unsigned long sites, records, messages, deferred; /* distinct messages */
+        unsigned long unrecorded;                         /* deferred messages that no log has */
+        bool knows_unrecorded;
         time_t oldest;     /* queue_arrival() of the oldest deferred one; 0: unknown */
         int survey_status; /* an exit status: EX_OK, or why these were not counted */
         Metrics counters;

@@ -9,6 +9,7 @@
 #include "ctl/columns.h"
 #include "ctl/commands.h"
 #include "ctl/ctl-print.h"
+#include "ctl/deferred.h"
 #include "ctl/eligible.h"
 #include "ctl/pager.h"
 #include "ctl/relay.h"
@@ -68,7 +69,7 @@ typedef struct List {
         Backlog backlog;
         BacklogRow not_eligible, not_recorded;
         const BacklogRow **rows; /* that are shown */
-        size_t n;
+        size_t n, n_all;         /* shown; of those that are wanted, before --top */
 } List;
 
 static int find_order(const Ctl *ctl, compare_t *ret) {
@@ -175,6 +176,7 @@ static int choose(List *list) {
                         list->rows[n++] = list->rows[i];
         /* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers */
         qsort_r(list->rows, n, sizeof *list->rows, compare_rows, list);
+        list->n_all = n;
         list->n = list->ctl->top > 0 && list->ctl->top < n ? list->ctl->top : n;
         return status;
 }
@@ -197,8 +199,13 @@ static bool knows_active(const List *list) {
         return list->backlog.listed || list->backlog.idle;
 }
 
+/* Or is it a sum of what is in no log of its site? */
+static bool is_site(const List *list, const BacklogRow *row) {
+        return row != &list->not_eligible && row != &list->not_recorded;
+}
+
 static json_t *json_of(const List *list, const BacklogRow *row) {
-        bool real = row != &list->not_eligible && row != &list->not_recorded;
+        bool real = is_site(list, row);
 
         return json_pack("{ss ss? so sI sI sI so sI so so so}", "type",
                          real                         ? "site"
@@ -253,19 +260,54 @@ static const char *const *titles_of(const List *list) {
         return titles[2 * list->ctl->long_list + list->backlog.listed];
 }
 
-/* A message to three destinations is one message. */
+typedef struct Totals {
+        size_t sites;
+        BacklogCounts messages; /* one to three destinations is one message */
+} Totals;
+
+static void add_totals(List *list, size_t from, size_t to, Totals *totals) {
+        for (size_t i = from; i < to; i++) {
+                totals->sites += is_site(list, list->rows[i]);
+                backlog_count(&list->backlog, list->rows[i], &totals->messages);
+        }
+}
+
+static bool has_record(const char *id, void *userdata) {
+        return backlog_mail(userdata, id) != NULL;
+}
+
+/* What a listing would show as not recorded, or not eligible. Return: 0 also if it is not known, or
+ * not of all destinations. */
+static unsigned long count_unrecorded(List *list) {
+        Backlog *b = &list->backlog;
+        unsigned long n;
+
+        if (b->listed || b->patterns.n > 0 || list->ctl->match || list->ctl->older_than > 0 ||
+            deferred_count_unrecorded(&list->ctl->queue, has_record, b, &n) < 0)
+                return 0;
+        return n;
+}
+
 static void print_total(List *list, FILE *f) {
         bool has_postfix = list->ctl->settings.postfix_config_directory[0] != '\0';
-        BacklogCounts counts = {0};
+        unsigned long unrecorded = count_unrecorded(list);
+        Totals shown = {0}, all;
 
-        for (size_t i = 0; i < list->n; i++)
-                backlog_count(&list->backlog, list->rows[i], &counts);
-        (void) fprintf(f, "%zu destination%s: %lu deferred", list->n, list->n == 1 ? "" : "s",
-                       counts.deferred);
-        if (counts.active)
-                (void) fprintf(f, ", %lu active", counts.active);
-        if (counts.hold)
-                (void) fprintf(f, ", %lu on hold", counts.hold);
+        add_totals(list, 0, list->n, &shown);
+        all = shown;
+        add_totals(list, list->n, list->n_all, &all);
+        if (list->n < list->n_all)
+                (void) fprintf(f, "%zu of %zu destinations: %lu of %lu deferred", shown.sites,
+                               all.sites, shown.messages.deferred, all.messages.deferred);
+        else
+                (void) fprintf(f, "%zu destination%s: %lu deferred", shown.sites,
+                               shown.sites == 1 ? "" : "s", shown.messages.deferred);
+        if (shown.messages.active)
+                (void) fprintf(f, ", %lu active", shown.messages.active);
+        if (shown.messages.hold)
+                (void) fprintf(f, ", %lu on hold", shown.messages.hold);
+        if (unrecorded > 0)
+                (void) fprintf(f, "; %lu more deferred, not recorded (see import)", unrecorded);
         (void) fprintf(f, "%s\n",
                        list->backlog.listed || !has_postfix ? "" : "; --long for reasons");
 }
@@ -277,7 +319,8 @@ static int print_table(List *list, FILE *f, size_t width) {
         for (size_t i = 0; i < list->n; i++)
                 if (add_row(list, list->rows[i], &c) < 0)
                         return ctl_no_memory();
-        columns_print(&c, f, ctl_style(CTL_BOLD), ctl_style(CTL_PLAIN));
+        if (list->n > 0)
+                columns_print(&c, f, ctl_style(CTL_BOLD), ctl_style(CTL_PLAIN));
         if (!list->ctl->no_legend && !relay_is_on()) /* who asks many hosts adds them up */
                 print_total(list, f);
         return EX_OK;
@@ -286,7 +329,7 @@ static int print_table(List *list, FILE *f, size_t width) {
 static BacklogEffort effort_of(const Ctl *ctl) {
         bool reasons = ctl->long_list || ctl->match || (ctl->by && streq(ctl->by, "reason"));
 
-        return reasons ? BACKLOG_LISTED : BACKLOG_CHEAP;
+        return reasons ? BACKLOG_LISTED : ctl->older_than > 0 ? BACKLOG_DATED : BACKLOG_CHEAP;
 }
 
 static void list_done(List *list) {
@@ -306,10 +349,10 @@ static int list_once(Ctl *ctl, char *args[], FILE *f, size_t width) {
         list.not_eligible.site = eligible;
         list.not_recorded.site = recorded;
         status = backlog_collect(ctl, args, effort_of(ctl), &list.backlog);
-        if (list.backlog.n == 0 && !list.backlog.listed)
+        if (list.backlog.n == 0 && !list.backlog.listed && (status != EX_OK || *args))
                 return status;
         status = ctl_worse(status, choose(&list));
-        if (ctl->quiet || list.n == 0)
+        if (ctl->quiet)
                 return status;
         for (size_t i = 0; i < list.n && ctl->json; i++)
                 ctl_print_json(json_of(&list, list.rows[i]));

@@ -262,6 +262,9 @@ int ctl_report_make(Ctl *ctl, const CtlWait *w, CtlPatterns *recipients, size_t 
                 count_message(&ret->groups[m.group], fate);
                 count_recipients(ret, fate, &n);
         }
+        if (ret->total.unknown > 0 && !maillog_is_readable(w->log))
+                ctl_error("Postfix's log cannot be read (run as root, or as a member of the group "
+                          "systemd-journal)");
         return ctl->quiet ? EX_OK : find_reasons(ctl, w, recipients, ret);
 }
 

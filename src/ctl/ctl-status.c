@@ -138,6 +138,19 @@ static void say_postfix(const Health *h) {
         ctl_print(")\n");
 }
 
+/* Not a fault: most hosts record mail for some destinations only. */
+static void say_unrecorded(const Health *h) {
+        char command[CTL_UNIT_SIZE];
+
+        if (!h->knows_unrecorded || h->unrecorded == 0)
+                return;
+        ctl_command_name(h->ctl, command);
+        say("", CTL_PLAIN, "");
+        ctl_print("%lu more deferred message%s not recorded: \"%s import\" records those that are "
+                  "eligible\n",
+                  h->unrecorded, h->unrecorded == 1 ? " is" : "s are", command);
+}
+
 static void say_records(const Health *h) {
         char age[CTL_AGE_SIZE];
 
@@ -158,6 +171,7 @@ static void say_records(const Health *h) {
         if (h->oldest > 0)
                 ctl_print(", the oldest for %s", ctl_age(time(NULL), h->oldest, age));
         ctl_print("\n");
+        say_unrecorded(h);
 }
 
 static void say_all(const Health *h) {
@@ -222,6 +236,9 @@ static void add_counts(json_t *o, const Health *h) {
                                            h->survey_status == EX_OK
                                                    ? json_integer((json_int_t) counts[i].value)
                                                    : json_null());
+        (void) json_object_set_new(o, "unrecorded",
+                                   h->knows_unrecorded ? json_integer((json_int_t) h->unrecorded)
+                                                       : json_null());
         (void) json_object_set_new(o, "oldest", h->oldest ? json_integer(h->oldest) : json_null());
 }
 

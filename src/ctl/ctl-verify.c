@@ -15,6 +15,7 @@
 #include "ctl/commands.h"
 #include "ctl/ctl-print.h"
 #include "ctl/ctl-sites.h"
+#include "ctl/deferred.h"
 #include "util/util.h"
 
 #define MODE_LOG 0600
@@ -422,12 +423,10 @@ static int visit_log(const SurveyEntry *e, void *userdata) {
         return check_content(v, e);
 }
 
-static int visit_deferred(const SurveyEntry *e, void *userdata) {
-        Verify *v = userdata;
+static bool is_recorded(const char *id, void *userdata) {
+        const Verify *v = userdata;
 
-        v->unrecorded += queueid_valid(e->name, strlen(e->name)) && S_ISREG(e->st.st_mode) &&
-                         !strset_contains(&v->recorded, e->name);
-        return 0;
+        return strset_contains(&v->recorded, id);
 }
 
 static void summarize_json(const Verify *v) {
@@ -448,12 +447,12 @@ static void summarize(const Verify *v) {
                 return;
         }
         ctl_command_name(v->ctl, command);
-        ctl_print("%lu log%s, %lu record%s: %lu stale, %lu duplicate; %lu deferred message%s "
+        ctl_print("%lu log%s, %lu record%s: %lu gone, %lu duplicate; %lu deferred message%s "
                   "without a record; %lu problem%s",
                   v->logs, plural(v->logs), v->records, plural(v->records), v->stale, v->duplicate,
                   v->unrecorded, plural(v->unrecorded), v->problems, plural(v->problems));
         if (v->ctl->repair)
-                ctl_print("; %lu repaired", v->repaired);
+                ctl_print("; %lu finding%s repaired", v->repaired, plural(v->repaired));
         ctl_print("\n");
         if (v->repairable > 0)
                 ctl_print("\"%s verify --repair\" mends %lu of these findings\n", command,
@@ -476,7 +475,7 @@ static int walk(Verify *v) {
         if (r == 0)
                 r = survey_walk(&v->ctl->queue, QUEUE_FLUSH, visit_log, v);
         if (r == 0)
-                r = survey_walk(&v->ctl->queue, QUEUE_DEFERRED, visit_deferred, v);
+                r = deferred_count_unrecorded(&v->ctl->queue, is_recorded, v, &v->unrecorded);
         strset_clear(&v->recorded);
         if (r == 0)
                 return EX_OK;

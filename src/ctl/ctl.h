@@ -19,7 +19,7 @@ typedef struct Ctl {
         uint64_t oldest_warning, oldest_critical, refresh_warning, refresh_critical;
         uint64_t older_than, watch;
         bool reverse, no_legend, no_pager, long_list, all, ids;
-        unsigned long deferred_warning, deferred_critical;
+        unsigned long deferred_warning, deferred_critical, unrecorded_warning, unrecorded_critical;
 
         /* Found out when first needed: ctl_settings(), ctl_queue(), ctl_socket(). */
         Settings settings;

@@ -41,6 +41,28 @@ int deferred_read(const Queue *q, Deferred *ret) {
         return survey_walk(q, QUEUE_DEFERRED, visit, &walk);
 }
 
+typedef struct Count {
+        bool (*is_recorded)(const char *id, void *userdata);
+        void *userdata;
+        unsigned long *n;
+} Count;
+
+static int count(const SurveyEntry *e, void *userdata) {
+        const Count *c = userdata;
+
+        if (S_ISREG(e->st.st_mode) && queueid_valid(e->name, strlen(e->name)))
+                *c->n += !c->is_recorded(e->name, c->userdata);
+        return 0;
+}
+
+int deferred_count_unrecorded(const Queue *q, bool (*is_recorded)(const char *id, void *userdata),
+                              void *userdata, unsigned long *ret) {
+        Count c = {.is_recorded = is_recorded, .userdata = userdata, .n = ret};
+
+        *ret = 0;
+        return survey_walk(q, QUEUE_DEFERRED, count, &c);
+}
+
 DeferredMessage *deferred_find(const Deferred *d, const char *id) {
         DeferredMessage *found;
 

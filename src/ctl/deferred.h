@@ -27,5 +27,15 @@ typedef struct Deferred {
  * Return: 0, or a negative errno: a directory cannot be read.
  */
 int deferred_read(const Queue *q, Deferred *ret);
+
+/**
+ * deferred_count_unrecorded() - how many deferred messages are not among these
+ * @is_recorded:  asked for the ID of each
+ *
+ * Costs no more than reading the names. Return: 0, or a negative errno, as above.
+ */
+int deferred_count_unrecorded(const Queue *q, bool (*is_recorded)(const char *id, void *userdata),
+                              void *userdata, unsigned long *ret);
+
 DeferredMessage *deferred_find(const Deferred *d, const char *id);
 void deferred_done(Deferred *d);

@@ -120,6 +120,10 @@ static const Option options[] = {
          "alert if more messages are deferred"},
         {"deferred-critical", 0, OPT_NUMBER, offsetof(Ctl, deferred_critical), CTL_THRESHOLD, NULL,
          "alert if more messages are deferred"},
+        {"unrecorded-warning", 0, OPT_NUMBER, offsetof(Ctl, unrecorded_warning), CTL_THRESHOLD,
+         NULL, "alert if more deferred messages are not recorded"},
+        {"unrecorded-critical", 0, OPT_NUMBER, offsetof(Ctl, unrecorded_critical), CTL_THRESHOLD,
+         NULL, "alert if more deferred messages are not recorded"},
         {"refresh-warning", 0, OPT_TIME, offsetof(Ctl, refresh_warning), CTL_THRESHOLD, NULL,
          "alert if the last refresh is longer ago"},
         {"refresh-critical", 0, OPT_TIME, offsetof(Ctl, refresh_critical), CTL_THRESHOLD, NULL,
@@ -399,11 +403,11 @@ static int as_plugin(const Ctl *ctl, int status, char *args[], int n_args) {
         if (status <= CTL_CHECK_UNKNOWN || !has_word(args, n_args, "check"))
                 return status;
         if (ctl->json)
-                ctl_print_json(json_pack("{ss ss ss si s[] sn sn sn sn sn}", "type", "check",
+                ctl_print_json(json_pack("{ss ss ss si s[] sn sn sn sn sn sn}", "type", "check",
                                          "state", "UNKNOWN", "text",
                                          "it could not be run, see its standard error", "exit",
                                          CTL_CHECK_UNKNOWN, "findings", "deferred", "oldest_age",
-                                         "last_refresh_age", "sites", "failures"));
+                                         "last_refresh_age", "sites", "failures", "unrecorded"));
         else
                 ctl_print("FFLUSHD UNKNOWN - it could not be run, see its standard error\n");
         return CTL_CHECK_UNKNOWN;

@@ -289,7 +289,7 @@ def health_thresholds_and_who_may_ask(t):
     code, line = check("--refresh-warning 1h")
     eq(code, 0, line)
     assert re.search(r"\| 'deferred'=0;;;0 'oldest'=0s;;;0 'last_refresh'=\d+s;3600;;0 "
-                     r"'destinations'=1;;;0 'failures'=\d+c;;;0$", line.strip()), line
+                     r"'destinations'=1;;;0 'failures'=\d+c;;;0 'unrecorded'=0;;;0$", line.strip()), line
     for user, code in ("postfix", 0), ("nobody", 3):
         r = g.run("fflushctl check", user=user, check=False)
         eq((user, r.returncode), (user, code), r.stdout)

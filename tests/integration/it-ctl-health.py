@@ -132,9 +132,10 @@ def check_has_thresholds_and_performance_data(case):
     code, line = check(daemon)
     m = re.fullmatch(r"FFLUSHD OK - 4 deferred for 3 destinations, \d+ checks passed \| 'deferred'=4;;;0"
                      r" 'oldest'=(\d+)s;;;0 'last_refresh'=U;;;0 'destinations'=3;;;0"
-                     r" 'failures'=0c;;;0\n", line)
+                     r" 'failures'=0c;;;0 'unrecorded'=0;;;0\n", line)
     eq((code, m is not None), (0, True), line)
     for options, code, text in ((("--deferred-warning", "4"), 0, "'deferred'=4;4;;0"),
+                                (("--unrecorded-critical", "1"), 0, "'unrecorded'=0;;1;0"),
                                 (("--deferred-warning", "3"), 1, "deferred messages: 4, more than 3"),
                                 (("--deferred-warning", "2", "--deferred-critical", "3"), 2,
                                  "'deferred'=4;2;3;0"),
@@ -151,6 +152,22 @@ def check_has_thresholds_and_performance_data(case):
     eq((code, re.search(r"'last_refresh'=\d+s;3600;;0", line) is not None), (0, True), line)
     o = objects(daemon.ctl("check", "-j"))[0]
     eq((o["state"], o["exit"], o["findings"]), ("OK", 0, []))
+
+
+@test
+def mail_that_is_not_recorded_is_told(case):
+    spool, daemon = case.make()
+    without_systemd(daemon)
+    backlog(spool)
+    for name in "F8", "F9":
+        spool.put("deferred/F/" + name)
+    assert ' 2 more deferred messages are not recorded: "fflushctl import" records those' in \
+        daemon.ctl("status").stdout
+    eq([objects(daemon.ctl("-j", verb))[0]["unrecorded"] for verb in ("status", "check")], [2, 2])
+    code, line = check(daemon)
+    eq((code, "3 destinations, 2 more not recorded, " in line), (0, True), line)
+    code, line = check(daemon, "--unrecorded-warning", "1")
+    eq((code, "deferred messages that are not recorded: 2, more than 1" in line), (1, True), line)
 
 
 @test
@@ -230,7 +247,7 @@ def a_service_that_is_about_to_read_its_configuration_is_no_alarm(case):
         os.chmod(path, 0o666)
         server = threading.Thread(target=serve, args=(s,))
         server.start()
-        r = daemon.ctl("-s", path, "--timeout", "1s", "check", check=False)
+        r = daemon.ctl("-s", path, "--timeout", "10s", "check", check=False)
         s.shutdown(socket.SHUT_RDWR)
         server.join()
     eq((r.returncode, r.stdout.startswith("FFLUSHD WARNING - not yet read")), (1, True), r.stdout)

@@ -137,7 +137,7 @@ def a_message_to_many_is_counted_once(case):
     for name in ("a_test", "b_test", "c_test"):
         spool.log(name, b"A1\nA2\n")
     eq(daemon.ctl("list").stdout.splitlines()[-1], "3 destinations: 2 deferred")
-    eq(daemon.ctl("list", "--top", "1").stdout.splitlines()[-1], "1 destination: 2 deferred")
+    eq(daemon.ctl("list", "--top", "1").stdout.splitlines()[-1], "1 of 3 destinations: 2 of 2 deferred")
 
 
 @test
@@ -188,9 +188,12 @@ def patterns_choose_sites(case):
 @test
 def nothing_recorded_is_no_trouble(case):
     spool, daemon = case.make()
-    eq(daemon.ctl("list").stdout, "")
+    eq(daemon.ctl("list").stdout, "0 destinations: 0 deferred\n")
+    spool.put("deferred/A/A1")
+    eq(daemon.ctl("list").stdout, "0 destinations: 0 deferred; 1 more deferred, not recorded (see import)\n")
+    eq(daemon.ctl("list", "--json").stdout, "")
     os.rmdir(spool.join("flush"))
-    eq(daemon.ctl("list").stdout, "")
+    eq(daemon.ctl("list").stdout, "0 destinations: 0 deferred; 1 more deferred, not recorded (see import)\n")
     eq(daemon.ctl("show", "example.com", check=False).returncode, os.EX_NOINPUT)
 
 

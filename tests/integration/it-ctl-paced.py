@@ -40,11 +40,10 @@ def a_site_that_refuses_is_asked_once_for_each_message(case):
     host = Mailhost(case)
     ids = host.defer("x@down.test", n=5)
     lines = tried_once(host, ids, "--wait", "--limit", "2", "down.test")
-    eq([re.sub("e.g. .*", "e.g.", line) for line in lines],
-       ["down.test: 2 found, 2 moved; 3 left",
-        "down.test: 2 found, 2 moved; 3 left",
-        "down.test: 1 found, 1 moved; 4 left",
-        "deferred again:", "     5  connect to 127.0.0.1[...]:1: Connection refused   e.g.",
+    # How many are left depends on which of them are deferred again already.
+    eq([re.sub("e.g. .*|[0-9]+ left$", "", line) for line in lines],
+       ["down.test: 2 found, 2 moved; ", "down.test: 2 found, 2 moved; ", "down.test: 1 found, 1 moved; ",
+        "deferred again:", "     5  connect to 127.0.0.1[...]:1: Connection refused   ",
         "5 of 5 tried: 5 deferred again"])
     eq(sorted(host.spool.read("flush/down_test").decode().split()), ids)
     lines = tried_once(host, ids, "--limit", "3", "down.test", status=os.EX_OK)

@@ -289,7 +289,7 @@ def verify_finds_what_is_wrong(case):
     spool.put("active/A3")
     spool.log("fine_test", b"A1\nA3\n")
     eq(daemon.ctl("verify").stdout,
-       "1 log, 2 records: 0 stale, 0 duplicate; 1 deferred message without a record; 0 problems\n"
+       "1 log, 2 records: 0 gone, 0 duplicate; 1 deferred message without a record; 0 problems\n"
        "\"fflushctl import\" records deferred messages of eligible sites\n")
     spool.log("stale_test", b"Z1\nA1\nA1\n")
     spool.log("torn_test", b"A1\n\nno id\n\xff\nA2")
@@ -370,7 +370,7 @@ def repair_loses_no_record(case):
        in r.stdout, True, r.stdout)
     owners = {os.stat(spool.join(p)).st_uid for p in spool.files("flush")}
     eq(owners, {os.stat(spool.join("incoming")).st_uid})
-    eq(r.stdout.splitlines()[-1].split("; ")[-2:], ["6 problems", "7 repaired"])
+    eq(r.stdout.splitlines()[-1].split("; ")[-2:], ["6 problems", "7 findings repaired"])
     eq(len([line for line in r.stdout.splitlines() if line.endswith("(repaired)")]), 7, r.stdout)
     os.unlink(spool.join("flush/9"))
     eq(daemon.ctl("verify", "-q").stdout, "")

@@ -100,7 +100,7 @@ FFLUSHCTL = [
     ("CHECK_USEC", SECONDS, "except for .Cm check .Pq {} s"),
     ("CTL_SELF_TEST_USEC", SECONDS, "the self-test of .Cm status .Pq {} s"),
     ("REQUEST_REASON_MAX", PLAIN, "of at most {} bytes"),
-    ("BACKLOG_FEW", PLAIN, "made if at most {} messages are recorded,"),
+    ("BACKLOG_FEW", PLAIN, "file, if at most {} messages are recorded,"),
     ("BACKLOG_MANY", PLAIN, "at most {} if a message is in the incoming or active queue,"),
     ("LOG_USEC", SECONDS, "waits for it up to {} seconds."),
 ]
