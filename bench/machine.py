@@ -15,7 +15,7 @@ TRIES = 3
 
 def proc(pid, name):
     try:
-        with open("/proc/%s/%s" % (pid, name)) as f:
+        with open("/proc/%s/%s" % (pid, name), errors="replace") as f:
             return f.read()
     except (FileNotFoundError, ProcessLookupError):
         return ""

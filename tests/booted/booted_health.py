@@ -39,7 +39,7 @@ while True:
 
 def status(*options):
     r = g.run("fflushctl --json status " + " ".join(options), check=False)
-    return r.returncode, json.loads(r.stdout)
+    return r.returncode, json.loads(r.stdout.splitlines()[0])  # then what is wrong
 
 
 def check(*options):
