@@ -144,7 +144,8 @@ def adds_of_many_clients(t):
         name = "add, %d clients, %s" % (n, "one site" if sites == 1 else "%d sites" % sites)
         best = None
         for batch in range(BATCHES):
-            requests = [add("many%d.test" % (i % sites), queue_id(batch * 1000 + n * 100 + i)) for i in range(n)]
+            requests = [add("many%d.test" % (i % sites), queue_id(batch * 1000 + n * 100 + i))
+                        for i in range(n)]
             if batch == 0:
                 together(d, requests)  # the logs are there
             counter = Counter(d.process.pid, os.path.join(t.base, "calls"))
