@@ -13,7 +13,8 @@ typedef struct Columns {
         const char *const *titles; /* end in NULL; one that begins with '>' is aligned right */
         char **cells;
         size_t n, size;
-        size_t width; /* of the terminal: longer lines are cut and end in "..."; 0: none is */
+        size_t width; /* of the terminal: where lines are longer, long cells on the left are cut,
+                       * then the lines, and end in "..."; 0: none is */
         bool no_titles;
 } Columns;
 

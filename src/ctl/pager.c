@@ -84,6 +84,8 @@ Terminal terminal_open(bool pager) {
         t.height = size.ws_row;
         if (pager)
                 open_pager(&t);
+        if (t.pager > 0) /* it can scroll to the right */
+                t.width = 0;
         return t;
 }
 

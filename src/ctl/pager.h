@@ -8,7 +8,7 @@
 #include <sys/types.h>
 
 typedef struct Terminal {
-        size_t width, height; /* 0: standard output is not a terminal */
+        size_t width, height; /* 0: standard output is not a terminal, or has no right edge */
         pid_t pager;          /* 0: none */
 } Terminal;
 

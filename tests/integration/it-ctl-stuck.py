@@ -232,10 +232,24 @@ def rows_end_at_the_edge_of_the_terminal(case):
     eq((status, undated(at_200)), (os.EX_OK, undated(wide)))
     status, narrow = Terminal(daemon, "list", columns=70).finish()
     lines = narrow.splitlines()
+    eq({len(line) for line in lines[:-1]}, {70})  # the name gives way to what is right of it
+    eq([re.sub(r"f+(\.\.\.|\.test) ", " ", undated(line)).split() for line in lines],
+       [re.sub(r"f+\.test ", " ", undated(line)).split() for line in wide.splitlines()])
+    status, narrow = Terminal(daemon, "list", columns=40).finish()
+    lines = narrow.splitlines()
     eq([line[-3:] for line in lines[:-1]], ["..."] * (len(lines) - 1))
-    eq({len(line) for line in lines[:-1]}, {70})
-    eq([undated(line[:-3]) for line in lines[:-1]],
-       [undated(line[:67]) for line in wide.splitlines()[:-1]])
+    eq({len(line) for line in lines[:-1]}, {40})
+
+
+@test
+def show_begins_the_reason_with_what_was_said(case):
+    said = "host mx.off.test[192.0.2.1] said: 452 4.2.2 Mailbox full"
+    host = Mailhost(case, transport_maps="inline:{{off.test=retry:%s}}" % said)
+    host.defer("x@off.test")
+    lines = host.ctl("show", "off.test").stdout.splitlines()
+    eq(re.split("  +", lines[1])[-1], "452 4.2.2 Mailbox full")
+    item = objects(host.ctl("show", "--json", "off.test"))[0]
+    eq(item["recipients"][0]["reason"], said)
 
 
 @test
@@ -252,6 +266,8 @@ def a_pager_is_for_terminals(case):
     env = {"SYSTEMD_PAGER": pager}
     eq(shown("list", env=env), (os.EX_OK, "paged, FRSXMK, secure 1\n" + plain))
     eq(shown("list", "--no-pager", env=env), (os.EX_OK, plain))
+    status, text = Terminal(daemon, "list", columns=30, env=env).finish()
+    eq(undated(text), "paged, FRSXMK, secure 1\n" + plain)  # less(1) scrolls to the right
     eq(shown("show", "a-b.test", env=env)[1].splitlines()[0], "paged, FRSXMK, secure 1")
     # By way of sudo(8), nobody starts what he likes.
     less = stand_in(case, "less", "#!/bin/sh\necho less; cat\n")
