@@ -181,6 +181,15 @@ void columns_print(const Columns *c, FILE *f, const char *on, const char *off) {
         }
 }
 
+void columns_cut(FILE *f, const char *line, size_t width) {
+        bool cut = width > sizeof ELLIPSIS && length_of(line) > width;
+        Line out = {.f = f, .width = cut ? width - (sizeof ELLIPSIS - 1) : width};
+
+        put_text(&out, line);
+        if (cut)
+                (void) fputs(ELLIPSIS, f);
+}
+
 void columns_done(Columns *c) {
         while (c->n > 0)
                 free(c->cells[--c->n]);

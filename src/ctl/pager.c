@@ -100,19 +100,3 @@ void terminal_close(Terminal *t) {
                 ;
         t->pager = 0;
 }
-
-void terminal_clear(void) {
-        (void) fputs("\033[H\033[2J", stdout);
-}
-
-/* Line by line over what was there, so that nothing flickers. */
-void terminal_redraw(const Terminal *t, const char *text) {
-        (void) fputs("\033[H", stdout);
-        for (size_t n = 1; *text && n < t->height; n++) {
-                size_t k = strcspn(text, "\n");
-
-                (void) printf("%.*s\033[K\n", (int) k, text);
-                text += k + (text[k] == '\n');
-        }
-        (void) fputs("\033[J", stdout);
-}
