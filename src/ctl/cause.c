@@ -19,12 +19,10 @@ static const char *skip(const char *text, const char *prefix) {
         return strncmp(text, prefix, n) == 0 ? text + n : text;
 }
 
-/* "host mx.example[192.0.2.1] said: 452 ..." Which of several hosts said it makes no other cause.
- */
-static const char *skip_host(const char *text) {
-        const char *said = strstr(text, " said: ");
+const char *cause_skip_host(const char *reason) {
+        const char *said = strstr(reason, " said: ");
 
-        return strncmp(text, "host ", 5) == 0 && said ? said + strlen(" said: ") : text;
+        return strncmp(reason, "host ", 5) == 0 && said ? said + strlen(" said: ") : reason;
 }
 
 static size_t length_of(const char *text) {
@@ -131,7 +129,7 @@ static const char *put_word(Output *o, const char *p, const char *end, bool is_p
 }
 
 char *cause_of(const char *reason, char ret[static CAUSE_MAX + 1]) {
-        const char *p = skip_host(skip(reason, "delivery temporarily suspended: ")), *end;
+        const char *p = cause_skip_host(skip(reason, "delivery temporarily suspended: ")), *end;
         Output o = {.text = ret};
         size_t n;
 

@@ -18,3 +18,7 @@
  * Return: @ret. Source: fflushd's own.
  */
 char *cause_of(const char *reason, char ret[static CAUSE_MAX + 1]);
+
+/** cause_skip_host() - what follows "host NAME[ADDRESS] said: " in a reason: which of several hosts
+ * said it makes no other cause. Return: a part of @reason, or all of it. */
+const char *cause_skip_host(const char *reason);

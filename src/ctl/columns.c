@@ -10,8 +10,10 @@
 #include "util/grow.h"
 #include "util/util.h"
 
-#define GAP      2
-#define ELLIPSIS "..."
+#define GAP        2
+#define ELLIPSIS   "..."
+#define NARROW_MIN 20u /* characters of a column that stay in any case */
+#define LAST_MIN   40u /* of the last column, for which the others are narrowed */
 
 static size_t count(const Columns *c) {
         size_t n = 0;
@@ -66,12 +68,15 @@ static size_t length_of(const char *text) {
         return n;
 }
 
+static void put_byte(Line *line, char c) {
+        line->n += is_start(c);
+        if (line->width == 0 || line->n <= line->width)
+                (void) fputc(c, line->f);
+}
+
 static void put_text(Line *line, const char *text) {
-        for (; *text && (line->width == 0 || line->n <= line->width); text++) {
-                if (is_start(*text) && ++line->n > line->width && line->width > 0)
-                        return;
-                (void) fputc(*text, line->f);
-        }
+        for (; *text; text++)
+                put_byte(line, *text);
 }
 
 static void put_blanks(Line *line, size_t n) {
@@ -79,13 +84,24 @@ static void put_blanks(Line *line, size_t n) {
                 put_text(line, " ");
 }
 
+static void put_cut(Line *line, const char *text, size_t width) {
+        size_t end = line->n + width - (sizeof ELLIPSIS - 1);
+
+        for (; line->n < end || !is_start(*text); text++)
+                put_byte(line, *text);
+        put_text(line, ELLIPSIS);
+}
+
 /* The last column is not padded: no line ends in blanks. */
 static void put_cell(Line *line, const char *text, size_t width, bool right, bool last) {
-        size_t n = width - length_of(text);
+        size_t length = length_of(text), n = length < width ? width - length : 0;
 
         if (right)
                 put_blanks(line, n);
-        put_text(line, text);
+        if (length > width && !last)
+                put_cut(line, text, width);
+        else
+                put_text(line, text);
         if (!right && !last)
                 put_blanks(line, n);
         if (!last)
@@ -116,6 +132,34 @@ static void print_fields(const Columns *c, FILE *f, size_t n) {
                 relay_fields(f, RELAY_ROW, (const char *const *) c->cells + i, n);
 }
 
+static void measure(const Columns *c, size_t n, size_t width[]) {
+        for (size_t i = 0; i < n; i++)
+                width[i] = length_of(title_of(c->titles[i]));
+        for (size_t i = 0; i < c->n; i++)
+                if (length_of(c->cells[i]) > width[i % n])
+                        width[i % n] = length_of(c->cells[i]);
+}
+
+/* Long names leave room for what is right of them, which is numbers and a reason: the longest ones
+ * are cut first. */
+static void make_room(const Columns *c, size_t n, size_t width[]) {
+        size_t total = 0, widest;
+
+        for (size_t i = 0; i < n - 1; i++)
+                total += width[i] + GAP;
+        total += width[n - 1] < LAST_MIN ? width[n - 1] : LAST_MIN;
+        for (; c->width > 0 && total > c->width; total--) {
+                widest = n;
+                for (size_t i = 0; i < n - 1; i++)
+                        if (!is_right(c->titles[i]) && width[i] > NARROW_MIN &&
+                            (widest == n || width[i] > width[widest]))
+                                widest = i;
+                if (widest == n)
+                        return;
+                width[widest]--;
+        }
+}
+
 void columns_print(const Columns *c, FILE *f, const char *on, const char *off) {
         size_t width[COLUMNS_MAX] = {0}, n = count(c);
 
@@ -124,11 +168,8 @@ void columns_print(const Columns *c, FILE *f, const char *on, const char *off) {
                 print_fields(c, f, n);
                 return;
         }
-        for (size_t i = 0; i < n; i++)
-                width[i] = length_of(title_of(c->titles[i]));
-        for (size_t i = 0; i < c->n; i++)
-                if (length_of(c->cells[i]) > width[i % n])
-                        width[i % n] = length_of(c->cells[i]);
+        measure(c, n, width);
+        make_room(c, n, width);
         if (!c->no_titles) {
                 (void) fputs(on, f);
                 put_row(c, f, NULL, width);
@@ -138,6 +179,15 @@ void columns_print(const Columns *c, FILE *f, const char *on, const char *off) {
                 put_row(c, f, c->cells + i, width);
                 (void) fputc('\n', f);
         }
+}
+
+void columns_cut(FILE *f, const char *line, size_t width) {
+        bool cut = width > sizeof ELLIPSIS && length_of(line) > width;
+        Line out = {.f = f, .width = cut ? width - (sizeof ELLIPSIS - 1) : width};
+
+        put_text(&out, line);
+        if (cut)
+                (void) fputs(ELLIPSIS, f);
 }
 
 void columns_done(Columns *c) {

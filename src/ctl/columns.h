@@ -13,7 +13,8 @@ typedef struct Columns {
         const char *const *titles; /* end in NULL; one that begins with '>' is aligned right */
         char **cells;
         size_t n, size;
-        size_t width; /* of the terminal: longer lines are cut and end in "..."; 0: none is */
+        size_t width; /* of the terminal: where lines are longer, long cells on the left are cut,
+                       * then the lines, and end in "..."; 0: none is */
         bool no_titles;
 } Columns;
 
@@ -28,4 +29,8 @@ int columns_add(Columns *c, const char *format, ...) __attribute__((format(print
  * @on, @off:  what to print before and after the titles, for colour; "" for none
  */
 void columns_print(const Columns *c, FILE *f, const char *on, const char *off);
+
+/** columns_cut() - a printable line without its end, cut as a row is; 0: not */
+void columns_cut(FILE *f, const char *line, size_t width);
+
 void columns_done(Columns *c);

@@ -319,6 +319,11 @@ static json_t *json_of(const Row *row) {
                          row->has_outcome ? json_outcome(&row->outcome) : json_null());
 }
 
+/* Of a run in portions, the last row has the outcome of them all. */
+static const char *note_of(const Row *row) {
+        return row->has_outcome && row->outcome.moved > row->moved ? " (whole run)" : "";
+}
+
 static int add_cells(Columns *c, const Row *row) {
         char when[32], outcome[AUDIT_TEXT_SIZE] = "", all[64];
         time_t t = (time_t) (row->time / USEC_PER_SEC);
@@ -334,7 +339,8 @@ static int add_cells(Columns *c, const Row *row) {
                columns_add(c, "%s", verb_of(row)) |
                columns_add(c, "%s", row->what ? row->what : all) |
                columns_add(c, "%lu", row->moved) |
-               columns_add(c, "%s", row->is_failed ? "failed" : outcome) |
+               columns_add(c, "%s%s", row->is_failed ? "failed" : outcome,
+                           row->is_failed ? "" : note_of(row)) |
                columns_add(c, "%s", row->reason ? row->reason : "");
 }
 

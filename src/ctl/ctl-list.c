@@ -11,6 +11,7 @@
 #include "ctl/ctl-print.h"
 #include "ctl/deferred.h"
 #include "ctl/eligible.h"
+#include "ctl/frame.h"
 #include "ctl/pager.h"
 #include "ctl/relay.h"
 #include "util/util.h"
@@ -361,19 +362,94 @@ static int list_once(Ctl *ctl, char *args[], FILE *f, size_t width) {
 
 /* ------------------------------------------------------------------------------------- --watch */
 
-static int watch_once(Ctl *ctl, char *args[], const Terminal *t) {
-        _cleanup_free_ char *text = NULL;
-        size_t n = 0;
-        FILE *f = open_memstream(&text, &n);
-        int status;
+typedef struct Watch {
+        char *table, *errors; /* of this time */
+        char *last_error;     /* with its time; NULL: there was none */
+} Watch;
 
-        if (!f)
+static void forget_texts(Watch *w) {
+        free(w->table);
+        free(w->errors);
+        w->table = w->errors = NULL;
+}
+
+static void watch_done(Watch *w) {
+        forget_texts(w);
+        free(w->last_error);
+}
+
+/* Return: an exit status, or a negative errno: there is no memory for the texts. */
+static int list_into(Watch *w, Ctl *ctl, char *args[], size_t width) {
+        size_t n, n_errors;
+        FILE *table = open_memstream(&w->table, &n),
+             *errors = open_memstream(&w->errors, &n_errors);
+        int status = -ENOMEM;
+
+        if (table && errors) {
+                ctl_divert_errors(errors); /* else the next screen would be drawn over them */
+                status = list_once(ctl, args, table, width);
+                ctl_divert_errors(NULL);
+        }
+        if ((table && fclose(table) != 0) || (errors && fclose(errors) != 0))
+                status = -ENOMEM;
+        return status;
+}
+
+/* On one line. */
+static void keep_error(Watch *w) {
+        time_t now = time(NULL);
+        char when[16], *text;
+        struct tm tm;
+
+        if (!w->errors[0])
+                return;
+        w->errors[strlen(w->errors) - 1] = '\0';
+        for (char *p = w->errors; (p = strchr(p, '\n'));)
+                *p = ' ';
+        (void) localtime_r(&now, &tm);
+        (void) strftime(when, sizeof when, "%H:%M:%S", &tm);
+        if (asprintf(&text, "%s %s", when, w->errors) < 0)
+                return;
+        free(w->last_error);
+        w->last_error = text;
+}
+
+static void draw(const Watch *w, const Ctl *ctl, int status, const Terminal *t) {
+        char title[FRAME_TITLE_SIZE], none[] = "0 destinations\n";
+        bool is_empty = !w->table[0] && (status == EX_OK || status == EX_NOINPUT);
+        const Frame frame = {.title = frame_title(title),
+                             .table = is_empty ? none : w->table,
+                             .legend = !ctl->no_legend,
+                             .error = w->last_error ? w->last_error : ""};
+
+        frame_draw(&frame, t, stdout);
+}
+
+/* Postfix's settings are looked up once, unless that failed. */
+static void forget_settings(Ctl *ctl) {
+        if (!ctl->has_settings || !ctl->settings.incomplete)
+                return;
+        settings_done(&ctl->settings);
+        ctl->settings = (Settings){0};
+        ctl->has_settings = false;
+}
+
+/* Return: EX_OK: go on. */
+static int watch_once(Watch *w, Ctl *ctl, char *args[]) {
+        const Terminal t = terminal_open(false); /* its size may have changed */
+        int status = list_into(w, ctl, args, t.width);
+
+        if (status < 0)
                 return ctl_no_memory();
-        status = list_once(ctl, args, f, t->width);
-        if (fclose(f) != 0)
-                return ctl_no_memory();
-        terminal_redraw(t, text);
-        return fflush(stdout) == 0 ? status : EX_IOERR;
+        if (status == EX_USAGE || status == EX_DATAERR) { /* no time will help */
+                (void) fputs(w->errors, stderr);
+                return status;
+        }
+        keep_error(w);
+        draw(w, ctl, status, &t);
+        forget_texts(w);
+        forget_settings(ctl);
+        return fflush(stdout) == 0 ? EX_OK : EX_IOERR;
 }
 
 static int watch(Ctl *ctl, char *args[]) {
@@ -381,21 +457,16 @@ static int watch(Ctl *ctl, char *args[]) {
                 .tv_sec = (time_t) (ctl->watch / USEC_PER_SEC),
                 .tv_nsec = (long) (ctl->watch % USEC_PER_SEC * 1000),
         };
+        _cleanup_(watch_done) Watch w = {0};
+        int status;
 
         if (ctl->json || ctl->quiet)
                 return ctl_usage("--watch cannot be combined with --json or --quiet");
         if (terminal_open(false).width == 0)
                 return ctl_usage("--watch needs a terminal");
-        terminal_clear();
-        for (;;) {
-                const Terminal t = terminal_open(false); /* its size may have changed */
-                int status = watch_once(ctl, args, &t);
-
-                /* What matches nothing now may match something soon. */
-                if (status != EX_OK && status != EX_NOINPUT)
-                        return status;
+        while ((status = watch_once(&w, ctl, args)) == EX_OK)
                 (void) nanosleep(&pause, NULL);
-        }
+        return status;
 }
 
 int ctl_list(Ctl *ctl, char *args[]) {

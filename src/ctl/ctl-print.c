@@ -40,6 +40,16 @@ write_formatted(FILE *f, const char *before, const char *after, const char *form
                 (void) fputc('\n', f);
 }
 
+static FILE *diverted;
+
+void ctl_divert_errors(FILE *f) {
+        diverted = f;
+}
+
+static FILE *error_file(void) {
+        return diverted ? diverted : stderr;
+}
+
 /* ------------------------------------------------------------------------- errors for programs */
 
 #define ERRORS_MAX 1000u
@@ -125,7 +135,7 @@ say_error(int status, const char *after, const char *format, va_list ap) {
         va_list copy;
 
         va_copy(copy, ap);
-        write_formatted(stderr, "fflushctl: ", after, format, ap);
+        write_formatted(error_file(), "fflushctl: ", after, format, ap);
         if (has_error_objects() && vasprintf(&message, format, copy) >= 0)
                 print_error(status, NULL, message);
         va_end(copy);
@@ -135,7 +145,7 @@ void ctl_error(const char *format, ...) {
         va_list ap;
 
         va_start(ap, format);
-        write_formatted(stderr, "fflushctl: ", "\n", format, ap);
+        write_formatted(error_file(), "fflushctl: ", "\n", format, ap);
         va_end(ap);
         va_start(ap, format);
         keep_error(NULL, format, ap);
@@ -145,9 +155,9 @@ void ctl_error(const char *format, ...) {
 void ctl_host_error(const char *host, const char *format, ...) {
         va_list ap;
 
-        write_line(stderr, "fflushctl: ", host, ": ");
+        write_line(error_file(), "fflushctl: ", host, ": ");
         va_start(ap, format);
-        write_formatted(stderr, "", "\n", format, ap);
+        write_formatted(error_file(), "", "\n", format, ap);
         va_end(ap);
         va_start(ap, format);
         keep_error(host, format, ap);

@@ -17,6 +17,9 @@ void ctl_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
  * Return: @status */
 int ctl_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/** ctl_divert_errors() - have them written there, for a screen that is drawn; NULL: not any more */
+void ctl_divert_errors(FILE *f);
+
 /** ctl_error_lines() - ctl_error() for each line of a text */
 void ctl_error_lines(const char *text);
 

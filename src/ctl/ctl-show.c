@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "ctl/backlog.h"
+#include "ctl/cause.h"
 #include "ctl/columns.h"
 #include "ctl/commands.h"
 #include "ctl/ctl-print.h"
@@ -243,7 +244,7 @@ static int add_line(const Show *s, const Item *item, Columns *c) {
                 return r;
         r |= columns_add(c, "%s", item->sender && !item->sender[0] ? "<>" : text_of(item->sender));
         r |= add_recipient(c, item);
-        return r | columns_add(c, "%s", text_of(item->reason));
+        return r | columns_add(c, "%s", item->reason ? cause_skip_host(item->reason) : "-");
 }
 
 static int print_table(const Show *s, size_t width) {

@@ -84,6 +84,8 @@ Terminal terminal_open(bool pager) {
         t.height = size.ws_row;
         if (pager)
                 open_pager(&t);
+        if (t.pager > 0) /* it can scroll to the right */
+                t.width = 0;
         return t;
 }
 
@@ -97,20 +99,4 @@ void terminal_close(Terminal *t) {
         while (waitpid(t->pager, NULL, 0) < 0 && errno == EINTR)
                 ;
         t->pager = 0;
-}
-
-void terminal_clear(void) {
-        (void) fputs("\033[H\033[2J", stdout);
-}
-
-/* Line by line over what was there, so that nothing flickers. */
-void terminal_redraw(const Terminal *t, const char *text) {
-        (void) fputs("\033[H", stdout);
-        for (size_t n = 1; *text && n < t->height; n++) {
-                size_t k = strcspn(text, "\n");
-
-                (void) printf("%.*s\033[K\n", (int) k, text);
-                text += k + (text[k] == '\n');
-        }
-        (void) fputs("\033[J", stdout);
 }

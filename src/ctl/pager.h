@@ -8,7 +8,7 @@
 #include <sys/types.h>
 
 typedef struct Terminal {
-        size_t width, height; /* 0: standard output is not a terminal */
+        size_t width, height; /* 0: standard output is not a terminal, or has no right edge */
         pid_t pager;          /* 0: none */
 } Terminal;
 
@@ -24,10 +24,3 @@ Terminal terminal_open(bool pager);
 
 /** terminal_close() - write out what is left, and wait for the pager's end */
 void terminal_close(Terminal *t);
-
-/** terminal_clear() - before the first terminal_redraw() */
-void terminal_clear(void);
-
-/** terminal_redraw() - put a text where the one before was, as much as the screen has room for
- * @text:  lines that are made printable already */
-void terminal_redraw(const Terminal *t, const char *text);

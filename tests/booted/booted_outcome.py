@@ -156,6 +156,19 @@ def outcome_is_in_the_journal_with_who_it_was(t):
 
 
 @test
+def outcome_of_a_run_in_portions_is_that_of_the_whole_run(t):
+    with Mail() as mail:
+        for name in "ok1", "ok2", "full1":
+            mail.send(name)
+        mail.start_sink()
+        begun = g.out("sleep 1; date '+%F %T'")  # a second that nothing before belongs to
+        flush("--limit 2 --every 1s", TEMPFAIL)
+        rows = g.out("journalctl --sync; fflushctl history --since '%s' down.test" % begun).splitlines()[1:]
+        eq([re.split("  +", row)[4:] for row in rows],
+           [["2", ""], ["1", "2 delivered, 1 deferred again (whole run)"]])
+
+
+@test
 def outcome_a_timer_writes_no_second_entry(t):
     with Mail() as mail:
         mail.send("ok")

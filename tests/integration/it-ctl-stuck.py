@@ -190,14 +190,14 @@ def flushing_many_destinations_asks_a_table_together(case):
 
 
 class Terminal:
-    def __init__(self, daemon, *args, columns=80, lines=24, env=None):
+    def __init__(self, daemon, *args, columns=80, lines=24, env=None, user=None):
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self.p = subprocess.Popen(
             [os.path.join(daemon.bin, "fflushctl"), "-c", daemon.config, *args],
             stdout=slave, stderr=slave, stdin=slave,
             env=dict(os.environ, TERM="xterm", NO_COLOR="1", SYSTEMD_PAGER="") | (env or {}),
-            **as_user())
+            **(as_user() if user is None else user))
         os.close(slave)
         self.out = b""
 
@@ -208,6 +208,23 @@ class Terminal:
             chunk = b""
         self.out += chunk
         return bool(chunk)
+
+    def screens(self):
+        """What has been drawn, with --watch, as lists of lines; the last one may not be complete."""
+        text = re.sub(r"\033\[[KJ]", "", self.out.decode().replace("\r\n", "\n"))
+        return [re.sub(r"\033\[\d+H", "\n", screen).splitlines() for screen in text.split("\033[H")[1:]]
+
+    def wait_for_screen(self, is_wanted):
+        """Of those that are still to be drawn."""
+        n = max(len(self.screens()), 1)
+        while not any(is_wanted(screen) for screen in self.screens()[n - 1:-1]):
+            if not self.read():
+                raise AssertionError(self.out)
+        return [screen for screen in self.screens()[n - 1:-1] if is_wanted(screen)][0]
+
+    def interrupt(self):
+        self.p.send_signal(signal.SIGINT)
+        eq(self.finish()[0], -signal.SIGINT)
 
     def finish(self):
         while self.read():
@@ -232,10 +249,24 @@ def rows_end_at_the_edge_of_the_terminal(case):
     eq((status, undated(at_200)), (os.EX_OK, undated(wide)))
     status, narrow = Terminal(daemon, "list", columns=70).finish()
     lines = narrow.splitlines()
+    eq({len(line) for line in lines[:-1]}, {70})  # the name gives way to what is right of it
+    eq([re.sub(r"f+(\.\.\.|\.test) ", " ", undated(line)).split() for line in lines],
+       [re.sub(r"f+\.test ", " ", undated(line)).split() for line in wide.splitlines()])
+    status, narrow = Terminal(daemon, "list", columns=40).finish()
+    lines = narrow.splitlines()
     eq([line[-3:] for line in lines[:-1]], ["..."] * (len(lines) - 1))
-    eq({len(line) for line in lines[:-1]}, {70})
-    eq([undated(line[:-3]) for line in lines[:-1]],
-       [undated(line[:67]) for line in wide.splitlines()[:-1]])
+    eq({len(line) for line in lines[:-1]}, {40})
+
+
+@test
+def show_begins_the_reason_with_what_was_said(case):
+    said = "host mx.off.test[192.0.2.1] said: 452 4.2.2 Mailbox full"
+    host = Mailhost(case, transport_maps="inline:{{off.test=retry:%s}}" % said)
+    host.defer("x@off.test")
+    lines = host.ctl("show", "off.test").stdout.splitlines()
+    eq(re.split("  +", lines[1])[-1], "452 4.2.2 Mailbox full")
+    item = objects(host.ctl("show", "--json", "off.test"))[0]
+    eq(item["recipients"][0]["reason"], said)
 
 
 @test
@@ -252,6 +283,8 @@ def a_pager_is_for_terminals(case):
     env = {"SYSTEMD_PAGER": pager}
     eq(shown("list", env=env), (os.EX_OK, "paged, FRSXMK, secure 1\n" + plain))
     eq(shown("list", "--no-pager", env=env), (os.EX_OK, plain))
+    status, text = Terminal(daemon, "list", columns=30, env=env).finish()
+    eq(undated(text), "paged, FRSXMK, secure 1\n" + plain)  # less(1) scrolls to the right
     eq(shown("show", "a-b.test", env=env)[1].splitlines()[0], "paged, FRSXMK, secure 1")
     # By way of sudo(8), nobody starts what he likes.
     less = stand_in(case, "less", "#!/bin/sh\necho less; cat\n")
@@ -284,6 +317,65 @@ def watching_goes_on_until_it_is_interrupted(case):
     t.finish()
     screen = t.out.decode().split("\033[H")[2].split("\033[J")[0]
     eq(screen.count("\n"), 3, screen)
+
+
+@test
+def a_watched_list_tells_that_it_is_alive(case):
+    spool, daemon = case.make()
+    backlog(spool)
+    t = Terminal(daemon, "list", "--older-than", "4h", "--watch", "1s", columns=200)
+    first = t.wait_for_screen(lambda _: True)
+    when, host, command = first[0].split("  ")
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", when), first
+    eq((host, command), (socket.gethostname(),
+                         "fflushctl -c %s list --older-than 4h --watch 1s" % daemon.config))
+    eq(first[1:], ["0 destinations", "", ""])  # no error
+    t.wait_for_screen(lambda screen: screen[0] > first[0])
+    t.interrupt()
+    r = Terminal(daemon, "list", "--by", "size", "--watch", "1s").finish()
+    eq((r[0], "unknown column" in r[1], "\033" in r[1]), (os.EX_USAGE, True, False), r)
+
+
+@test
+def a_watched_list_says_how_much_is_below_the_screen(case):
+    spool, daemon = case.make()
+    spool.put("deferred/A/A1")
+    for i in range(60):
+        spool.log("s%02d_test" % i, b"A1\n")
+    t = Terminal(daemon, "list", "--watch", "1s", columns=200, lines=17)
+    screen = t.wait_for_screen(lambda _: True)
+    eq(screen[1].split()[0], "SITE")
+    eq([line.split()[0] for line in screen[2:14]], ["s%02d.test" % i for i in range(12)])
+    eq(screen[14:], ["+48 more", "60 destinations: 1 deferred", "", ""])
+    t.interrupt()
+
+
+@test
+def a_watched_list_goes_on_after_errors(case):
+    host = Mailhost(case)
+    host.defer("x@down.test")
+    main_cf = os.path.join(host.conf, "main.cf")
+    with open(main_cf) as f:
+        text = f.read()
+
+    def is_well(screen):
+        return any("Connection refused" in line for line in screen[1:])
+
+    def is_ill(screen):
+        return "main.cf" in screen[-1]
+
+    for first, second, n in (is_well, is_ill, 1), (is_ill, is_well, 0):
+        write_config(main_cf, text + "garbage\n" * (1 - n))
+        t = Terminal(host.daemon, "list", "--watch", "1s", columns=300, user={})
+        t.wait_for_screen(first)
+        write_config(main_cf, text + "garbage\n" * n)
+        screen = t.wait_for_screen(second)
+        eq(len([line for line in screen[1:] if line.startswith("down.test")]), 1)  # what is known is shown
+        write_config(main_cf, text)
+        screen = t.wait_for_screen(is_well)
+        assert is_ill(screen), screen  # what was wrong, and when, stays
+        assert re.match(r"\d\d:\d\d:\d\d fflushctl: ", screen[-1]), screen
+        t.interrupt()
 
 
 @test

@@ -80,6 +80,29 @@ START_TEST(a_row_is_cut_where_the_terminal_ends) {
 }
 END_TEST
 
+START_TEST(a_long_name_leaves_room_for_the_reason) {
+        Columns c = {.titles = titles, .width = 40};
+
+        add(&c, "a", 5, "there");
+        add(&c, "a-quite-long-b\u00fccher.shop.example", 7, "somewhere");
+        expect(&c, "", "",
+               "NAME                        N  WHERE\n"
+               "a                           5  there\n"
+               "a-quite-long-b\u00fccher.sho...  7  somewhere\n");
+        c.width = 30;
+        expect(&c, "", "",
+               "NAME                  N  WHERE\n"
+               "a                     5  there\n"
+               "a-quite-long-b\u00fcch...  7  so...\n");
+        c.width = 0;
+        expect(&c, "", "",
+               "NAME                              N  WHERE\n"
+               "a                                 5  there\n"
+               "a-quite-long-b\u00fccher.shop.example  7  somewhere\n");
+        columns_done(&c);
+}
+END_TEST
+
 START_TEST(there_may_be_many_rows) {
         Columns c = {.titles = titles};
         char *text = NULL, *p;
@@ -122,6 +145,7 @@ int main(void) {
         tcase_add_test(tc, columns_are_as_wide_as_what_is_in_them);
         tcase_add_test(tc, a_row_that_is_not_complete_is_left_out);
         tcase_add_test(tc, a_row_is_cut_where_the_terminal_ends);
+        tcase_add_test(tc, a_long_name_leaves_room_for_the_reason);
         tcase_add_test(tc, there_may_be_many_rows);
         tcase_add_test(tc, another_fflushctl_is_given_fields);
         return run_case("columns", tc);
