@@ -329,7 +329,7 @@ def a_watched_list_tells_that_it_is_alive(case):
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", when), first
     eq((host, command), (socket.gethostname(),
                          "fflushctl -c %s list --older-than 4h --watch 1s" % daemon.config))
-    eq(first[1:], ["0 destinations", "", ""])  # no error
+    eq(first[1:], ["0 destinations: 0 deferred", "", ""])  # no error
     t.wait_for_screen(lambda screen: screen[0] > first[0])
     t.interrupt()
     r = Terminal(daemon, "list", "--by", "size", "--watch", "1s").finish()
