@@ -299,8 +299,8 @@ static int flush_and_wait(Ctl *ctl, const CtlSites *sites, CtlPatterns *recipien
         return ctl_worse(status, ctl_report_status(&report.total));
 }
 
-/* A refresh or purge. Return: an exit status. */
-static int ask_for_all(Ctl *ctl, RequestKind kind, RequestCounts *ret) {
+/* A refresh or purge. @ret_done: the service has done it. Return: an exit status. */
+static int ask_for_all(Ctl *ctl, RequestKind kind, RequestCounts *ret, bool *ret_done) {
         Request request = {.kind = kind, .detail = true, .reason = ctl->reason};
         RequestStatus answer = REQUEST_FAIL;
         bool has_counts = false;
@@ -312,7 +312,8 @@ static int ask_for_all(Ctl *ctl, RequestKind kind, RequestCounts *ret) {
                 say_json(ctl, "request", request_name(kind), answer, has_counts ? ret : NULL);
         else if (has_counts && !ctl->quiet)
                 say_flushed(ctl, request_name(kind), ret);
-        return status;
+        *ret_done = status == EX_OK;
+        return status == EX_OK && ret->failed > 0 ? EX_TEMPFAIL : status;
 }
 
 /* By the service's own list of logs, which has those of flush(8) too. */
@@ -323,6 +324,7 @@ static int purge_and_wait(Ctl *ctl) {
         CtlPatterns all = {0};
         char *no_args[] = {NULL};
         RequestCounts counts;
+        bool done;
         int status;
 
         status = ctl_find_sites(ctl, no_args, true, &sites);
@@ -330,13 +332,12 @@ static int purge_and_wait(Ctl *ctl) {
                 status = ctl_follow_sites(ctl, &sites, &w);
         if (status != EX_OK)
                 return status;
-        status = ask_for_all(ctl, REQUEST_PURGE, &counts);
-        if (status == EX_OK && counts.failed > 0)
-                status = EX_TEMPFAIL;
+        status = ask_for_all(ctl, REQUEST_PURGE, &counts, &done);
         status = ctl_worse(status, ctl_wait_end(ctl, &w, status == EX_OK));
         status = ctl_worse(status, ctl_report_make(ctl, &w, &all, sites.n, &report));
         ctl_report_print(ctl, &report, "moved");
-        ctl_audit(ctl, "purge", NULL, NULL, report.total.moved > 0 ? &report.total : NULL);
+        if (done)
+                ctl_audit(ctl, "purge", NULL, NULL, report.total.moved > 0 ? &report.total : NULL);
         return ctl_worse(status, ctl_report_status(&report.total));
 }
 
@@ -610,13 +611,14 @@ int ctl_add(Ctl *ctl, char *args[]) {
 
 static int work(Ctl *ctl, RequestKind kind) {
         RequestCounts counts;
-        int status = ask_for_all(ctl, kind, &counts);
+        bool done;
+        int status = ask_for_all(ctl, kind, &counts, &done);
 
-        if (status == EX_OK)
+        if (done)
                 ctl_audit(ctl, request_name(kind), NULL, NULL, NULL);
         if (counts.moved > 0)
                 (void) ctl_warn_stopped(ctl);
-        return status == EX_OK && counts.failed > 0 ? EX_TEMPFAIL : status;
+        return status;
 }
 
 int ctl_refresh(Ctl *ctl, char *args[]) {

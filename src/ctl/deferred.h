@@ -32,7 +32,7 @@ int deferred_read(const Queue *q, Deferred *ret);
  * deferred_count_unrecorded() - how many deferred messages are not among these
  * @is_recorded:  asked for the ID of each
  *
- * Costs no more than reading the names. Return: 0, or a negative errno, as above.
+ * Costs a look at each file, and asks nothing of Postfix. Return: 0, or a negative errno, as above.
  */
 int deferred_count_unrecorded(const Queue *q, bool (*is_recorded)(const char *id, void *userdata),
                               void *userdata, unsigned long *ret);

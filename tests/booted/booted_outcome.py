@@ -179,6 +179,16 @@ def outcome_a_timer_writes_no_second_entry(t):
 
 
 @test
+def outcome_what_nobody_has_done_is_not_in_the_journal(t):
+    with Mail() as mail:
+        mail.send("ok")
+        before = g.journal("-o cat -t fflushctl")
+        g.run("systemctl stop fflush.socket fflushd")
+        eq(g.run("SUDO_USER=tina fflushctl flush --all --wait", check=False).returncode, 69)
+        eq(g.journal("-o cat -t fflushctl"), before)
+
+
+@test
 def outcome_a_second_operator_learns_who_was_first(t):
     with Mail() as mail:
         mail.send("ok")
