@@ -651,12 +651,40 @@ static void decide_call(Service *s, Call *call) {
         }
 }
 
+/* What a refresh or a purge flushes and is deferred again has to be recorded again. It is refused
+ * while that would fail: its records would be lost. Asked for a site that nobody has, as the whole
+ * list is then looked through. */
+static void decide_refresh(Service *s, Call *call) {
+        const char *why = "";
+        DomainsAnswer answer = domains_match(s->domains, SELFTEST_SITE, &why);
+
+        if (answer == DOMAINS_PENDING)
+                LL_PREPEND(s->undecided, call);
+        else if (answer != DOMAINS_ERROR)
+                refresh(s, call);
+        else if (service_outdated(s))
+                await_settings(s, call);
+        else {
+                note_failure(s, METRICS_LIST);
+                refuse_call(s, call, REQUEST_FAIL, LOG_ERR, why, 0);
+                s->test_due = true;
+                start_due_test(s);
+        }
+}
+
+static void decide(Service *s, Call *call) {
+        if (call->request.site)
+                decide_call(s, call);
+        else
+                decide_refresh(s, call);
+}
+
 static void decide_again(Service *s) {
         Call *calls = s->undecided, *call, *tmp;
 
         s->undecided = NULL;
         LL_FOREACH_SAFE (calls, call, tmp)
-                decide_call(s, call);
+                decide(s, call);
 }
 
 static void on_table_answers(const Table *failed, void *userdata) {
@@ -679,17 +707,10 @@ static void begin_call(Service *s, Call *call) {
                 await_settings(s, call);
                 return;
         }
-        switch (call->request.kind) {
-        case REQUEST_ADD:
-        case REQUEST_SEND_SITE:
-                decide_call(s, call);
-                break;
-        case REQUEST_SEND_FILE:
+        if (call->request.kind == REQUEST_SEND_FILE)
                 send_file(s, call);
-                break;
-        default:
-                refresh(s, call);
-        }
+        else
+                decide(s, call);
 }
 
 void service_submit(Service *s, Call *call) {

@@ -28,7 +28,7 @@ def screens():
 def plain(line):
     """Without what differs from run to run: queue IDs, times, ages, process IDs, width of columns."""
     for pattern, word in ((r"\b[0-9A-F]{6,}\b", "ID"), (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME"),
-                          (r"\b\d+(s|min|h|d)\b", "AGE"), (r" 36\d ", " SIZE "), (r"pid \d+", "pid N"),
+                          (r"\b\d+(s|min|h|d)\b", "AGE"), (r" 3\d\d ", " SIZE "), (r"pid \d+", "pid N"),
                           (" +", " ")):
         line = re.sub(pattern, word, line)
     return line.strip()

@@ -217,6 +217,28 @@ def a_slow_table_holds_up_only_who_needs_it(t):
 
 
 @test
+def what_could_not_be_recorded_again_is_not_refreshed(t):
+    """Not while the list cannot be decided: deferred again, the messages would lose their records."""
+    needs_postmap()
+    table = os.path.join(t.base, "table")
+    for domains, bad in (("known.test, /nonexistent/list", True), ("known.test, fail:oops", True),
+                         ("known.test, texthash:" + table, True), ("texthash:" + table, False)):
+        if not bad:
+            with open(table, "w") as f:
+                f.write("known.test x\n")
+        spool, d = t.make(fast_flush_domains=domains)
+        spool.put("deferred/A/A1")
+        spool.log("known_test", b"A1\n", atime=-13 * 3600)
+        for request in (REFRESH, PURGE, b"W\0"):
+            eq((domains, request, d.exchange(request)), (domains, request, FAIL if bad else OK))
+        if bad:
+            eq((spool.lines("known_test"), spool.files("incoming")), (["A1"], []), domains)
+            assert "<3>" in d.stderr() and "refresh: failed: " in d.stderr(), d.stderr()
+            eq(d.exchange(send_site("known.test")), OK, "decided by what is before the error")
+        wait_for(lambda: spool.files("incoming") == ["incoming/A1"], domains)
+
+
+@test
 def without_postfix_s_word_all_is_refused_and_nothing_dropped(t):
     spool, d = t.make()
     with open(d.config, "w") as f:
