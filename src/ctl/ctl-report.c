@@ -3,6 +3,7 @@
 #include "ctl/ctl-report.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 #include "ctl/cause.h"
 #include "ctl/ctl-print.h"
@@ -263,8 +264,10 @@ int ctl_report_make(Ctl *ctl, const CtlWait *w, CtlPatterns *recipients, size_t 
                 count_recipients(ret, fate, &n);
         }
         if (ret->total.unknown > 0 && !maillog_is_readable(w->log))
-                ctl_error("Postfix's log cannot be read (run as root, or as a member of the group "
-                          "systemd-journal)");
+                ctl_error("Postfix's log cannot be read%s",
+                          geteuid() == 0 ? ": there is neither a journal nor a file of it"
+                                         : " (run as root, or as a member of the group "
+                                           "systemd-journal)");
         return ctl->quiet ? EX_OK : find_reasons(ctl, w, recipients, ret);
 }
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """fflushctl beside a real Postfix: what becomes of the mail, and what is deferred there."""
 
+import glob
 import os
 import re
 import signal
@@ -128,11 +129,12 @@ def without_a_log_it_is_not_known(case):
         write_config(config, f.read().replace(host.conf, other))
     r = subprocess.run([os.path.join(host.daemon.bin, "fflushctl"), "-c", config, "flush", "--wait",
                         "up.test"], capture_output=True, text=True)
+    # A journal may be read, and has nothing of this Postfix.
+    why = ("" if glob.glob("/run/log/journal/*/*") + glob.glob("/var/log/journal/*/*") else
+           "fflushctl: Postfix's log cannot be read: there is neither a journal nor a file of it\n")
     eq((r.returncode, r.stdout, r.stderr),
        (os.EX_TEMPFAIL, "up.test: 1 found, 1 moved\n"
-        "1 moved: 1 not known whether delivered or returned\n",
-        "fflushctl: Postfix's log cannot be read (run as root, or as a member of the group"
-        " systemd-journal)\n"))
+        "1 moved: 1 not known whether delivered or returned\n", why))
 
 
 @test
