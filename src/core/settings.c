@@ -651,13 +651,15 @@ int settings_start(const char *file, const char *instance, Settings *ret) {
         return load(file, instance, false, ret);
 }
 
+static void free_each(char **texts) {
+        for (int i = 0; i < _SETTING_INDEX_MAX && texts; i++)
+                free(texts[i]);
+        free(texts);
+}
+
 void settings_done(Settings *s) {
-        for (int i = 0; i < _SETTING_INDEX_MAX && s->text; i++)
-                free(s->text[i]);
-        for (int i = 0; i < _SETTING_INDEX_MAX && s->paths; i++)
-                free(s->paths[i]);
-        free(s->text);
-        free(s->paths);
+        free_each(s->text);
+        free_each(s->paths);
         free(s->source);
         free(s->problems);
         free(s->query.argv);
