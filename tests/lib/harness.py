@@ -85,8 +85,8 @@ def in_a_line(error):
     calls = " < ".join("%s:%d" % (os.path.basename(f.filename), f.lineno)
                        for f in reversed(traceback.extract_tb(error.__traceback__)[1:]))
     said = " ".join(str(error).split())
-    return "%s: %s (%s)" % (type(error).__name__, said if len(said) < 500 else said[:250] + "..." + said[-250:],
-                            calls)
+    shown = said if len(said) < 500 else said[:250] + "..." + said[-250:]
+    return "%s: %s (%s)" % (type(error).__name__, shown, calls)
 
 
 def main():
