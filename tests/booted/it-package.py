@@ -187,6 +187,12 @@ MACROS = r"""
 %_datadir /usr/share
 %_sbindir /usr/sbin
 %_docdir_fmt %{NAME}
+%_sharedstatedir /var/lib
+%selinux_requires Requires: selinux-policy
+%selinux_relabel_pre(s:) : selinux_relabel_pre %{-s*}
+%selinux_relabel_post(s:) : selinux_relabel_post %{-s*}
+%selinux_modules_install(s:) : selinux_modules_install %{-s*} %{*}
+%selinux_modules_uninstall(s:) : selinux_modules_uninstall %{-s*} %{*}
 """
 
 
@@ -205,8 +211,11 @@ def the_rpm_has_what_the_deb_has(t):
     # --nodeps: nothing here is installed by rpm. --nocheck: the tests have run.
     run(["rpmbuild", "-ba", "--nodeps", "--nocheck", "--load", macros,
          "--define", "_topdir " + top, "--define", "debug_package %{nil}", spec])
-    rpms = glob.glob(os.path.join(top, "RPMS/*/*.rpm"))
-    eq(len(rpms), 1)
+    rpms = sorted(glob.glob(os.path.join(top, "RPMS/*/*.rpm")), key=lambda path: "-selinux-" in path)
+    eq(len(rpms), 2)
+    policy = run(["rpm", "-qpl", rpms[1]]).stdout.split("\n")
+    assert "/usr/share/selinux/packages/targeted/fflushd.pp.bz2" in policy, policy
+    assert "(fflushd-selinux if selinux-policy-targeted)" in run(["rpm", "-qpR", rpms[0]]).stdout
     listing = run(["rpm", "-qpl", rpms[0]]).stdout.split("\n")
     contents = run(["dpkg-deb", "-c", deb]).stdout.split("\n")
     directories = {line.split()[-1] for line in contents if line.startswith("d")}
@@ -216,7 +225,7 @@ def the_rpm_has_what_the_deb_has(t):
     eq(got, inside)
     assert "./etc/fflushd/" in directories
     eq(run(["rpm", "-qpc", rpms[0]]).stdout.strip(), "/etc/fflushd/fflushd.conf")
-    r = run(["rpmlint", "-r", os.path.join(TOP, "rpm/fflushd.rpmlintrc"), spec, rpms[0],
+    r = run(["rpmlint", "-r", os.path.join(TOP, "rpm/fflushd.rpmlintrc"), spec, *rpms,
              *glob.glob(os.path.join(top, "SRPMS/*.rpm"))], check=False)
     errors = [line for line in r.stdout.split("\n") if " E: " in line]
     eq((errors, " 0 errors" in r.stdout), ([], True))
