@@ -180,13 +180,14 @@ def accelerator():
 class Machine(guest.Shell):
     """Booted when it is there. Power is lost by kill(), and comes back by boot().
 
-    @disks: files that become /dev/vdb and so on. @bare: without systemd and SELinux. What the machine
+    @disks: files that become /dev/vdb and so on. @bare: without systemd. What the machine
     writes to its port "told" is in the file told beside its disk, whatever happens to it."""
 
-    def __init__(self, disks=(), bare=False, append=""):
+    def __init__(self, disks=(), bare=False, selinux=True):
         self.base = the_disk()
         self.disks = disks
-        self.append = append + (" selinux=0 init=/usr/local/lib/bare" if bare else "")
+        self.append = " security=selinux selinux=1 enforcing=1" if selinux else ""
+        self.append += " init=/usr/local/lib/bare" if bare else ""
         self.dir = tempfile.mkdtemp(prefix="fflushd-vm.")
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", self.base + "/disk",
                         self.dir + "/disk"], check=True)
@@ -212,8 +213,8 @@ class Machine(guest.Shell):
                  "-chardev", "file,id=told,path=%s/told" % self.dir,
                  "-device", "virtserialport,chardev=told,name=told",
                  *[word for drive in drives for word in ("-drive", drive)],
-                 "-append", "console=ttyS0 root=/dev/vda rw security=selinux selinux=1 enforcing=1"
-                            " panic=-1 quiet systemd.show_status=0 audit=1 " + self.append],
+                 "-append", "console=ttyS0 root=/dev/vda rw panic=-1 quiet systemd.show_status=0 audit=1"
+                            + self.append],
                 stdin=subprocess.DEVNULL, stdout=console, stderr=console)
         self.connect(start + BOOT_TIMEOUT)
         self.boot_seconds = time.monotonic() - start
