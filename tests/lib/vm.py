@@ -204,8 +204,9 @@ class Machine(guest.Shell):
         drives += ["file=%s,format=raw,if=virtio,cache=unsafe" % disk for disk in self.disks]
         with open(self.dir + "/console", "ab") as console:
             self.process = subprocess.Popen(
-                ["qemu-system-x86_64", *accelerator(), "-smp", str(CPUS), "-m", str(MEMORY), "-nodefaults",
-                 "-display", "none", "-no-reboot", "-kernel", self.base + "/vmlinuz",
+                ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", *accelerator(),
+                 "-smp", str(CPUS), "-m", str(MEMORY), "-nodefaults", "-display", "none",
+                 "-no-reboot", "-kernel", self.base + "/vmlinuz",
                  "-initrd", self.base + "/initrd.img", "-serial", "stdio",
                  "-device", "virtio-serial-pci", "-device", "virtio-rng-pci",
                  "-chardev", "socket,id=agent,path=%s/agent,server=on,wait=off" % self.dir,
