@@ -83,7 +83,7 @@ static int run_words(Switch *s, SwitchRun kind, const char *const words[]) {
         }
         free(s->output);
         s->output = result.output;
-        r = result.status == 0      ? EX_OK
+        r = result.status == 0   ? EX_OK
             : kind != SWITCH_ASK ? report_failure(words, result.status, result.errors)
                                  : EX_UNAVAILABLE;
         free(result.errors);
