@@ -129,10 +129,9 @@ static const char *find_request(sd_journal *j) {
 /* Refused is what anybody may ask by ETRN, a refresh that moved nothing is the timer's, and a probe
  * is enable-postfix's: none of it is a flush. */
 static bool is_flush(const Row *row, sd_journal *j) {
-        char status[FIELD_SIZE];
+        unsigned long status = read_number(j, "FFLUSHD_STATUS");
 
-        read_text(j, "FFLUSHD_STATUS", status);
-        if (atoi(status) == REQUEST_BAD || atoi(status) == REQUEST_DENY)
+        if (status == REQUEST_BAD || status == REQUEST_DENY)
                 return false;
         if (field_is(j, "FFLUSHD_QUEUE_ID", REQUEST_PROBE_ID))
                 return false;

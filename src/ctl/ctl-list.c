@@ -434,6 +434,15 @@ static void forget_settings(Ctl *ctl) {
         ctl->has_settings = false;
 }
 
+/* As ctl_error() has written them. */
+static void pass_errors_on(char *lines) {
+        const char *line;
+
+        while ((line = strsep(&lines, "\n")))
+                if (*line)
+                        ctl_pass_on(stderr, line, true);
+}
+
 /* Return: EX_OK: go on. */
 static int watch_once(Watch *w, Ctl *ctl, char *args[]) {
         const Terminal t = terminal_open(false); /* its size may have changed */
@@ -442,7 +451,7 @@ static int watch_once(Watch *w, Ctl *ctl, char *args[]) {
         if (status < 0)
                 return ctl_no_memory();
         if (status == EX_USAGE || status == EX_DATAERR) { /* no time will help */
-                (void) fputs(w->errors, stderr);
+                pass_errors_on(w->errors);
                 return status;
         }
         keep_error(w);

@@ -20,8 +20,10 @@
 #include "util/child.h"
 #include "util/util.h"
 
-#define COMMAND_USEC (120 * USEC_PER_SEC)
-#define WORDS_MAX    16
+#define COMMAND_USEC    (120 * USEC_PER_SEC)
+#define WORDS_MAX       16
+#define CLOSE_USEC      (2 * USEC_PER_SEC)
+#define CLOSE_LOOK_USEC (20 * USEC_PER_MSEC)
 
 void switch_say(const Switch *s, const char *format, ...) {
         va_list ap;
@@ -211,12 +213,21 @@ int switch_find_listener(const Switch *s) {
         return pid == -ENOENT || pid == -ECONNREFUSED ? 0 : pid;
 }
 
+/* systemd 257 closes a socket in a thread of its own, a moment after its unit is inactive. */
+static void await_close(const Switch *s) {
+        uint64_t until = now_usec() + CLOSE_USEC;
+
+        while (client_is_bound(s->ctl->socket_path) > 0 && now_usec() < until)
+                (void) usleep(CLOSE_LOOK_USEC);
+}
+
 void switch_remove_socket(Switch *s) {
         _cleanup_close_ int fd = -EBADF;
         struct stat st;
 
         if (ctl_queue(s->ctl) != EX_OK || ctl_become_owner(s->ctl) != EX_OK)
                 return;
+        await_close(s);
         fd = openat(s->ctl->queue.fd, "public", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (fd >= 0 && fstatat(fd, CTL_SERVICE, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
             S_ISSOCK(st.st_mode) && switch_find_listener(s) == 0)

@@ -58,10 +58,11 @@ def fresh(hashed="deferred, defer", depth=1):
 
 
 def restore():
+    """The next case's daemon would begin with the layout that is kept, and read main.cf then."""
     g.run("postconf -X hash_queue_names hash_queue_depth; postconf -e transport_maps=inline:{down.test"
           "=smtp:[127.0.0.1]:2525,other.test=smtp:[127.0.0.1]:2526,a-b.test=smtp:[127.0.0.1]:2525,"
           "a.b.test=smtp:[127.0.0.1]:2525}; postsuper -d ALL 2>/dev/null; systemctl stop fflushd;"
-          " rm -rf %s/flush/*; systemctl restart postfix" % SPOOL)
+          " rm -rf %s/flush/* /var/cache/fflushd/*; systemctl restart postfix" % SPOOL)
 
 
 def layout_test(function):
