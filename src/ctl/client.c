@@ -83,6 +83,18 @@ int client_find_listener(const char *path, uint64_t timeout_usec) {
         return (int) peer.pid;
 }
 
+int client_find_label(const char *path, uint64_t timeout_usec, char *ret, size_t size) {
+        socklen_t n = (socklen_t) size - 1;
+        _cleanup_close_ int fd = client_connect(path, timeout_usec);
+
+        if (fd < 0)
+                return fd;
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERSEC, ret, &n) < 0)
+                return -errno;
+        ret[n] = '\0';
+        return 0;
+}
+
 static int send_all(int fd, const char *bytes, size_t n) {
         while (n > 0) {
                 ssize_t w = send(fd, bytes, n, MSG_NOSIGNAL);

@@ -37,6 +37,14 @@ int client_connect(const char *path, uint64_t timeout_usec);
 int client_find_listener(const char *path, uint64_t timeout_usec);
 
 /**
+ * client_find_label() - the label of a socket, by which the kernel decides who may connect
+ * @ret:  the SELinux context of who has made the socket, but for its level, which is the caller's
+ *
+ * Return: 0, -ENOPROTOOPT (there are no labels), or as client_connect().
+ */
+int client_find_label(const char *path, uint64_t timeout_usec, char *ret, size_t size);
+
+/**
  * client_is_bound() - has a process this socket open that others connect to?
  *
  * Connects nobody, so that systemd starts nothing.

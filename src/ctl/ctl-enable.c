@@ -9,6 +9,7 @@
 #include "ctl/commands.h"
 #include "ctl/ctl-ask.h"
 #include "ctl/ctl-print.h"
+#include "ctl/ctl-selinux.h"
 #include "ctl/ctl-switch.h"
 #include "util/util.h"
 
@@ -164,6 +165,18 @@ static int test_service(Switch *s) {
         return status;
 }
 
+/* As this command and postqueue do reach it, nothing else would tell. */
+static int test_policy(Switch *s) {
+        TestFindings findings = {0};
+
+        ctl_judge_selinux(s->ctl, &findings);
+        if (findings.n == 0)
+                return EX_OK;
+        ctl_error("Postfix could not reach fflushd here:");
+        ctl_print_findings(stderr, &findings);
+        return EX_CONFIG;
+}
+
 static bool is_set(Switch *s) {
         return switch_asked(s, CTL_SERVICE);
 }
@@ -273,6 +286,7 @@ int ctl_enable_postfix(Ctl *ctl, char *args[]) {
         static const Step steps[] = {
                 {are_units_up, start_units},
                 {NULL, test_service, .only_looks = true},
+                {NULL, test_policy, .only_looks = true},
                 {is_set, switch_set},
                 {switch_is_told, switch_tell},
                 {NULL, probe, .only_looks = true},

@@ -14,6 +14,7 @@
 #include "ctl/client.h"
 #include "ctl/ctl-ask.h"
 #include "ctl/ctl-print.h"
+#include "ctl/ctl-selinux.h"
 #include "ctl/ctl-sites.h"
 #include "ctl/deferred.h"
 #include "util/child.h"
@@ -526,6 +527,8 @@ int health_gather(Ctl *ctl, bool test, Health *ret) {
         judge_postfix(ret);
         if (!test)
                 judge_without_test(ret);
+        else if (ret->listen_error == 0)
+                ctl_judge_selinux(ctl, &ret->findings);
         return EX_OK;
 }
 

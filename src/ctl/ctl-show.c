@@ -14,6 +14,8 @@
 #include "util/grow.h"
 #include "util/util.h"
 
+#define SHORT_ID_MIN 6u /* digits of a short queue ID */
+
 /* A message, for one of its destinations. */
 typedef struct Item {
         const char *site; /* NULL: a message that was asked for by its ID, and is not listed */
@@ -303,38 +305,47 @@ static int print(const Show *s) {
 /* ---------------------------------------------------------------------------------- what to show
  */
 
+/* A site hardly looks like a short queue ID. */
+static bool looks_like_id(const char *text) {
+        size_t n = strlen(text);
+
+        return n >= SHORT_ID_MIN && strspn(text, "0123456789ABCDEF") == n;
+}
+
 /* A word that is a message's ID is that. The others stay, for patterns. */
 static int take_ids(Show *s, char *args[], char *ids[]) {
         size_t n = 0, n_ids = 0;
-        int status = ctl_queue(s->ctl);
+        int status = ctl_queue(s->ctl), gone = EX_OK;
 
         for (size_t i = 0; args[i] && status == EX_OK; i++) {
                 QueueName queue;
                 struct stat st;
 
-                if (!queueid_valid(args[i], strlen(args[i])) ||
-                    queue_find(&s->ctl->queue, args[i], &queue, &st) < 0) {
+                if (queueid_valid(args[i], strlen(args[i])) &&
+                    queue_find(&s->ctl->queue, args[i], &queue, &st) == 0) {
+                        ids[n_ids++] = args[i];
+                        status = backlog_message(&s->backlog, args[i]);
+                } else if (looks_like_id(args[i]))
+                        gone = ctl_fail(EX_NOINPUT, "%s: no such message in the queue", args[i]);
+                else
                         args[n++] = args[i];
-                        continue;
-                }
-                ids[n_ids++] = args[i];
-                status = backlog_message(&s->backlog, args[i]);
         }
         args[n] = NULL;
-        return status;
+        return status == EX_OK ? gone : status;
 }
 
 static int collect(Show *s, char *args[], char *ids[]) {
         bool has_postfix;
-        int status = take_ids(s, args, ids);
+        int status = take_ids(s, args, ids), gone = status;
 
-        if (status != EX_OK)
+        if (status != EX_OK && (status != EX_NOINPUT || (!args[0] && !ids[0])))
                 return status;
         has_postfix = s->ctl->settings.postfix_config_directory[0] != '\0';
         status = backlog_collect(s->ctl, args[0] ? args : NULL,
                                  has_postfix ? BACKLOG_LISTED : BACKLOG_RECORDED, &s->backlog);
         if (status == EX_DATAERR)
                 return status;
+        status = ctl_worse(status, gone);
         for (size_t i = 0; i < s->backlog.n; i++)
                 status = ctl_worse(status, add_row(s, s->backlog.rows[i]));
         for (size_t i = 0; ids[i]; i++)

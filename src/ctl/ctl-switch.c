@@ -61,11 +61,10 @@ static void show(const Switch *s, const char *const words[]) {
         switch_say(s, " %s", line);
 }
 
-static int report_failure(const char *const words[], const ChildResult *result) {
-        const char *errors = result->errors + strspn(result->errors, "\n");
-
-        ctl_error("%s failed with status %d: %.*s", words[0], result->status,
-                  (int) strcspn(errors, "\n"), errors);
+static int report_failure(const char *const words[], int status, const char *errors) {
+        errors += strspn(errors, "\n");
+        ctl_error("%s failed with status %d: %.*s", words[0], status, (int) strcspn(errors, "\n"),
+                  errors);
         return EX_UNAVAILABLE;
 }
 
@@ -86,9 +85,9 @@ static int run_words(Switch *s, SwitchRun kind, const char *const words[]) {
         }
         free(s->output);
         s->output = result.output;
-        r = result.status == 0      ? EX_OK
-            : kind == SWITCH_CHANGE ? report_failure(words, &result)
-                                    : EX_UNAVAILABLE;
+        r = result.status == 0   ? EX_OK
+            : kind != SWITCH_ASK ? report_failure(words, result.status, result.errors)
+                                 : EX_UNAVAILABLE;
         free(result.errors);
         return r;
 }
@@ -279,7 +278,7 @@ int switch_probe(Switch *s, const char *service) {
                 ctl_error("Postfix still uses \"%s\"", s->output);
                 return EX_UNAVAILABLE;
         }
-        status = switch_run_words(s, SWITCH_ASK, SWITCH_POSTQUEUE, "-i", REQUEST_PROBE_ID);
+        status = switch_run_words(s, SWITCH_NEED, SWITCH_POSTQUEUE, "-i", REQUEST_PROBE_ID);
         if (status != EX_OK) {
                 ctl_error("postqueue got no answer from public/%s", service);
                 return status;

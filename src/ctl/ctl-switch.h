@@ -72,6 +72,7 @@ int switch_refuse(const char *format, ...) __attribute__((format(printf, 1, 2)))
 
 typedef enum SwitchRun {
         SWITCH_ASK,   /* looks only; its failure is the caller's to report */
+        SWITCH_NEED,  /* looks only; its failure is reported */
         SWITCH_CHANGE /* is shown; not run in a dry run; its failure is reported */
 } SwitchRun;
 

@@ -263,6 +263,9 @@ def the_rpm_has_what_the_deb_has(t):
     builds = the_rpms()
     rpm = builds.find("RPMS/*/fflushd-0*one.*.rpm")
     builds.find("RPMS/*/fflushd-debuginfo-0*one.*.rpm")
+    policy = run(["rpm", "-qpl", builds.find("RPMS/*/fflushd-selinux-0*one.*.rpm")]).stdout.split("\n")
+    assert "/usr/share/selinux/packages/targeted/fflushd.pp.bz2" in policy, policy
+    assert "(fflushd-selinux if selinux-policy-targeted)" in run(["rpm", "-qpR", rpm]).stdout
     listing = run(["rpm", "-qpl", rpm]).stdout.split("\n")
     contents = run(["dpkg-deb", "-c", deb]).stdout.split("\n")
     directories = {line.split()[-1] for line in contents if line.startswith("d")}

@@ -29,6 +29,12 @@ if [ $1 -ge 1 ]; then systemctl try-restart %{*} || : ; fi
 %_datadir /usr/share
 %_sbindir /usr/sbin
 %_docdir_fmt %{NAME}
+%_sharedstatedir /var/lib
+%selinux_requires Requires: selinux-policy
+%selinux_relabel_pre(s:) : selinux_relabel_pre %{-s*}
+%selinux_relabel_post(s:) : selinux_relabel_post %{-s*}
+%selinux_modules_install(s:) : selinux_modules_install %{-s*} %{*}
+%selinux_modules_uninstall(s:) : selinux_modules_uninstall %{-s*} %{*}
 %install %{?buildsubdir:%{debug_package}}\
 %%install\
 %{nil}

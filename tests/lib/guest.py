@@ -145,7 +145,35 @@ def is_init(pid):
         return False
 
 
-class Guest:
+class Shell:
+    """What run() of a guest, or of a machine (vm.py), is good for."""
+
+    def out(self, script, **kwargs):
+        return self.run(script, **kwargs).stdout.strip()
+
+    def journal(self, options=""):
+        """What journalctl prints of all that has been sent until now."""
+        return self.out("journalctl --sync; journalctl --no-pager " + options)
+
+    def write(self, path, text):
+        self.run("mkdir -p \"$(dirname '%s')\" && cat > '%s'" % (path, path), input=text)
+
+    def copy_in(self, directory, target):
+        """A directory's contents."""
+        tar = subprocess.run(["tar", "-c", "-C", directory, "."], capture_output=True, check=True)
+        self.run("mkdir -p '%s' && tar -x -C '%s'" % (target, target), input=tar.stdout)
+
+    def wait(self, script, what, timeout=30, show=None):
+        """Until the script ends with status 0. @show: a script that tells why it did not."""
+        end = time.monotonic() + timeout
+        while self.run(script, check=False).returncode != 0:
+            if time.monotonic() > end:
+                told = self.out(show, check=False) if show else self.journal("-n 40")
+                raise AssertionError("%s\n%s" % (what, told))
+            time.sleep(0.1)
+
+
+class Guest(Shell):
     """Booted when it is there. Options are more of systemd-nspawn's."""
 
     def __init__(self, suite="bookworm", options=()):
@@ -214,30 +242,6 @@ class Guest:
         if check and r.returncode != 0:
             raise AssertionError("%s\nstatus %d\n%s%s" % (script, r.returncode, r.stdout, r.stderr))
         return r
-
-    def out(self, script, **kwargs):
-        return self.run(script, **kwargs).stdout.strip()
-
-    def journal(self, options=""):
-        """What journalctl prints of all that has been sent until now."""
-        return self.out("journalctl --sync; journalctl --no-pager " + options)
-
-    def write(self, path, text):
-        self.run("mkdir -p \"$(dirname '%s')\" && cat > '%s'" % (path, path), input=text)
-
-    def copy_in(self, directory, target):
-        """A directory's contents."""
-        tar = subprocess.run(["tar", "-c", "-C", directory, "."], capture_output=True, check=True)
-        self.run("mkdir -p '%s' && tar -x -C '%s'" % (target, target), input=tar.stdout)
-
-    def wait(self, script, what, timeout=30, show=None):
-        """Until the script ends with status 0. @show: a script that tells why it did not."""
-        end = time.monotonic() + timeout
-        while self.run(script, check=False).returncode != 0:
-            if time.monotonic() > end:
-                told = self.out(show, check=False) if show else self.journal("-n 40")
-                raise AssertionError("%s\n%s" % (what, told))
-            time.sleep(0.1)
 
     def close(self):
         if self.process.poll() is None:
