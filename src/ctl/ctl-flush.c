@@ -11,6 +11,8 @@
 #include "ctl/ctl-history.h"
 #include "ctl/ctl-input.h"
 #include "ctl/ctl-print.h"
+#include "ctl/deferred.h"
+#include "ctl/eligible.h"
 #include "ctl/pattern.h"
 #include "ctl/reader.h"
 #include "ctl/relay.h"
@@ -44,11 +46,26 @@ static void say_flushed(const Ctl *ctl, const char *what, const RequestCounts *c
         relay_count(c->failed, "failed");
 }
 
-static void say_delivered(const Ctl *ctl, const char *id, const RequestCounts *c) {
+/* Of a message that was left alone, if this user may look. */
+static const char *where_it_is(Ctl *ctl, const char *id) {
+        QueueName queue;
+        struct stat st;
+
+        if (ctl_may_look(ctl) && ctl_queue(ctl) == EX_OK &&
+            queue_find(&ctl->queue, id, &queue, &st) == 0) {
+                if (queue == QUEUE_HOLD)
+                        return "on hold; postsuper -H releases it";
+                if (queue == QUEUE_ACTIVE)
+                        return "active: it is being delivered";
+        }
+        return "active, on hold, or still being written";
+}
+
+static void say_delivered(Ctl *ctl, const char *id, const RequestCounts *c) {
         ctl_print("%s: %s\n", id,
                   c->moved  ? (ctl->dry_run ? "would be moved" : "moved")
                   : c->gone ? "no such message in the queue"
-                  : c->busy ? "active, on hold, or still being written"
+                  : c->busy ? where_it_is(ctl, id)
                             : "could not be moved, the journal says why");
 }
 
@@ -191,13 +208,50 @@ static void say_recent(Ctl *ctl, const char *site) {
                   site);
 }
 
+static bool is_among(const char *id, void *userdata) {
+        return strset_contains(userdata, id);
+}
+
+static int count_unrecorded(Ctl *ctl, unsigned long *ret) {
+        _cleanup_(ctl_sites_done) CtlSites sites = {0};
+        _cleanup_(strset_clear) StrSet recorded = {0};
+        int status = ctl_find_sites(ctl, (char *[]){NULL}, false, &sites), r = 0;
+
+        for (size_t i = 0; i < sites.n && status == EX_OK; i++) {
+                _cleanup_(survey_done) SurveyLog log = {0};
+                const StrSetEntry *e = NULL;
+
+                status = ctl_read_site(ctl, &sites.items[i], &log);
+                while (r >= 0 && (e = strset_next(&log.ids, e)))
+                        r = strset_add(&recorded, strset_entry_id(e));
+        }
+        return status != EX_OK || r < 0 ||
+                               deferred_count_unrecorded(&ctl->queue, is_among, &recorded, ret) < 0
+                       ? -EIO
+                       : 0;
+}
+
+/* "0 found" may also be mail that was deferred while nobody recorded it. */
+static void say_unrecorded(Ctl *ctl) {
+        char command[CTL_UNIT_SIZE];
+        unsigned long n;
+
+        if (ctl->quiet || ctl->json || !ctl_may_look(ctl) || count_unrecorded(ctl, &n) < 0 ||
+            n == 0)
+                return;
+        ctl_command_name(ctl, command);
+        ctl_print("%lu deferred message%s not recorded for any destination: \"%s import\" records "
+                  "those that are eligible\n",
+                  n, n == 1 ? " is" : "s are", command);
+}
+
 /* Of many sites, asked for side by side. */
 typedef struct Pass {
         Ctl *ctl;
         const CtlSites *sites;
         size_t *places; /* in @sites, of what is asked for */
         bool *flushed;  /* site by site, whether the service has done it */
-        unsigned long moved;
+        unsigned long found, moved;
         bool all_moved;
         int status;
 } Pass;
@@ -214,16 +268,38 @@ static void on_answer(size_t i, const CtlAnswer *a, void *userdata) {
                 say_recent(pass->ctl, site);
         pass->flushed[place] = status == EX_OK || a->counts.moved > 0;
         pass->all_moved &= status == EX_OK;
+        pass->found += a->counts.found;
         pass->moved += a->counts.moved;
         pass->status = ctl_worse(pass->status, status);
 }
 
+/* A purge does not ask for which destinations it is. */
+static int find_refused(Pass *pass, size_t n, StrSet *ret) {
+        _cleanup_(strset_clear) StrSet asked = {0};
+        int r = 0;
+
+        if (pass->ctl->all)
+                return EX_OK;
+        for (size_t i = 0; i < n && r >= 0; i++)
+                r = strset_add(&asked, pass->sites->items[pass->places[i]].site);
+        return r < 0 ? ctl_no_memory() : eligible_refused(pass->ctl, &asked, ret);
+}
+
 static void preview_all(Pass *pass, size_t n) {
+        _cleanup_(strset_clear) StrSet refused = {0};
+
+        pass->status = ctl_worse(pass->status, find_refused(pass, n, &refused));
         for (size_t i = 0; i < n; i++) {
+                const CtlSite *site = &pass->sites->items[pass->places[i]];
                 CtlAnswer answer = {.answer = REQUEST_OK, .has_counts = true};
 
-                answer.status = preview_site(pass->ctl, &pass->sites->items[pass->places[i]],
-                                             &answer.counts);
+                if (strset_contains(&refused, site->site))
+                        answer = (CtlAnswer){.answer = REQUEST_DENY,
+                                             .status = ctl_fail(EX_NOPERM,
+                                                                "%s: not in fast_flush_domains",
+                                                                site->site)};
+                else
+                        answer.status = preview_site(pass->ctl, site, &answer.counts);
                 on_answer(i, &answer, pass);
         }
 }
@@ -263,6 +339,8 @@ static int flush_sites(Ctl *ctl, const CtlSites *sites, bool *flushed, bool *ret
         *ret_all_moved = pass.all_moved;
         if (!ctl->wait && !ctl->dry_run && pass.moved > 0)
                 (void) ctl_warn_stopped(ctl);
+        if (pass.all_moved && pass.found == 0 && sites->n <= RECENT_SITES_MAX)
+                say_unrecorded(ctl);
         return pass.status;
 }
 

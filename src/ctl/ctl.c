@@ -83,6 +83,14 @@ int ctl_queue(Ctl *ctl) {
         return r == -EACCES ? EX_NOPERM : EX_UNAVAILABLE;
 }
 
+bool ctl_may_look(const Ctl *ctl) {
+        _cleanup_free_ char *deferred = NULL;
+
+        return ctl->has_settings && !ctl->settings.incomplete &&
+               asprintf(&deferred, "%s/deferred", ctl->settings.queue_directory) >= 0 &&
+               euidaccess(deferred, R_OK | X_OK) == 0;
+}
+
 /* The owner is whoever owns the mail: public/ and flush/ go by that. */
 int ctl_become_owner(Ctl *ctl) {
         struct stat st;

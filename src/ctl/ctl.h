@@ -43,6 +43,10 @@ int ctl_settings(Ctl *ctl);
 /** ctl_queue() - have @ctl->queue, and the settings; never by a guess */
 int ctl_queue(Ctl *ctl);
 
+/** ctl_may_look() - may this user look into the queue? For what is said in addition: the settings
+ * are not read for it */
+bool ctl_may_look(const Ctl *ctl);
+
 /**
  * ctl_become_owner() - go on as the owner of @ctl->queue, for good
  *

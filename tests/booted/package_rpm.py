@@ -98,6 +98,7 @@ def scriptlets_of_suse(builds):
 def lint(builds):
     r = run(["rpmlint", "-r", os.path.join(TOP, "rpm/fflushd.rpmlintrc"), builds.spec,
              *glob.glob(os.path.join(builds.top, "RPMS/*/fflushd-0*one.*.rpm")),
+             *glob.glob(os.path.join(builds.top, "RPMS/*/fflushd-selinux-0*one.*.rpm")),
              *glob.glob(os.path.join(builds.top, "SRPMS/*.rpm"))], check=False)
     eq(([line for line in r.stdout.split("\n") if " E: " in line or " W: " in line], " 0 errors" in r.stdout),
        ([], True))
