@@ -397,24 +397,6 @@ static void read_scripted_list(const char *list, bool subdomains, const char *sc
 
 #define FOUND(key) "printf '" key "\\tok\\n'; "
 
-START_TEST(a_table_is_asked_for_parents_too) {
-        read_scripted_list("hash:x", true, FOUND("c") "exit 0");
-        expect("a.b.c", YES);
-        spool_expect("keys", "a.b.c\nb.c\nc\n");
-        read_scripted_list("hash:x", true, "exit 1");
-        expect("a.b.c", NO);
-}
-END_TEST
-
-START_TEST(in_strict_mode_a_table_is_asked_for_parents_with_a_dot) {
-        read_scripted_list("hash:x", false, FOUND(".c") "exit 0");
-        expect("a.b.c", YES);
-        spool_expect("keys", "a.b.c\n.b.c\n.c\n");
-        read_scripted_list("hash:x", false, FOUND("c") FOUND("b.c") "exit 0");
-        expect("a.b.c", NO);
-}
-END_TEST
-
 /* In one call, for each spelling of the site, which the table may have in either. */
 START_TEST(a_table_is_asked_for_a_labels_and_u_labels) {
         static const char *const keys[] = {"xn--bcher-kva.example", "bücher.example"};
@@ -441,16 +423,6 @@ START_TEST(a_table_is_asked_for_a_labels_and_u_labels) {
         read_scripted_list("pcre:x", true, "exit 1");
         expect("a.bücher.example", NO);
         spool_expect("keys", "a.xn--bcher-kva.example\na.bücher.example\n");
-}
-END_TEST
-
-static const char *const pattern_tables[] = {"regexp:x", "pcre:x", "cidr:x", "tcp:x:1",
-                                             "proxy:regexp:x"};
-
-START_TEST(a_table_of_patterns_is_asked_for_the_name_only) {
-        read_scripted_list(pattern_tables[_i], true, "exit 1");
-        expect("a.b.c", NO);
-        spool_expect("keys", "a.b.c\n");
 }
 END_TEST
 
@@ -756,11 +728,7 @@ static TCase *tables(void) {
         TCase *tc = tcase_create("tables");
 
         tcase_add_checked_fixture(tc, setup, teardown);
-        tcase_add_test(tc, a_table_is_asked_for_parents_too);
-        tcase_add_test(tc, in_strict_mode_a_table_is_asked_for_parents_with_a_dot);
         tcase_add_test(tc, a_table_is_asked_for_a_labels_and_u_labels);
-        tcase_add_loop_test(tc, a_table_of_patterns_is_asked_for_the_name_only, 0,
-                            ARRAY_SIZE(pattern_tables));
         tcase_add_loop_test(tc, the_words_of_postmap_tell_a_failure_from_a_miss, 0,
                             ARRAY_SIZE(outcomes));
         tcase_add_test(tc, a_postmap_that_is_missing_is_an_error);
