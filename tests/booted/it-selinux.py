@@ -167,7 +167,7 @@ def without_the_module_enable_postfix_refuses_and_says_why(t):
     eq(r.returncode, 78, r.stdout)
     denied = "SELinux does not let smtp (postfix_smtp_t) connect to the service (initrc_t)"
     assert denied in r.stdout, r.stdout
-    assert "install fflushd-selinux" in r.stdout and "this is taken back" in r.stdout, r.stdout
+    assert "install fflushd-selinux" in r.stdout and "rolling back:" in r.stdout, r.stdout
     eq(m.out("postconf -h flush_service_name"), "flush")
     eq(m.run("systemctl is-active fflush.socket fflush-refresh.timer", check=False).stdout.split(),
        ["inactive", "inactive"])
@@ -224,7 +224,7 @@ def the_package_installs_the_module(t):
 def enable_postfix_succeeds(t):
     m.run("postsuper -d ALL; rm -rf /var/spool/postfix/flush/*", check=False)
     out = m.out("fflushctl enable-postfix 2>&1")
-    assert "Postfix asks fflushd now" in out, out
+    assert "Postfix now uses fflushd" in out, out
     eq(context_of("fflushd"), "fflushd_t")
     code, s = status()
     eq((code, s["healthy"], s["findings"]), (0, True, []), s)
