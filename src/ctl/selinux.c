@@ -56,7 +56,7 @@ static int ask(const char *fs, const char *file, const char *question,
 static int ask_about(const char *fs, const char *file, const char *source, const char *target,
                      const char *class, char ret[static SELINUX_CONTEXT_SIZE]) {
         char name[PATH_MAX], question[3 * SELINUX_CONTEXT_SIZE];
-        unsigned number;
+        unsigned number = 0;
         int r;
 
         (void) snprintf(name, sizeof name, "class/%s/index", class);
@@ -68,7 +68,7 @@ static int ask_about(const char *fs, const char *file, const char *source, const
 }
 
 bool selinux_enforces(const char *fs) {
-        unsigned enforces;
+        unsigned enforces = 0;
 
         return read_number(fs, "enforce", &enforces) == 0 && enforces == 1;
 }
@@ -118,7 +118,7 @@ const char *selinux_type(const char *context, char ret[static SELINUX_TYPE_SIZE]
 
 static int find_bit(const char *fs, const char *class, const char *permission, unsigned *ret) {
         char name[PATH_MAX];
-        unsigned number;
+        unsigned number = 0;
         int r;
 
         (void) snprintf(name, sizeof name, "class/%s/perms/%s", class, permission);
