@@ -60,9 +60,11 @@ static void write_reason(Check *c, const char *text) {
 /* ---------------------------------------------------------------------------------- findings */
 
 /* No answer for a reason of this end is not the service's fault. That none came in time is: Postfix
- * waits for it as well. */
+ * waits for it as well; unless it waits while main.cf is being edited. */
 static bool is_own_trouble(const Health *h, const TestFinding *f) {
-        return streq(f->check, "service") && !health_has_answer(h) && h->test_status != EX_TEMPFAIL;
+        bool late = h->test_status == EX_TEMPFAIL && !h->ctl->settings.unasked;
+
+        return streq(f->check, "service") && !health_has_answer(h) && !late;
 }
 
 /* A playbook that edits main.cf for longer than a check may take is no alarm: served is what was

@@ -11,7 +11,6 @@
 #include "ctl/ctl-history.h"
 #include "ctl/ctl-input.h"
 #include "ctl/ctl-print.h"
-#include "ctl/deferred.h"
 #include "ctl/eligible.h"
 #include "ctl/pattern.h"
 #include "ctl/reader.h"
@@ -208,50 +207,13 @@ static void say_recent(Ctl *ctl, const char *site) {
                   site);
 }
 
-static bool is_among(const char *id, void *userdata) {
-        return strset_contains(userdata, id);
-}
-
-static int count_unrecorded(Ctl *ctl, unsigned long *ret) {
-        _cleanup_(ctl_sites_done) CtlSites sites = {0};
-        _cleanup_(strset_clear) StrSet recorded = {0};
-        int status = ctl_find_sites(ctl, (char *[]){NULL}, false, &sites), r = 0;
-
-        for (size_t i = 0; i < sites.n && status == EX_OK; i++) {
-                _cleanup_(survey_done) SurveyLog log = {0};
-                const StrSetEntry *e = NULL;
-
-                status = ctl_read_site(ctl, &sites.items[i], &log);
-                while (r >= 0 && (e = strset_next(&log.ids, e)))
-                        r = strset_add(&recorded, strset_entry_id(e));
-        }
-        return status != EX_OK || r < 0 ||
-                               deferred_count_unrecorded(&ctl->queue, is_among, &recorded, ret) < 0
-                       ? -EIO
-                       : 0;
-}
-
-/* "0 found" may also be mail that was deferred while nobody recorded it. */
-static void say_unrecorded(Ctl *ctl) {
-        char command[CTL_UNIT_SIZE];
-        unsigned long n;
-
-        if (ctl->quiet || ctl->json || !ctl_may_look(ctl) || count_unrecorded(ctl, &n) < 0 ||
-            n == 0)
-                return;
-        ctl_command_name(ctl, command);
-        ctl_print("%lu deferred message%s not recorded for any destination: \"%s import\" records "
-                  "those that are eligible\n",
-                  n, n == 1 ? " is" : "s are", command);
-}
-
 /* Of many sites, asked for side by side. */
 typedef struct Pass {
         Ctl *ctl;
         const CtlSites *sites;
         size_t *places; /* in @sites, of what is asked for */
         bool *flushed;  /* site by site, whether the service has done it */
-        unsigned long found, moved;
+        unsigned long moved;
         bool all_moved;
         int status;
 } Pass;
@@ -268,27 +230,30 @@ static void on_answer(size_t i, const CtlAnswer *a, void *userdata) {
                 say_recent(pass->ctl, site);
         pass->flushed[place] = status == EX_OK || a->counts.moved > 0;
         pass->all_moved &= status == EX_OK;
-        pass->found += a->counts.found;
         pass->moved += a->counts.moved;
         pass->status = ctl_worse(pass->status, status);
 }
 
-/* A purge does not ask for which destinations it is. */
-static int find_refused(Pass *pass, size_t n, StrSet *ret) {
+/* A purge: the service does not ask for which destinations. */
+static bool is_purge(const Ctl *ctl) {
+        return ctl->all && ctl->limit == 0;
+}
+
+/* What the service would refuse, and what it could not decide. */
+static int find_refused(Pass *pass, size_t n, StrSet *ret, StrSet *ret_undecided) {
         _cleanup_(strset_clear) StrSet asked = {0};
         int r = 0;
 
-        if (pass->ctl->all)
-                return EX_OK;
         for (size_t i = 0; i < n && r >= 0; i++)
                 r = strset_add(&asked, pass->sites->items[pass->places[i]].site);
-        return r < 0 ? ctl_no_memory() : eligible_refused(pass->ctl, &asked, ret);
+        return r < 0 ? ctl_no_memory() : eligible_refused(pass->ctl, &asked, ret, ret_undecided);
 }
 
 static void preview_all(Pass *pass, size_t n) {
-        _cleanup_(strset_clear) StrSet refused = {0};
+        _cleanup_(strset_clear) StrSet refused = {0}, undecided = {0};
 
-        pass->status = ctl_worse(pass->status, find_refused(pass, n, &refused));
+        if (!is_purge(pass->ctl))
+                pass->status = ctl_worse(pass->status, find_refused(pass, n, &refused, &undecided));
         for (size_t i = 0; i < n; i++) {
                 const CtlSite *site = &pass->sites->items[pass->places[i]];
                 CtlAnswer answer = {.answer = REQUEST_OK, .has_counts = true};
@@ -298,6 +263,10 @@ static void preview_all(Pass *pass, size_t n) {
                                              .status = ctl_fail(EX_NOPERM,
                                                                 "%s: not in fast_flush_domains",
                                                                 site->site)};
+                else if (strset_contains(&undecided, site->site))
+                        answer = (CtlAnswer){
+                                .answer = REQUEST_FAIL,
+                                .status = ctl_fail(EX_TEMPFAIL, "%s: would fail", site->site)};
                 else
                         answer.status = preview_site(pass->ctl, site, &answer.counts);
                 on_answer(i, &answer, pass);
@@ -329,7 +298,7 @@ static int flush_sites(Ctl *ctl, const CtlSites *sites, bool *flushed, bool *ret
         if (!places)
                 return ctl_no_memory();
         for (size_t i = 0; i < sites->n; i++)
-                if (sites->items[i].named || (ctl->all && ctl->dry_run))
+                if (sites->items[i].named || (is_purge(ctl) && ctl->dry_run))
                         places[n++] = i;
                 else {
                         pass.status = ctl_worse(pass.status, refuse_unnamed(&sites->items[i]));
@@ -339,8 +308,6 @@ static int flush_sites(Ctl *ctl, const CtlSites *sites, bool *flushed, bool *ret
         *ret_all_moved = pass.all_moved;
         if (!ctl->wait && !ctl->dry_run && pass.moved > 0)
                 (void) ctl_warn_stopped(ctl);
-        if (pass.all_moved && pass.found == 0 && sites->n <= RECENT_SITES_MAX)
-                say_unrecorded(ctl);
         return pass.status;
 }
 

@@ -209,7 +209,7 @@ static int count_preview(Import *im) {
 
         for (Recorded *x = im->recorded; x && r >= 0; x = x->hh.next)
                 r = x->wanted > 0 ? strset_add(&sites, x->site) : 0;
-        status = r < 0 ? EX_OSERR : eligible_refused(im->ctl, &sites, &refused);
+        status = r < 0 ? EX_OSERR : eligible_refused(im->ctl, &sites, &refused, NULL);
         for (Recorded *x = im->recorded; x; x = x->hh.next)
                 *(strset_contains(&refused, x->site) ? &im->refused : &im->added) += x->wanted;
         strset_clear(&sites);

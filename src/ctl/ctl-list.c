@@ -131,7 +131,7 @@ static int add_unrecorded(List *list) {
 
         for (const BacklogRow *row = all; row && r >= 0; row = row->hh.next)
                 r = row->site[0] ? strset_add(&sites, row->site) : 0;
-        status = r < 0 ? ctl_no_memory() : eligible_refused(list->ctl, &sites, &refused);
+        status = r < 0 ? ctl_no_memory() : eligible_refused(list->ctl, &sites, &refused, NULL);
         for (const BacklogRow *row = all; row && r >= 0; row = row->hh.next)
                 r = add_to(!row->site[0] || strset_contains(&refused, row->site)
                                    ? &list->not_eligible

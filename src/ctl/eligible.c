@@ -23,7 +23,7 @@ static void on_answers(const Table *failed, void *userdata) {
 }
 
 /* Return: 1 (a table has to be asked), 0, or -ENOMEM. */
-static int match(Asking *a, const char *site, StrSet *ret) {
+static int match(Asking *a, const char *site, StrSet *ret, StrSet *ret_undecided) {
         const char *why;
         int r = 0;
 
@@ -37,7 +37,8 @@ static int match(Asking *a, const char *site, StrSet *ret) {
                 if (!a->failed)
                         ctl_error("fast_flush_domains: %s", why);
                 a->failed = true;
-                return 0;
+                r = ret_undecided ? strset_add(ret_undecided, site) : 0;
+                return r < 0 ? r : 0;
         default:
                 return 0;
         }
@@ -53,7 +54,7 @@ static int ask_tables(Asking *a) {
         return r < 0 ? r : 0;
 }
 
-static int match_all(Asking *a, const StrSet *sites, StrSet *ret) {
+static int match_all(Asking *a, const StrSet *sites, StrSet *ret, StrSet *ret_undecided) {
         StrSet decided = {0};
         bool pending = true;
         int r = 0;
@@ -65,7 +66,7 @@ static int match_all(Asking *a, const StrSet *sites, StrSet *ret) {
                 while (r >= 0 && (e = strset_next(sites, e))) {
                         if (strset_contains(&decided, strset_entry_id(e)))
                                 continue;
-                        r = match(a, strset_entry_id(e), ret);
+                        r = match(a, strset_entry_id(e), ret, ret_undecided);
                         pending |= r > 0;
                         if (r == 0)
                                 r = strset_add(&decided, strset_entry_id(e));
@@ -77,7 +78,7 @@ static int match_all(Asking *a, const StrSet *sites, StrSet *ret) {
         return r < 0 ? r : 0;
 }
 
-static int ask(Ctl *ctl, const StrSet *sites, StrSet *ret) {
+static int ask(Ctl *ctl, const StrSet *sites, StrSet *ret, StrSet *ret_undecided) {
         const char *directory = ctl->settings.postfix_config_directory;
         /* NOLINTNEXTLINE(bugprone-suspicious-missing-comma): one path, in two pieces */
         const char *postmap[7] = {POSTFIX_COMMAND_DIR "/postmap", "-f", "-q", "-", NULL};
@@ -93,17 +94,19 @@ static int ask(Ctl *ctl, const StrSet *sites, StrSet *ret) {
                 r = domains_new(ctl->settings.fast_flush_domains, ctl->settings.subdomains, postmap,
                                 &a.domains, &problem);
         if (r >= 0)
-                r = match_all(&a, sites, ret);
+                r = match_all(&a, sites, ret, ret_undecided);
         domains_free(a.domains);
         sd_event_unref(a.event);
         return r < 0 ? ctl_no_memory() : a.failed ? EX_CONFIG : EX_OK;
 }
 
-int eligible_refused(Ctl *ctl, const StrSet *sites, StrSet *ret) {
+int eligible_refused(Ctl *ctl, const StrSet *sites, StrSet *ret, StrSet *ret_undecided) {
         sigset_t mask, old;
         int status;
 
         *ret = (StrSet){0};
+        if (ret_undecided)
+                *ret_undecided = (StrSet){0};
         status = ctl_settings(ctl);
         if (status != EX_OK || strset_size(sites) == 0)
                 return status;
@@ -111,7 +114,7 @@ int eligible_refused(Ctl *ctl, const StrSet *sites, StrSet *ret) {
         (void) sigaddset(&mask, SIGCHLD); /* as child_start() has it */
         if (sigprocmask(SIG_BLOCK, &mask, &old) < 0)
                 return EX_OSERR;
-        status = ask(ctl, sites, ret);
+        status = ask(ctl, sites, ret, ret_undecided);
         (void) sigprocmask(SIG_SETMASK, &old, NULL);
         return status;
 }

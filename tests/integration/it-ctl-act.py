@@ -65,21 +65,13 @@ def a_plain_flush_needs_nothing_but_the_socket(case):
 
 
 @test
-def what_is_left_alone_or_not_recorded_is_told(case):
+def what_is_left_alone_is_told(case):
     spool, daemon = case.make()
     backlog(spool)
     spool.put("hold/F1")
     spool.put("active/F2")
     r = daemon.ctl("deliver", "F1", "F2")
     eq(r.stdout, "F1: on hold; postsuper -H releases it\nF2: active: it is being delivered\n")
-    eq(daemon.ctl("flush", "new.test").stdout, "new.test: 0 found, 0 moved\n")
-    spool.put("deferred/F/F3")
-    hint = ('1 deferred message is not recorded for any destination: "fflushctl import" records those'
-            " that are eligible\n")
-    for args in ("new.test",), ("new.test", "--wait"):
-        eq(daemon.ctl("flush", *args).stdout.splitlines(True)[:2], ["new.test: 0 found, 0 moved\n", hint])
-    eq(daemon.ctl("flush", "a-b.test").stdout, "a-b.test: 2 found, 1 moved, 1 gone\n")
-    eq(daemon.ctl("flush", "-q", "new.test").stdout, "")
 
 
 @test
@@ -90,6 +82,12 @@ def a_dry_run_promises_nothing_that_the_service_refuses(case):
     eq([(r.returncode, r.stderr) for r in ran],
        [(os.EX_NOPERM, "fflushctl: a-b.test: not in fast_flush_domains\n")] * 2)
     eq([r.stdout.replace("would be ", "") for r in ran], [ran[1].stdout] * 2)
+    spool, daemon = case.make(fast_flush_domains="example.com, /nonexistent/list")
+    backlog(spool)
+    r = daemon.ctl("flush", "-n", "a-b.test", "example.com", check=False)
+    eq((r.returncode, r.stderr.splitlines()[-1]), (os.EX_TEMPFAIL, "fflushctl: a-b.test: would fail"))
+    assert "/nonexistent/list: No such file or directory" in r.stderr, r.stderr
+    eq(r.stdout.splitlines()[0].split(":")[0], "example.com")
 
 
 @test
