@@ -282,6 +282,16 @@ def refresh_fresh(spool, d, n):
     eq(d.exchange(attrs("rfrsh", ("detail", "1"))).startswith(OK[:-1]), True)
 
 
+def each(t, name, work, few, many, args):
+    """Of one request. A client that is late, on a busy machine, makes the service look for it once more:
+    that only adds, so the least of a few counts is taken."""
+    for _ in range(3):
+        count = (instructions(t, work, many, *args) - instructions(t, work, few, *args)) / (many - few)
+        if count <= INSTRUCTIONS[name] * MARGIN:
+            break
+    return count
+
+
 @test
 def instructions_of_a_request(t):
     if not shutil.which("valgrind") or not is_optimised():
@@ -293,7 +303,7 @@ def instructions_of_a_request(t):
             ("add, 64 clients, 64 sites", add_together, 128, 384, 64),
             ("send_file, moved", move, 50, 150), ("send_site, one message moved", flush, 50, 150),
             ("refresh, one more fresh log", refresh_fresh, 50, 150)):
-        counts[name] = (instructions(t, work, many, *args) - instructions(t, work, few, *args)) / (many - few)
+        counts[name] = each(t, name, work, few, many, args)
     for name, count in counts.items():
         print("# %s: %d of %d" % (name, count, INSTRUCTIONS[name]))
     eq({name: int(count) for name, count in counts.items() if count > INSTRUCTIONS[name] * MARGIN}, {})
