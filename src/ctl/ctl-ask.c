@@ -62,7 +62,7 @@ static int say_no_reply(const char *what, int error) {
                                               : strerror(-error));
 }
 
-static int say_status(const Ctl *ctl, const char *what, RequestStatus status) {
+int ctl_say_status(const Ctl *ctl, const char *what, RequestStatus status) {
         switch (status) {
         case REQUEST_OK:
                 return EX_OK;
@@ -111,7 +111,7 @@ int ctl_ask(Ctl *ctl, const Request *request, const char *what, RequestStatus *r
         ctl_progress_end();
         if (r < 0)
                 return say_no_reply(what, r);
-        return say_status(ctl, what, *ret_status);
+        return ctl_say_status(ctl, what, *ret_status);
 }
 
 /* Requests that are on their way together, and answers that wait for their turn. */
@@ -143,7 +143,7 @@ static void pass_on(const Round *round, size_t i) {
                 answer.status = say_no_reply(round->requests[i].site, got->error);
         else {
                 answer = (CtlAnswer){
-                        .status = say_status(round->ctl, round->requests[i].site, got->status),
+                        .status = ctl_say_status(round->ctl, round->requests[i].site, got->status),
                         .answer = got->status,
                         .has_counts = got->has_counts};
                 if (got->has_counts)

@@ -15,6 +15,10 @@
  */
 int ctl_socket(Ctl *ctl);
 
+/** ctl_say_status() - a message about an answer other than REQUEST_OK; Return: the exit status
+ * @what:  for the message, as of ctl_ask() */
+int ctl_say_status(const Ctl *ctl, const char *what, RequestStatus status);
+
 /** ctl_ask() - one request and its reply
  * @what:       for messages: the site, the ID, the command
  * @ret_status: receives the service's answer, if there is one

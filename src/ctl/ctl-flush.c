@@ -259,10 +259,9 @@ static void preview_all(Pass *pass, size_t n) {
                 CtlAnswer answer = {.answer = REQUEST_OK, .has_counts = true};
 
                 if (strset_contains(&refused, site->site))
-                        answer = (CtlAnswer){.answer = REQUEST_DENY,
-                                             .status = ctl_fail(EX_NOPERM,
-                                                                "%s: not in fast_flush_domains",
-                                                                site->site)};
+                        answer = (CtlAnswer){
+                                .answer = REQUEST_DENY,
+                                .status = ctl_say_status(pass->ctl, site->site, REQUEST_DENY)};
                 else if (strset_contains(&undecided, site->site))
                         answer = (CtlAnswer){
                                 .answer = REQUEST_FAIL,

@@ -12,8 +12,9 @@
 typedef struct Asking {
         Domains *domains;
         sd_event *event;
-        bool answered; /* a table, just now */
-        bool failed;   /* it has been said why */
+        bool answered;               /* a table, just now */
+        bool failed;                 /* it has been said why */
+        StrSet *refused, *undecided; /* the caller's; the second may be NULL */
 } Asking;
 
 static void on_answers(const Table *failed, void *userdata) {
@@ -23,7 +24,7 @@ static void on_answers(const Table *failed, void *userdata) {
 }
 
 /* Return: 1 (a table has to be asked), 0, or -ENOMEM. */
-static int match(Asking *a, const char *site, StrSet *ret, StrSet *ret_undecided) {
+static int match(Asking *a, const char *site) {
         const char *why;
         int r = 0;
 
@@ -31,13 +32,13 @@ static int match(Asking *a, const char *site, StrSet *ret, StrSet *ret_undecided
         case DOMAINS_PENDING:
                 return 1;
         case DOMAINS_NO:
-                r = strset_add(ret, site);
+                r = strset_add(a->refused, site);
                 return r < 0 ? r : 0;
         case DOMAINS_ERROR:
                 if (!a->failed)
                         ctl_error("fast_flush_domains: %s", why);
                 a->failed = true;
-                r = ret_undecided ? strset_add(ret_undecided, site) : 0;
+                r = a->undecided ? strset_add(a->undecided, site) : 0;
                 return r < 0 ? r : 0;
         default:
                 return 0;
@@ -54,7 +55,7 @@ static int ask_tables(Asking *a) {
         return r < 0 ? r : 0;
 }
 
-static int match_all(Asking *a, const StrSet *sites, StrSet *ret, StrSet *ret_undecided) {
+static int match_all(Asking *a, const StrSet *sites) {
         StrSet decided = {0};
         bool pending = true;
         int r = 0;
@@ -66,7 +67,7 @@ static int match_all(Asking *a, const StrSet *sites, StrSet *ret, StrSet *ret_un
                 while (r >= 0 && (e = strset_next(sites, e))) {
                         if (strset_contains(&decided, strset_entry_id(e)))
                                 continue;
-                        r = match(a, strset_entry_id(e), ret, ret_undecided);
+                        r = match(a, strset_entry_id(e));
                         pending |= r > 0;
                         if (r == 0)
                                 r = strset_add(&decided, strset_entry_id(e));
@@ -83,7 +84,7 @@ static int ask(Ctl *ctl, const StrSet *sites, StrSet *ret, StrSet *ret_undecided
         /* NOLINTNEXTLINE(bugprone-suspicious-missing-comma): one path, in two pieces */
         const char *postmap[7] = {POSTFIX_COMMAND_DIR "/postmap", "-f", "-q", "-", NULL};
         _cleanup_free_ char *problem = NULL;
-        Asking a = {0};
+        Asking a = {.refused = ret, .undecided = ret_undecided};
         int r;
 
         if (directory[0])
@@ -94,7 +95,7 @@ static int ask(Ctl *ctl, const StrSet *sites, StrSet *ret, StrSet *ret_undecided
                 r = domains_new(ctl->settings.fast_flush_domains, ctl->settings.subdomains, postmap,
                                 &a.domains, &problem);
         if (r >= 0)
-                r = match_all(&a, sites, ret, ret_undecided);
+                r = match_all(&a, sites);
         domains_free(a.domains);
         sd_event_unref(a.event);
         return r < 0 ? ctl_no_memory() : a.failed ? EX_CONFIG : EX_OK;

@@ -22,6 +22,8 @@ int spool_fd = -EBADF;
 char *spool_dir;
 Queue spool_queue;
 
+static sigset_t old_mask;
+static bool has_old_mask;
 static int old_cwd_fd = -EBADF, qmgr_fd = -EBADF;
 static bool was_root;
 static struct rlimit old_limit;
@@ -73,7 +75,19 @@ void spool_setup(void) {
         (void) signal(SIGPIPE, SIG_IGN);
 }
 
+void spool_block_sigchld(void) {
+        sigset_t mask;
+
+        (void) sigemptyset(&mask);
+        (void) sigaddset(&mask, SIGCHLD);
+        ck_assert_int_eq(sigprocmask(SIG_BLOCK, &mask, &old_mask), 0);
+        has_old_mask = true;
+}
+
 void spool_teardown(void) {
+        if (has_old_mask)
+                ck_assert_int_eq(sigprocmask(SIG_SETMASK, &old_mask, NULL), 0);
+        has_old_mask = false;
         spool_unlimit();
         refuses_noatime = false;
         if (was_root)

@@ -62,6 +62,9 @@ void spool_refuse_noatime(void);
 void spool_limit(off_t size);
 void spool_unlimit(void);
 
+/** spool_block_sigchld() - as child_start() wants it, until spool_teardown() */
+void spool_block_sigchld(void);
+
 /** spool_tick() - wait (some milliseconds) until a change gets another time stamp */
 void spool_tick(void);
 

@@ -17,7 +17,6 @@
 #define YES     DOMAINS_YES
 #define ERROR   DOMAINS_ERROR
 
-static sigset_t old_mask;
 static sd_event *event;
 static Domains *domains;
 static char *problem;
@@ -35,12 +34,8 @@ static void put_settled(const char *path, const char *text) {
 }
 
 static void setup(void) {
-        sigset_t mask;
-
         spool_setup();
-        (void) sigemptyset(&mask);
-        (void) sigaddset(&mask, SIGCHLD);
-        ck_assert_int_eq(sigprocmask(SIG_BLOCK, &mask, &old_mask), 0);
+        spool_block_sigchld();
         ck_assert_int_ge(sd_event_new(&event), 0);
         put_settled("main.cf", "compatibility_level = 3.6\n");
         postmap[2] = spool_dir;
@@ -55,7 +50,6 @@ static void teardown(void) {
         free(command);
         command = NULL;
         event = sd_event_unref(event);
-        ck_assert_int_eq(sigprocmask(SIG_SETMASK, &old_mask, NULL), 0);
         spool_teardown();
 }
 

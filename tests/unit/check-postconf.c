@@ -33,17 +33,13 @@ static void write_program(const char *text) {
 }
 
 static void setup(void) {
-        sigset_t mask;
-
         spool_setup();
         (void) snprintf(program, sizeof program, "%s/program", spool_dir);
         (void) snprintf(main_cf, sizeof main_cf, "%s/main.cf", spool_dir);
         write_program(PROGRAM);
         write_main_cf("a = 1\n", LONG_AGO);
         spool_write("runs", "");
-        (void) sigemptyset(&mask);
-        (void) sigaddset(&mask, SIGCHLD);
-        ck_assert_int_eq(sigprocmask(SIG_BLOCK, &mask, NULL), 0);
+        spool_block_sigchld();
 }
 
 static void forget(void) {

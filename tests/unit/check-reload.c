@@ -35,12 +35,8 @@ static void on_fail(const Settings *settings, int error, bool in_vain, void *use
 static const ReloadCallbacks callbacks = {.take = on_take, .fail = on_fail};
 
 static void setup(void) {
-        sigset_t mask;
-
         spool_setup();
-        (void) sigemptyset(&mask);
-        (void) sigaddset(&mask, SIGCHLD);
-        ck_assert_int_eq(sigprocmask(SIG_BLOCK, &mask, NULL), 0);
+        spool_block_sigchld();
         ck_assert_int_gt(asprintf(&file, "%s/fflushd.conf", spool_dir), 0);
         spool_write("fflushd.conf", NO_POSTFIX "fast_flush_domains = one.test\n");
         ck_assert_int_eq(settings_load(file, NULL, &first), 0);

@@ -75,15 +75,11 @@ static void set_list(const char *list) {
 }
 
 static void setup(void) {
-        sigset_t mask;
-
         spool_setup();
         spool_listen();
         spool_put("active/A1", 0700, 0);
         spool_put("hold/A2", 0700, 0);
-        (void) sigemptyset(&mask);
-        (void) sigaddset(&mask, SIGCHLD);
-        ck_assert_int_eq(sigprocmask(SIG_BLOCK, &mask, NULL), 0);
+        spool_block_sigchld();
         ck_assert_int_ge(sd_event_new(&event), 0);
         ck_assert_int_eq(jobs_init(&jobs, event), 0);
         settings = (Settings){.queue_directory = spool_dir, .postfix_config_directory = ""};
